@@ -1,0 +1,91 @@
+//! The hot path: pinning a cluster lock that this node holds.
+//!
+//! An [`Entry`] is one cluster lock as this node caches it, in one atomic word: the mode held, the
+//! pins that rely on it, and whether it is being surrendered. A pin is at once the proof that the
+//! cluster lock is held in the mode asked for and the latch that keeps operations of this node
+//! apart (shared or exclusive), so that a cached operation takes one lock and not two.
+//!
+//! Keeps true between calls:
+//!   * while a pin exists the held mode covers the mode it was pinned for;
+//!   * an exclusive pin is the only pin;
+//!   * while *closing*, no pin is given to an operation; pages the kernel asks for are still
+//!     served under the held mode (`docs/spec/locks.md`, surrender);
+//!   * when *closed*, no pin exists and none is given.
+//!
+//! Does no I/O and sends nothing: a mode that is not held is asked for through [`Requester`].
+
+mod entry;
+mod table;
+mod word;
+
+pub use entry::{Entry, Pin, PinFuture};
+pub use table::Table;
+
+use dlm::Mode;
+
+/// What a pin is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// An operation of a user or of this node: not admitted once a surrender has begun.
+    Operation,
+    /// A page that the kernel reads or launders: admitted until the surrender has dropped every
+    /// page, because the kernel's invalidation waits for it (`kernel-cache.md`, section 3). Always
+    /// shared.
+    KernelPage,
+}
+
+/// What is asked of a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Want {
+    pub mode: Mode,
+    /// The only pin on this node while it lasts.
+    pub exclusive: bool,
+    pub purpose: Purpose,
+    /// Fail with [`PinError::Busy`] instead of waiting for other nodes.
+    pub no_queue: bool,
+}
+
+impl Want {
+    /// Read beside other readers of this node and, under PR, of others.
+    pub const fn read() -> Want {
+        Want::shared(Mode::PR)
+    }
+
+    /// Change as the only one in the cluster and on this node.
+    pub const fn write() -> Want {
+        Want { exclusive: true, ..Want::shared(Mode::EX) }
+    }
+
+    /// Beside other pins of this node, with the cluster lock in `mode`.
+    pub const fn shared(mode: Mode) -> Want {
+        Want { mode, exclusive: false, purpose: Purpose::Operation, no_queue: false }
+    }
+
+    /// For a page that the kernel asks for or gives back.
+    pub const fn kernel_page(mode: Mode) -> Want {
+        Want { purpose: Purpose::KernelPage, ..Want::shared(mode) }
+    }
+
+    #[must_use]
+    pub const fn no_queue(self) -> Want {
+        Want { no_queue: true, ..self }
+    }
+}
+
+/// Why a pin was not given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PinError {
+    /// Asked for without queueing, and another node holds a conflicting mode.
+    #[error("another node holds the lock")]
+    Busy,
+    /// This node has left the cluster or was cut off from it; no lock of it is valid any more.
+    #[error("this node holds no locks any more")]
+    CutOff,
+}
+
+/// Who obtains a mode that is not held: the lock cache's machine, through whatever runs it.
+pub trait Requester: Send + Sync {
+    /// An operation waits on `entry` for a mode that the held one does not cover. Called without
+    /// any lock of the entry held; may be called again for a wait that is known already.
+    fn missed(&self, entry: &std::sync::Arc<Entry>, want: Want);
+}

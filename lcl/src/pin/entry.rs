@@ -1,0 +1,449 @@
+//! One cached cluster lock: fast path on the word, slow path through a queue.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin as StdPin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use dlm::{Bucket, Mode, ResourceName};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::word::Word;
+use super::{PinError, Purpose, Requester, Want};
+
+/// One cluster lock as this node caches it. Lives as long as somebody refers to it; while the
+/// lock is held the lock cache's machine does.
+pub struct Entry {
+    name: ResourceName,
+    bucket: Bucket,
+    word: AtomicU64,
+    queue: Mutex<Queue>,
+    requester: Weak<dyn Requester>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// In order of arrival. Those that the held mode covers are served first in, first out; the
+    /// others wait for the cluster and do not stand in the way.
+    waiters: VecDeque<Waiter>,
+    next_ticket: u64,
+    /// The surrender that waits for pins to go.
+    drain: Option<Waker>,
+}
+
+struct Waiter {
+    ticket: u64,
+    want: Want,
+    outcome: Option<Result<(), PinError>>,
+    waker: Option<Waker>,
+}
+
+impl Entry {
+    pub(super) fn new(
+        name: ResourceName,
+        bucket: Bucket,
+        requester: Weak<dyn Requester>,
+    ) -> Arc<Entry> {
+        Arc::new(Entry {
+            name,
+            bucket,
+            word: AtomicU64::new(Word::UNLOCKED.0),
+            queue: Mutex::default(),
+            requester,
+        })
+    }
+
+    pub fn name(&self) -> ResourceName {
+        self.name
+    }
+
+    pub fn bucket(&self) -> Bucket {
+        self.bucket
+    }
+
+    /// The mode this node may use; NL while it holds nothing.
+    pub fn mode(&self) -> Mode {
+        self.load().mode()
+    }
+
+    /// A surrender is under way: what the kernel is told now must not be cached.
+    pub fn is_closing(&self) -> bool {
+        self.load().is_closing()
+    }
+
+    /// A pin, if the lock is cached in a sufficient mode and nobody stands in the way.
+    pub fn try_pin(self: &Arc<Self>, want: Want) -> Option<Pin> {
+        let mut word = self.load();
+        loop {
+            // New arrivals queue behind those who wait, except for pages that a surrender is
+            // waiting for.
+            if word.is_waited() && !(want.purpose == Purpose::KernelPage && word.is_closing()) {
+                return None;
+            }
+            let pinned = word.admit(want)?;
+            match self.swap(word, pinned) {
+                Ok(()) => return Some(Pin { entry: Arc::clone(self), want }),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// A pin, waiting for operations of this node and for other nodes as needed.
+    pub fn pin(self: &Arc<Self>, want: Want) -> PinFuture {
+        PinFuture { entry: Arc::clone(self), want, ticket: None, done: false }
+    }
+
+    // --- for the lock cache's machine and the surrender ---
+
+    /// The cluster lock was granted in `mode`: serve those who waited for it.
+    pub fn raise(&self, mode: Mode) {
+        let mut queue = self.queue.lock();
+        self.update(|word| {
+            assert!(!word.is_closing(), "a lock is not granted while it is surrendered: {word:?}");
+            assert!(mode.covers(word.mode()), "a grant raises the mode: {word:?} to {mode}");
+            word.with_mode(mode)
+        });
+        self.serve(&mut queue);
+    }
+
+    /// A surrender begins: operations are no longer admitted.
+    pub fn begin_close(&self) {
+        let mut queue = self.queue.lock();
+        self.update(|word| word.closing().unserved());
+        // Pages that queued behind operations overtake them: the surrender will wait for them.
+        self.serve(&mut queue);
+    }
+
+    /// Completes when no operation holds a pin. At most one task may wait so.
+    pub async fn operations_drained(&self) {
+        self.drained(|word| word.operations() == 0).await;
+    }
+
+    /// Completes when no kernel page is being served. At most one task may wait so.
+    pub async fn kernel_pages_drained(&self) {
+        self.drained(|word| word.kernel_pages() == 0).await;
+    }
+
+    /// Marks the entry closed, unless a kernel page was served since the last call or
+    /// [`Entry::begin_close`]; that page must be invalidated first.
+    ///
+    /// # Panics
+    /// When an operation still holds a pin, or no surrender has begun.
+    pub fn try_close(&self) -> bool {
+        let _queue = self.queue.lock();
+        let mut closed = false;
+        self.update(|word| {
+            assert!(word.is_closing() && word.operations() == 0, "surrender in order: {word:?}");
+            match word.close() {
+                Some(word) => {
+                    closed = true;
+                    word
+                }
+                None => {
+                    closed = false;
+                    word.unserved()
+                }
+            }
+        });
+        closed
+    }
+
+    /// The surrender is over; the lock is held in `mode` from here on. Those who wait for more
+    /// are reported to the requester by the caller: see [`Entry::wanted`].
+    pub fn reopen(&self, mode: Mode) {
+        let mut queue = self.queue.lock();
+        self.update(|word| {
+            assert!(word.is_closed() && word.pins() == 0, "reopened after a surrender: {word:?}");
+            word.reopened(mode)
+        });
+        self.serve(&mut queue);
+    }
+
+    /// What the first waiter asks for that the held mode does not cover, and the weakest mode
+    /// that would satisfy all of them.
+    pub fn wanted(&self) -> Option<Want> {
+        let queue = self.queue.lock();
+        let held = self.mode();
+        let mut uncovered = queue
+            .waiters
+            .iter()
+            .filter(|w| w.outcome.is_none() && !held.covers(w.want.mode))
+            .map(|w| w.want);
+        let first = uncovered.next()?;
+        Some(uncovered.fold(first, |all, want| Want {
+            mode: all.mode.join(want.mode),
+            no_queue: all.no_queue && want.no_queue,
+            ..all
+        }))
+    }
+
+    /// The cluster refused `mode` without queueing: those who asked so for it fail.
+    pub fn refuse(&self, mode: Mode) {
+        let queue = &mut *self.queue.lock();
+        for waiter in &mut queue.waiters {
+            if waiter.outcome.is_none() && waiter.want.no_queue && waiter.want.mode.covers(mode) {
+                waiter.settle(Err(PinError::Busy));
+            }
+        }
+        self.update(|word| word.waited(queue.is_waited()));
+    }
+
+    /// This node holds no locks any more: everybody who waits or comes later fails. Pins that
+    /// exist stay until they are dropped; what they were for is stopped by the gate.
+    pub fn cut_off(&self) {
+        let queue = &mut *self.queue.lock();
+        self.update(Word::cut_off);
+        for waiter in &mut queue.waiters {
+            if waiter.outcome.is_none() {
+                waiter.settle(Err(PinError::CutOff));
+            }
+        }
+        self.update(|word| word.waited(queue.is_waited()));
+    }
+
+    // --- inside ---
+
+    fn load(&self) -> Word {
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    fn swap(&self, from: Word, to: Word) -> Result<(), Word> {
+        self.word
+            .compare_exchange_weak(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
+            .map(|_| ())
+            .map_err(Word)
+    }
+
+    fn update(&self, mut change: impl FnMut(Word) -> Word) {
+        let mut word = self.load();
+        while let Err(now) = self.swap(word, change(word)) {
+            word = now;
+        }
+    }
+
+    /// Gives pins to those who wait, in order, as far as the rule admits them.
+    fn serve(&self, queue: &mut Queue) {
+        for waiter in queue.waiters.iter_mut().filter(|w| w.outcome.is_none()) {
+            let mut word = self.load();
+            let overtakes = waiter.want.purpose == Purpose::KernelPage && word.is_closing();
+            let waits_for_cluster = !word.mode().covers(waiter.want.mode);
+            if waits_for_cluster || (word.is_closing() && !overtakes) {
+                continue;
+            }
+            let admitted = loop {
+                match word.admit(waiter.want) {
+                    None => break false,
+                    Some(pinned) => match self.swap(word, pinned) {
+                        Ok(()) => break true,
+                        Err(now) => word = now,
+                    },
+                }
+            };
+            if admitted {
+                waiter.settle(Ok(()));
+            } else if !overtakes {
+                break;
+            }
+        }
+        if let Some(waker) = queue.drain.take() {
+            waker.wake();
+        }
+        self.update(|word| word.waited(queue.is_waited()));
+    }
+
+    fn unpin(&self, want: Want) {
+        let mut word = self.load();
+        loop {
+            match self.swap(word, word.release(want)) {
+                Ok(()) => break,
+                Err(now) => word = now,
+            }
+        }
+        if word.is_waited() {
+            self.serve(&mut self.queue.lock());
+        }
+    }
+
+    async fn drained(&self, is_drained: impl Fn(Word) -> bool) {
+        std::future::poll_fn(|context| {
+            let queue = &mut *self.queue.lock();
+            // Set before the word is read: whoever unpins afterwards sees it.
+            self.update(|word| word.waited(true));
+            if is_drained(self.load()) {
+                queue.drain = None;
+                self.update(|word| word.waited(queue.is_waited()));
+                Poll::Ready(())
+            } else {
+                queue.drain = Some(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Enters the queue; `Ok` when the pin could be given after all.
+    fn enqueue(&self, want: Want, waker: &Waker) -> Result<(), u64> {
+        let mut queue: MutexGuard<'_, Queue> = self.queue.lock();
+        let ticket = queue.next_ticket;
+        queue.next_ticket += 1;
+        let (outcome, waker) = (None, Some(waker.clone()));
+        queue.waiters.push_back(Waiter { ticket, want, outcome, waker });
+        self.update(|word| word.waited(true));
+        if self.load().is_cut_off() {
+            queue.waiters.back_mut().expect("just pushed").settle(Err(PinError::CutOff));
+            return Err(ticket);
+        }
+        self.serve(&mut queue);
+        let granted = queue.waiters.back().is_some_and(|w| w.outcome == Some(Ok(())));
+        if granted {
+            queue.waiters.pop_back();
+            self.update(|word| word.waited(queue.is_waited()));
+            return Ok(());
+        }
+        Err(ticket)
+    }
+}
+
+impl Queue {
+    fn is_waited(&self) -> bool {
+        self.drain.is_some() || self.waiters.iter().any(|w| w.outcome.is_none())
+    }
+}
+
+impl Waiter {
+    fn settle(&mut self, outcome: Result<(), PinError>) {
+        self.outcome = Some(outcome);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.name, self.load())
+    }
+}
+
+/// The right to rely on a cluster lock in a mode until dropped.
+pub struct Pin {
+    entry: Arc<Entry>,
+    want: Want,
+}
+
+impl Pin {
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// The mode that the pin guarantees; the node may hold more.
+    pub fn mode(&self) -> Mode {
+        self.want.mode
+    }
+
+    pub fn is_exclusive(&self) -> bool {
+        self.want.exclusive
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.entry.unpin(self.want);
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pin({:?} {:?})", self.entry.name, self.want)
+    }
+}
+
+/// A wait for a pin; dropping it gives the place in the queue up.
+#[must_use = "a future does nothing unless polled"]
+pub struct PinFuture {
+    entry: Arc<Entry>,
+    want: Want,
+    ticket: Option<u64>,
+    done: bool,
+}
+
+impl Future for PinFuture {
+    type Output = Result<Pin, PinError>;
+
+    fn poll(mut self: StdPin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.done, "polled after completion");
+        let this = &mut *self;
+        let Some(ticket) = this.ticket else {
+            if let Some(pin) = this.entry.try_pin(this.want) {
+                this.done = true;
+                return Poll::Ready(Ok(pin));
+            }
+            match this.entry.enqueue(this.want, context.waker()) {
+                Ok(()) => {
+                    this.done = true;
+                    let entry = Arc::clone(&this.entry);
+                    return Poll::Ready(Ok(Pin { entry, want: this.want }));
+                }
+                Err(ticket) => this.ticket = Some(ticket),
+            }
+            let word = this.entry.load();
+            if !word.is_closing()
+                && !word.mode().covers(this.want.mode)
+                && let Some(requester) = this.entry.requester.upgrade()
+            {
+                requester.missed(&this.entry, this.want);
+            }
+            return this.poll_ticket(context);
+        };
+        debug_assert_eq!(this.ticket, Some(ticket));
+        this.poll_ticket(context)
+    }
+}
+
+impl PinFuture {
+    fn poll_ticket(&mut self, context: &mut Context<'_>) -> Poll<Result<Pin, PinError>> {
+        let queue = &mut *self.entry.queue.lock();
+        let index = queue.waiters.iter().position(|w| Some(w.ticket) == self.ticket);
+        let Some(index) = index else { unreachable!("a waiter stays until its future is done") };
+        match queue.waiters[index].outcome {
+            None => {
+                queue.waiters[index].waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            Some(outcome) => {
+                queue.waiters.remove(index);
+                self.done = true;
+                let entry = Arc::clone(&self.entry);
+                Poll::Ready(outcome.map(|()| Pin { entry, want: self.want }))
+            }
+        }
+    }
+}
+
+impl Drop for PinFuture {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.filter(|_| !self.done) else { return };
+        let mut queue = self.entry.queue.lock();
+        let Some(index) = queue.waiters.iter().position(|w| w.ticket == ticket) else { return };
+        let waiter = queue.waiters.remove(index);
+        if waiter.is_some_and(|w| w.outcome == Some(Ok(()))) {
+            drop(queue);
+            self.entry.unpin(self.want);
+            return;
+        }
+        // An exclusive waiter that leaves may have held others back.
+        self.entry.serve(&mut queue);
+    }
+}
+
+impl fmt::Debug for PinFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PinFuture({:?} {:?})", self.entry.name, self.want)
+    }
+}
+
+#[cfg(test)]
+mod tests;
