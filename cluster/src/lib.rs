@@ -1,0 +1,1 @@
+//! Links, heartbeats, views and the order of recovery.

@@ -1,0 +1,1 @@
+//! One node without its machine: wires the cores together.

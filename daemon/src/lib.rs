@@ -1,0 +1,1 @@
+//! The composition root: sockets, disks, clocks, threads, admin API.

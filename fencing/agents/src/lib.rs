@@ -1,0 +1,1 @@
+//! Carries fencing out: arbiter, reservations, agents.

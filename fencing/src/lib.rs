@@ -1,0 +1,1 @@
+//! Who may write to shared storage: gate, register, administrator, director.

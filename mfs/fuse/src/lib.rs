@@ -1,0 +1,1 @@
+//! Translates kernel requests to file-system operations.

@@ -1,0 +1,1 @@
+//! Reference lock table and POSIX tree.
