@@ -1,0 +1,218 @@
+//! Draws operations.
+
+use mx_base::Timestamp;
+
+use super::data::Data;
+use super::op::{Among, Entry, Op, Pick, Place};
+use super::profile::{Class, Profile, Shape};
+use crate::Random;
+use crate::posix::{Caller, Change, Existing, Rename, Special, TimeChange};
+
+/// An endless sequence of operations; the same seed and profile give the same ones.
+#[derive(Clone, Debug)]
+pub struct Generator {
+    random: Random,
+    profile: Profile,
+    shape: Shape,
+    /// Seed of the next data; never 0, never used twice by one generator.
+    next_data: u64,
+}
+
+impl Generator {
+    pub fn new(seed: u64, profile: Profile) -> Generator {
+        let mut random = Random::new(seed);
+        let next_data = random.next_u64() << 24;
+        Generator { random, profile, shape: profile.shape(), next_data }
+    }
+
+    fn op(&mut self) -> Op {
+        match self.random.weighted(self.profile.weights()) {
+            Class::Lookup => Op::Lookup { entry: self.entry(Among::All, 30) },
+            Class::Getattr => Op::Getattr { object: self.any() },
+            Class::SetMode => {
+                let mode = self.random.pick(&[0o600, 0o644, 0o755, 0o000, 0o1777, 0o400]);
+                self.setattr(Change { mode: Some(mode), ..Change::default() })
+            }
+            Class::SetOwner => {
+                let Caller { uid, gid } = self.caller();
+                self.setattr(Change { uid: Some(uid), gid: Some(gid), ..Change::default() })
+            }
+            Class::SetTimes => {
+                let (atime, mtime) = (Some(self.time()), Some(self.time()));
+                self.setattr(Change { atime, mtime, ..Change::default() })
+            }
+            Class::Truncate => Op::Truncate { file: self.any(), size: self.place() },
+            Class::Create => {
+                let existing =
+                    self.random.pick(&[Existing::Open, Existing::Truncate, Existing::Refuse]);
+                let (dir, name, mode, caller) = self.new_entry();
+                Op::Create { dir, name, mode, existing, caller }
+            }
+            Class::Mknod => {
+                let special = self.special();
+                let (dir, name, mode, caller) = self.new_entry();
+                Op::Mknod { dir, name, special, mode, caller }
+            }
+            Class::Mkdir => {
+                let (dir, name, _, caller) = self.new_entry();
+                Op::Mkdir { dir, name, mode: 0o755, caller }
+            }
+            Class::Symlink => {
+                let (dir, name, _, caller) = self.new_entry();
+                Op::Symlink { dir, name, target: self.target(), caller }
+            }
+            Class::Readlink => Op::Readlink { object: self.any() },
+            Class::Link => {
+                let (dir, name, ..) = self.new_entry();
+                Op::Link { among: self.among(Among::Others), object: self.any(), dir, name }
+            }
+            Class::Unlink => Op::Unlink { entry: self.mostly(Among::Others) },
+            Class::Rmdir => Op::Rmdir { entry: self.mostly(Among::Directories) },
+            Class::Rename => self.rename(Rename::Replace, 40),
+            Class::NoReplace => self.rename(Rename::NoReplace, 70),
+            Class::Exchange => self.rename(Rename::Exchange, 10),
+            Class::Open => Op::Open { object: self.any() },
+            Class::Release => Op::Release { handle: self.any() },
+            Class::Read => Op::Read { file: self.any(), place: self.place(), len: self.len() },
+            Class::Write => {
+                let (file, place) = (self.any(), self.place());
+                Op::Write { file, place, data: self.data() }
+            }
+            Class::Append => Op::Append { file: self.any(), data: self.data() },
+            Class::Readdir => Op::Readdir { dir: self.dir() },
+            Class::Statfs => Op::Statfs,
+            Class::Fsync => Op::Fsync { object: self.any() },
+            Class::Fdatasync => Op::Fdatasync { file: self.any() },
+        }
+    }
+
+    fn setattr(&mut self, change: Change) -> Op {
+        Op::Setattr { object: self.any(), change }
+    }
+
+    fn rename(&mut self, how: Rename, named_percent: u64) -> Op {
+        Op::Rename {
+            from: self.entry(Among::All, 4),
+            to: self.entry(Among::All, named_percent),
+            how,
+        }
+    }
+
+    fn any(&mut self) -> Pick {
+        Pick::Any(self.number())
+    }
+
+    fn dir(&mut self) -> Pick {
+        if self.random.chance(self.shape.newest) {
+            Pick::Newest(u32::try_from(self.random.below(3)).expect("below 3"))
+        } else {
+            self.any()
+        }
+    }
+
+    fn number(&mut self) -> u32 {
+        u32::try_from(self.random.below(1 << 32)).expect("32 bits")
+    }
+
+    /// An entry; so many percent of them by any name, the rest by one that exists.
+    fn entry(&mut self, among: Among, named_percent: u64) -> Entry {
+        if self.random.chance(named_percent) {
+            Entry::Named { dir: self.dir(), name: self.name() }
+        } else {
+            Entry::Existing { among, object: self.any(), name: self.number() }
+        }
+    }
+
+    /// An entry that suits the operation, with exceptions.
+    fn mostly(&mut self, among: Among) -> Entry {
+        let among = self.among(among);
+        self.entry(among, 8)
+    }
+
+    fn among(&mut self, among: Among) -> Among {
+        if self.random.chance(8) { Among::All } else { among }
+    }
+
+    fn new_entry(&mut self) -> (Pick, Vec<u8>, u16, Caller) {
+        let mode = self.random.pick(&[0o644, 0o600, 0o666]);
+        (self.dir(), self.name(), mode, self.caller())
+    }
+
+    /// One of the profile's names: most are short, some long, some hardly readable, and now and
+    /// then one that no directory takes.
+    fn name(&mut self) -> Vec<u8> {
+        let number = self.random.below(self.shape.names);
+        match self.random.below(200) {
+            0 => vec![b'x'; 256],
+            1 => self.random.pick(&[&b"."[..], b".."]).to_vec(),
+            _ => match number % 8 {
+                5 => format!("{number:0>255}").into_bytes(),
+                6 => [&b"\xff \xc3("[..], number.to_string().as_bytes()].concat(),
+                7 => format!("{number}...").into_bytes(),
+                _ => format!("n{number}").into_bytes(),
+            },
+        }
+    }
+
+    fn target(&mut self) -> Vec<u8> {
+        let len = self.random.pick(&[1, 20, 59, 60, 1_000, 4_000, 4_095, 4_096]);
+        vec![b't'; len]
+    }
+
+    fn caller(&mut self) -> Caller {
+        self.random.pick(&[Caller { uid: 0, gid: 0 }, Caller { uid: 1_000, gid: 1_001 }])
+    }
+
+    fn special(&mut self) -> Option<Special> {
+        self.random.pick(&[
+            None,
+            Some(Special::Fifo),
+            Some(Special::Socket),
+            Some(Special::CharDevice { major: 1, minor: 3 }),
+            Some(Special::BlockDevice { major: 259, minor: 70_000 }),
+        ])
+    }
+
+    fn time(&mut self) -> TimeChange {
+        let seconds = self.random.pick(&[-1, 0, 1, 1_500_000_000, 4_500_000_000]);
+        let nanos = self.random.pick(&[0, 1, 999_999_999]);
+        self.random.pick(&[TimeChange::Now, TimeChange::At(Timestamp { seconds, nanos })])
+    }
+
+    /// Mostly anywhere, often at a border of a page, sometimes by the end.
+    fn place(&mut self) -> Place {
+        let offset = self.random.below(self.shape.offset_max + 1);
+        let near = self.random.pick(&[0, 1, 511, 4_095, 4_096, 4_097, 70_000]);
+        match self.random.below(10) {
+            0..4 => Place::At(offset),
+            4..7 => Place::At((offset & !0xfff) + self.random.below(2)),
+            7 => Place::AfterEnd(near),
+            _ => Place::BeforeEnd(near),
+        }
+    }
+
+    fn len(&mut self) -> usize {
+        let max = self.shape.len_max;
+        let len = match self.random.below(10) {
+            0 => 0,
+            1..4 => 1 + self.random.below(100),
+            4..7 => (1 + self.random.below(max.div_ceil(4096))) * 4096,
+            _ => 1 + self.random.below(max),
+        };
+        usize::try_from(len.min(max)).expect("a few hundred KiB")
+    }
+
+    fn data(&mut self) -> Data {
+        self.next_data += 1;
+        let seed = if self.random.chance(3) { 0 } else { self.next_data };
+        Data { seed, len: self.len() }
+    }
+}
+
+impl Iterator for Generator {
+    type Item = Op;
+
+    fn next(&mut self) -> Option<Op> {
+        Some(self.op())
+    }
+}
