@@ -32,6 +32,8 @@ pub enum Purpose {
     /// page, because the kernel's invalidation waits for it (`kernel-cache.md`, section 3). Always
     /// shared.
     KernelPage,
+    /// The flush that is part of a surrender: see [`Entry::surrender_pin`].
+    Surrender,
 }
 
 /// What is asked of a lock.

@@ -151,6 +151,23 @@ impl Entry {
         closed
     }
 
+    /// A pin in the mode that is still held, for the flush of the surrender: it is the only one and
+    /// is not counted. [`LockClass::flush`](crate::LockClass::flush) drops it before it returns.
+    ///
+    /// # Panics
+    /// When the entry is not closed.
+    pub fn surrender_pin(self: &Arc<Self>) -> Pin {
+        let word = self.load();
+        assert!(word.is_closed(), "only a surrender pins a closed lock: {word:?}");
+        let want = Want {
+            mode: word.mode(),
+            exclusive: true,
+            purpose: Purpose::Surrender,
+            no_queue: false,
+        };
+        Pin { entry: Arc::clone(self), want }
+    }
+
     /// The surrender is over; the lock is held in `mode` from here on. Those who wait for more
     /// are reported to the requester by the caller: see [`Entry::wanted`].
     pub fn reopen(&self, mode: Mode) {

@@ -77,11 +77,13 @@ impl Word {
         let closing_bars = match want.purpose {
             Purpose::Operation => CLOSING | CLOSED | CUT_OFF,
             Purpose::KernelPage => CLOSED | CUT_OFF,
+            Purpose::Surrender => return None,
         };
         if self.0 & (closing_bars | EXCLUSIVE) != 0 || !self.mode().covers(want.mode) {
             return None;
         }
         match want.purpose {
+            Purpose::Surrender => None,
             Purpose::KernelPage => {
                 assert!(self.0 & KERNEL_MASK != KERNEL_MASK, "kernel page pins overflow");
                 Some(Word((self.0 + KERNEL_ONE) | SERVED))
@@ -99,6 +101,7 @@ impl Word {
     /// The word without a pin that was admitted for `want`.
     pub(super) fn release(self, want: Want) -> Word {
         match want.purpose {
+            Purpose::Surrender => self,
             Purpose::KernelPage => {
                 assert!(self.kernel_pages() > 0, "a kernel page pin is released once");
                 Word(self.0 - KERNEL_ONE)
