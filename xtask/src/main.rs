@@ -1,1 +1,60 @@
-fn main() {}
+//! The project's own commands: `cargo xtask <command>`.
+//!
+//! One file per command: a module with `Args` and `run`, and a line in [`Command`] and in `main`.
+//! Uses no crate of the workspace, so that it builds and tells what is wrong while they do not.
+
+// Printing is what these commands are for.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
+
+mod conformance;
+mod fix;
+mod install;
+mod packages;
+mod process;
+mod runner;
+mod rust_source;
+mod steps;
+mod test;
+mod tidy;
+mod uninstall;
+mod verify;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Conformance(conformance::Args),
+    Fix(fix::Args),
+    Install(install::Args),
+    Test(test::Args),
+    Tidy(tidy::Args),
+    Uninstall(uninstall::Args),
+    Verify(verify::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::parse().command {
+        Command::Conformance(args) => conformance::run(args),
+        Command::Fix(args) => fix::run(args),
+        Command::Install(args) => install::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Tidy(args) => tidy::run(args),
+        Command::Uninstall(args) => uninstall::run(args),
+        Command::Verify(args) => verify::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
