@@ -38,7 +38,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
     }
     if args.dry_run {
-        println!("would build: {build:?}");
+        println!("would run: {}", process::shown(&build));
     } else {
         process::run(&mut build)?;
     }
