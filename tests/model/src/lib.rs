@@ -5,6 +5,7 @@
 //! not fast: whoever doubts a test result reads here what should have happened. Does no I/O, reads
 //! no clock, draws no randomness besides [`Random`], which has a seed.
 
+pub mod crash;
 pub mod locks;
 pub mod ops;
 pub mod posix;

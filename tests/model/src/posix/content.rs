@@ -15,7 +15,8 @@ type Page = [u8; PAGE_LEN];
 #[derive(Clone, Default)]
 pub struct Content {
     size: u64,
-    pages: BTreeMap<u64, Arc<Page>>,
+    /// Shared, since versions of a tree are kept by the hundred.
+    pages: Arc<BTreeMap<u64, Arc<Page>>>,
 }
 
 impl Content {
@@ -35,7 +36,8 @@ impl Content {
         while !left.is_empty() {
             let (start, room) = within_page(at);
             let (part, rest) = left.split_at(room.min(left.len()));
-            let page = self.pages.entry(at / PAGE).or_insert_with(|| Arc::new([0; PAGE_LEN]));
+            let pages = Arc::make_mut(&mut self.pages);
+            let page = pages.entry(at / PAGE).or_insert_with(|| Arc::new([0; PAGE_LEN]));
             Arc::make_mut(page)[start..start + part.len()].copy_from_slice(part);
             at += length(part);
             left = rest;
@@ -63,13 +65,25 @@ impl Content {
     /// Cuts off what lies beyond `size`, or grows with zeros.
     pub fn resize(&mut self, size: u64) {
         if size < self.size {
-            self.pages.split_off(&size.div_ceil(PAGE));
+            let pages = Arc::make_mut(&mut self.pages);
+            pages.split_off(&size.div_ceil(PAGE));
             let (start, _) = within_page(size);
-            if let Some(page) = self.pages.get_mut(&(size / PAGE)) {
+            if let Some(page) = pages.get_mut(&(size / PAGE)) {
                 Arc::make_mut(page)[start..].fill(0);
             }
         }
         self.size = size;
+    }
+
+    /// Nothing was written or resized between the two, as far as that is known without looking
+    /// at bytes; contents that differ are never the same.
+    pub fn is_untouched(&self, before: &Content) -> bool {
+        self.size == before.size && Arc::ptr_eq(&self.pages, &before.pages)
+    }
+
+    /// Offsets of the 4 KiB pages that hold written bytes, ascending.
+    pub fn written(&self) -> impl Iterator<Item = u64> {
+        self.pages.keys().map(|number| number * PAGE)
     }
 
     /// Where the two differ first: an offset and the byte there in each, `None` past the end.
