@@ -1,0 +1,202 @@
+//! The home side: the buckets this node decides about.
+//!
+//! Keeps true between calls:
+//!   * a bucket is here exactly while this node is its home under the present view;
+//!   * a resource is here while somebody holds it, waits for it, or died with it - and, in a bucket
+//!     where some dead member's holdings are unknown, from its first mention until they are known,
+//!     because what survivors held of it tells that the dead did not.
+//!
+//! Sends nothing: what owners have to be told is left in [`Notices`].
+
+use std::collections::BTreeMap;
+
+use mx_base::Instant;
+
+use crate::lock::LockRef;
+use crate::message::ReportedLock;
+use crate::mode::Mode;
+use crate::name::{Bucket, ResourceName};
+use crate::rebuild::remnant::Remnant;
+use crate::resource::{Notices, Phase, Queued, Resource};
+use crate::value_block::ValueBlock;
+use crate::violation::Violation;
+
+/// All buckets homed here.
+pub(crate) struct Home {
+    buckets: Vec<Option<Box<HomeBucket>>>,
+}
+
+/// The resources of one bucket.
+pub(crate) struct HomeBucket {
+    pub(crate) phase: Phase,
+    pub(crate) resources: BTreeMap<ResourceName, Resource>,
+    /// What the dead may hold on resources that are not in `resources`.
+    pub(crate) unknown: Vec<Remnant>,
+    /// Some resource may have a remnant. May be set without need, never missing.
+    pub(crate) is_haunted: bool,
+}
+
+impl Home {
+    pub(crate) fn new() -> Home {
+        Home { buckets: (0..Bucket::COUNT).map(|_| None).collect() }
+    }
+
+    /// This node becomes the home of a bucket in which `unknown` may hold anything.
+    pub(crate) fn open(&mut self, bucket: Bucket, unknown: Vec<Remnant>) {
+        self.buckets[bucket.index()] = Some(Box::new(HomeBucket {
+            phase: Phase::Rebuilding,
+            resources: BTreeMap::new(),
+            is_haunted: !unknown.is_empty(),
+            unknown,
+        }));
+    }
+
+    /// Another node is the home from now on: nothing known here counts any more.
+    pub(crate) fn close(&mut self, bucket: Bucket) {
+        self.buckets[bucket.index()] = None;
+    }
+
+    pub(crate) fn bucket(&self, bucket: Bucket) -> Option<&HomeBucket> {
+        self.buckets[bucket.index()].as_deref()
+    }
+
+    pub(crate) fn bucket_mut(&mut self, bucket: Bucket) -> Option<&mut HomeBucket> {
+        self.buckets[bucket.index()].as_deref_mut()
+    }
+
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (Bucket, &HomeBucket)> {
+        Bucket::all().zip(&self.buckets).filter_map(|(at, bucket)| Some((at, bucket.as_deref()?)))
+    }
+
+    pub(crate) fn buckets_mut(&mut self) -> impl Iterator<Item = (Bucket, &mut HomeBucket)> {
+        Bucket::all()
+            .zip(&mut self.buckets)
+            .filter_map(|(at, bucket)| Some((at, bucket.as_deref_mut()?)))
+    }
+
+    /// Whether the bucket is homed here has been checked before.
+    pub(crate) fn homed(&mut self, bucket: Bucket) -> &mut HomeBucket {
+        self.bucket_mut(bucket).expect("a home keeps all its buckets open")
+    }
+}
+
+impl HomeBucket {
+    pub(crate) fn request(
+        &mut self,
+        name: ResourceName,
+        asked: Queued,
+        notices: &mut Notices<'_>,
+    ) -> Result<(), Violation> {
+        let phase = self.phase;
+        let outcome = self.mention(name).request(asked, phase, notices);
+        if outcome.is_err() {
+            self.tidy(name);
+        }
+        outcome
+    }
+
+    pub(crate) fn convert(
+        &mut self,
+        name: ResourceName,
+        asked: Queued,
+        notices: &mut Notices<'_>,
+    ) -> Result<(), Violation> {
+        let phase = self.phase;
+        self.known(name)?.convert(asked, phase, notices)
+    }
+
+    pub(crate) fn lower(
+        &mut self,
+        name: ResourceName,
+        key: LockRef,
+        to: Mode,
+        grants: u32,
+        value: Option<Box<ValueBlock>>,
+        notices: &mut Notices<'_>,
+    ) -> Result<(), Violation> {
+        let phase = self.phase;
+        self.known(name)?.lower(key, to, grants, value, phase, notices)
+    }
+
+    pub(crate) fn unlock(
+        &mut self,
+        name: ResourceName,
+        key: LockRef,
+        value: Option<Box<ValueBlock>>,
+        notices: &mut Notices<'_>,
+    ) -> Result<(), Violation> {
+        let phase = self.phase;
+        self.known(name)?.unlock(key, value, phase, notices)?;
+        self.tidy(name);
+        Ok(())
+    }
+
+    pub(crate) fn cancel(&mut self, name: ResourceName, key: LockRef, notices: &mut Notices<'_>) {
+        let phase = self.phase;
+        // Granted or denied meanwhile, and even unlocked by others: the outcome is on the way.
+        if let Some(resource) = self.resources.get_mut(&name) {
+            resource.cancel(key, phase, notices);
+            self.tidy(name);
+        }
+    }
+
+    /// Takes in a lock that its owner reports.
+    pub(crate) fn report(
+        &mut self,
+        lock: ReportedLock,
+        key: LockRef,
+        notices: &Notices<'_>,
+    ) -> Result<(), Violation> {
+        if self.phase == Phase::Ready {
+            return Err(Violation::ReportEnded);
+        }
+        let ReportedLock { name, held, wanted, no_queue, value, .. } = lock;
+        match (held, wanted) {
+            (None, None) => return Err(Violation::NothingAsked),
+            (Some(held), Some(wanted)) if held.covers(wanted) || !wanted.covers(held) => {
+                return Err(Violation::NotUpwards);
+            }
+            (None | Some(_), _) => {}
+        }
+        let since: Instant = notices.now;
+        let waits = wanted.map(|wanted| Queued { key, wanted, no_queue, since });
+        let outcome = self.mention(name).report(key, held, waits, value, notices);
+        if outcome.is_err() {
+            self.tidy(name);
+        }
+        outcome
+    }
+
+    /// Everybody has reported.
+    pub(crate) fn complete(&mut self, notices: &mut Notices<'_>) {
+        self.phase = Phase::Ready;
+        for resource in self.resources.values_mut() {
+            resource.complete(notices);
+        }
+        self.sweep();
+    }
+
+    /// The resource, also when it was not known so far.
+    pub(crate) fn mention(&mut self, name: ResourceName) -> &mut Resource {
+        let unknown = &self.unknown;
+        self.resources.entry(name).or_insert_with(|| Resource::new(unknown))
+    }
+
+    /// Forgets a resource that has become unused.
+    pub(crate) fn tidy(&mut self, name: ResourceName) {
+        if self.unknown.is_empty() && self.resources.get(&name).is_some_and(Resource::is_unused) {
+            self.resources.remove(&name);
+        }
+    }
+
+    /// Forgets all resources that have become unused.
+    pub(crate) fn sweep(&mut self) {
+        if self.unknown.is_empty() {
+            self.resources.retain(|_, resource| !resource.is_unused());
+        }
+    }
+
+    fn known(&mut self, name: ResourceName) -> Result<&mut Resource, Violation> {
+        self.resources.get_mut(&name).ok_or(Violation::LockUnknown)
+    }
+}

@@ -1,0 +1,199 @@
+//! The home's books about the dead: burying a member, freeing what it left.
+//!
+//! At a home that knows what the dead member held, its writing modes are limbo and its PR a ghost,
+//! on those resources only. In a bucket that is rebuilt without the dead member's report it may
+//! have held anything that goes with what the survivors held.
+
+use std::collections::BTreeSet;
+
+use mx_base::{Instant, Member, ViewId};
+
+use super::dead::Dead;
+use super::remnant::Remnant;
+use crate::home::{Home, HomeBucket};
+use crate::message::{BucketName, LimboName};
+use crate::name::ResourceName;
+use crate::resource::{Notice, Notices, Phase};
+
+/// A member of the view before that is none any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lost {
+    pub(crate) member: Member,
+    pub(crate) fate: Fate,
+    /// The view through which it had reported what it holds.
+    pub(crate) reported: ViewId,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fate {
+    /// In order: it had released all its locks.
+    Left,
+    Died(Dead),
+}
+
+impl Home {
+    /// Takes all of `lost` out of every bucket, then grants what they stood in the way of.
+    pub(crate) fn lose(
+        &mut self,
+        lost: &[Lost],
+        epochs: &[ViewId],
+        now: Instant,
+        list: &mut Vec<Notice>,
+    ) {
+        for (at, bucket) in self.buckets_mut() {
+            for one in lost {
+                let is_known = bucket.phase == Phase::Ready || one.reported >= epochs[at.index()];
+                match one.fate {
+                    Fate::Left => bucket.dismiss(one.member),
+                    Fate::Died(facts) if is_known => bucket.bury_known(one.member, facts),
+                    Fate::Died(facts) => bucket.bury_unknown(one.member, facts),
+                }
+            }
+            // Only now: what one of them waited for must not be granted when another goes.
+            let mut notices = Notices { now, bucket: at, list };
+            let phase = bucket.phase;
+            bucket.resources.values_mut().for_each(|r| r.settle(phase, &mut notices));
+            bucket.sweep();
+        }
+    }
+
+    /// Of everything that is limbo for `dead`, keeps what is in `live` and frees the rest. Returns
+    /// what it kept.
+    pub(crate) fn free_all_but(
+        &mut self,
+        dead: Member,
+        live: &BTreeSet<BucketName>,
+        caches_gone: bool,
+        now: Instant,
+        list: &mut Vec<Notice>,
+    ) -> Vec<LimboName> {
+        let mut kept = Vec::new();
+        for name in live {
+            // Mentioned, so that they stay in limbo when the rest of the bucket is freed.
+            if let Some(bucket) = self.bucket_mut(name.bucket).filter(|b| b.may_be_limbo(dead)) {
+                bucket.mention(name.name);
+            }
+        }
+        for (at, bucket) in self.buckets_mut() {
+            let mut notices = Notices { now, bucket: at, list };
+            let is_live = |name| live.contains(&BucketName { bucket: at, name });
+            let names: Vec<_> = bucket
+                .resources
+                .iter()
+                .filter(|(name, _)| is_live(**name))
+                .filter(|(_, resource)| {
+                    resource.remnants().iter().any(|r| r.dead == dead && r.is_limbo())
+                })
+                .map(|(name, resource)| (*name, resource.is_waited_for()))
+                .collect();
+            bucket.change_remnants(dead, &mut notices, |name, remnant| {
+                if name.is_none_or(|name| !is_live(name)) {
+                    remnant.free(caches_gone);
+                }
+            });
+            kept.extend(names.into_iter().map(|(name, waited)| LimboName {
+                bucket: at,
+                name,
+                waited,
+            }));
+        }
+        kept
+    }
+
+    /// The records of `dead` for `name` are durable in place.
+    pub(crate) fn release(
+        &mut self,
+        dead: Member,
+        name: BucketName,
+        caches_gone: bool,
+        now: Instant,
+        list: &mut Vec<Notice>,
+    ) {
+        let Some(bucket) = self.bucket_mut(name.bucket) else { return };
+        if bucket.may_be_limbo(dead) {
+            bucket.mention(name.name);
+        }
+        let phase = bucket.phase;
+        let mut notices = Notices { now, bucket: name.bucket, list };
+        if let Some(resource) = bucket.resources.get_mut(&name.name)
+            && resource.change_remnant(dead, |remnant| remnant.free(caches_gone))
+        {
+            resource.settle(phase, &mut notices);
+        }
+        bucket.tidy(name.name);
+    }
+
+    /// Nothing that `dead` cached for reading is in use any more.
+    pub(crate) fn end_ghosts(&mut self, dead: Member, now: Instant, list: &mut Vec<Notice>) {
+        for (at, bucket) in self.buckets_mut() {
+            let mut notices = Notices { now, bucket: at, list };
+            bucket.change_remnants(dead, &mut notices, |_, remnant| remnant.end_ghost());
+        }
+    }
+}
+
+impl HomeBucket {
+    /// May resources that are not known here be in limbo for `dead`?
+    fn may_be_limbo(&self, dead: Member) -> bool {
+        self.unknown.iter().any(|remnant| remnant.dead == dead && remnant.is_limbo())
+    }
+
+    /// The member had released all its locks, though word of that may have been lost with its
+    /// links.
+    fn dismiss(&mut self, member: Member) {
+        for resource in self.resources.values_mut().filter(|r| r.concerns(member)) {
+            resource.remove_owner(member);
+        }
+    }
+
+    /// What the member held is known: that remains, and what it waited for goes at once.
+    fn bury_known(&mut self, member: Member, facts: Dead) {
+        for resource in self.resources.values_mut().filter(|r| r.concerns(member)) {
+            let held = resource.remove_owner(member);
+            resource.add_remnant(Remnant::known(member, held, facts));
+        }
+        self.is_haunted = true;
+    }
+
+    /// The member died before it had reported: what the survivors have reported so far is all that
+    /// is known of it. Nothing has been granted in this bucket since its home changed.
+    fn bury_unknown(&mut self, member: Member, facts: Dead) {
+        assert!(self.phase == Phase::Rebuilding, "a ready bucket knows what everybody holds");
+        let unknown = Remnant::unknown(member, facts);
+        for resource in self.resources.values_mut() {
+            resource.remove_owner(member);
+            let mut remnant = unknown;
+            for lock in resource.granted() {
+                remnant.narrow(lock.granted);
+            }
+            resource.add_remnant(remnant);
+        }
+        self.unknown.push(unknown);
+        self.is_haunted = true;
+    }
+
+    /// Changes the remnants of `dead`: those of known resources (with their name) and the one of
+    /// all others (without).
+    fn change_remnants(
+        &mut self,
+        dead: Member,
+        notices: &mut Notices<'_>,
+        mut change: impl FnMut(Option<ResourceName>, &mut Remnant),
+    ) {
+        if !self.is_haunted {
+            return;
+        }
+        for remnant in self.unknown.iter_mut().filter(|remnant| remnant.dead == dead) {
+            change(None, remnant);
+        }
+        self.unknown.retain(|remnant| !remnant.is_over());
+        self.is_haunted = !self.unknown.is_empty();
+        for (name, resource) in &mut self.resources {
+            if resource.change_remnant(dead, |remnant| change(Some(*name), remnant)) {
+                resource.settle(self.phase, notices);
+            }
+            self.is_haunted |= !resource.remnants().is_empty();
+        }
+        self.sweep();
+    }
+}

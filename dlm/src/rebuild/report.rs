@@ -1,0 +1,68 @@
+//! What a member reports to the heirs of buckets that moved.
+
+use std::collections::BTreeMap;
+
+use mx_base::Member;
+
+use crate::homes::Homes;
+use crate::lock::{Denial, LockId};
+use crate::message::ReportedLock;
+use crate::mode::Mode;
+use crate::name::{Bucket, ResourceName};
+use crate::requester::OwnLocks;
+
+/// The reports by heir, and what needs no report any more.
+pub(crate) struct Reports {
+    pub(crate) by_heir: BTreeMap<Member, Vec<ReportedLock>>,
+    /// Waits that their owner had cancelled: the former home's answer, whatever it was, does not
+    /// count any more.
+    pub(crate) cancelled: Vec<(LockId, ResourceName, Denial)>,
+}
+
+/// Collects what this node holds and waits for in the `moved` buckets, the strongest modes first.
+/// From here on nothing counts that the former homes say about them.
+pub(crate) fn collect(own: &mut OwnLocks, moved: &[Bucket], homes: &Homes) -> Reports {
+    let mut by_heir: BTreeMap<Member, Vec<ReportedLock>> = BTreeMap::new();
+    let mut cancelled = Vec::new();
+    for bucket in moved {
+        let heir = homes.home(*bucket).expect("a view has members, so every bucket has a home");
+        let ids: Vec<LockId> = own.in_bucket(*bucket).map(|(id, _)| id).collect();
+        for id in ids {
+            let lock = own.get_mut(id).expect("just listed");
+            lock.grants = 0;
+            lock.lowers = 0;
+            if lock.asked.is_some_and(|asked| asked.is_cancelled) {
+                lock.asked = None;
+                cancelled.push((id, lock.name, Denial::Cancelled));
+            }
+            if lock.asked.is_none() && lock.held.is_none() {
+                own.remove(id);
+                continue;
+            }
+            by_heir.entry(heir).or_default().push(ReportedLock {
+                bucket: *bucket,
+                name: lock.name,
+                lock: id,
+                held: lock.held,
+                wanted: lock.asked.map(|asked| asked.wanted),
+                no_queue: lock.asked.is_some_and(|asked| asked.no_queue),
+                value: lock.value.clone(),
+            });
+        }
+    }
+    for locks in by_heir.values_mut() {
+        locks.sort_by_key(|lock| exclusion(lock.held));
+    }
+    Reports { by_heir, cancelled }
+}
+
+/// Higher levels of exclusion are reported first.
+fn exclusion(held: Option<Mode>) -> u8 {
+    match held {
+        Some(Mode::EX | Mode::PW) => 0,
+        Some(Mode::CW) => 1,
+        Some(Mode::PR) => 2,
+        Some(Mode::CR | Mode::NL) => 3,
+        None => 4,
+    }
+}

@@ -1,0 +1,265 @@
+//! The grant rule: who is granted what, and when; who is called out.
+//!
+//! Conversions before new requests, each queue first in, first out; a new request is granted at
+//! once only if it goes with everything granted and nobody waits or converts; lowering is always
+//! at once; NL conflicts with nothing and never waits.
+
+use crate::lock::{Denial, LockRef};
+use crate::mode::Mode;
+use crate::resource::{HomeLock, News, Notices, Phase, Queued, Resource};
+use crate::value_block::ValueBlock;
+use crate::violation::Violation;
+
+impl Resource {
+    /// A new lock.
+    pub(crate) fn request(
+        &mut self,
+        asked: Queued,
+        phase: Phase,
+        notices: &mut Notices<'_>,
+    ) -> Result<(), Violation> {
+        if self.knows(asked.key) {
+            return Err(Violation::LockKnown);
+        }
+        let unobstructed = asked.wanted == Mode::NL
+            || (self.queues.is_none() && self.is_grantable(asked.wanted, asked.key));
+        match phase {
+            Phase::Ready if unobstructed => self.grant(asked, notices),
+            Phase::Ready if asked.no_queue => {
+                notices.push(asked.key, News::Denied(Denial::WouldWait));
+            }
+            Phase::Ready | Phase::Rebuilding => {
+                self.queues.get_or_insert_default().waiting.push_back(asked);
+                self.call_out(phase, notices);
+            }
+        }
+        Ok(())
+    }
+
+    /// A granted lock asks for a mode that it does not cover.
+    pub(crate) fn convert(
+        &mut self,
+        asked: Queued,
+        phase: Phase,
+        notices: &mut Notices<'_>,
+    ) -> Result<(), Violation> {
+        let lock = self.lock(asked.key)?;
+        if lock.granted.covers(asked.wanted) || !asked.wanted.covers(lock.granted) {
+            return Err(Violation::NotUpwards);
+        }
+        if self.converting().any(|queued| queued.key == asked.key) {
+            return Err(Violation::LockBusy);
+        }
+        let unobstructed =
+            self.converting().next().is_none() && self.is_grantable(asked.wanted, asked.key);
+        match phase {
+            Phase::Ready if unobstructed => {
+                self.grant(asked, notices);
+                // The stronger mode may stand in the way of whoever waits.
+                self.call_out(phase, notices);
+            }
+            Phase::Ready if asked.no_queue => {
+                notices.push(asked.key, News::Denied(Denial::WouldWait));
+            }
+            Phase::Ready | Phase::Rebuilding => {
+                self.queues.get_or_insert_default().converting.push_back(asked);
+                self.call_out(phase, notices);
+            }
+        }
+        Ok(())
+    }
+
+    /// The owner uses no more than `to`; what it has queued keeps its place.
+    pub(crate) fn lower(
+        &mut self,
+        key: LockRef,
+        to: Mode,
+        grants: u32,
+        value: Option<Box<ValueBlock>>,
+        phase: Phase,
+        notices: &mut Notices<'_>,
+    ) -> Result<(), Violation> {
+        let lock = self.lock(key)?;
+        if lock.grants != grants {
+            // The grant of its queued conversion is on the way: the owner will find itself with
+            // the higher mode, and must be taken to hold it.
+            return Ok(());
+        }
+        if !lock.granted.covers(to) {
+            return Err(Violation::NotDownwards);
+        }
+        self.leave_value(key, value)?;
+        let lock = self.lock(key)?;
+        lock.granted = to;
+        lock.called_out = None;
+        lock.lowers = lock.lowers.wrapping_add(1);
+        self.settle(phase, notices);
+        Ok(())
+    }
+
+    /// The owner is done with the lock; nothing of it is queued.
+    pub(crate) fn unlock(
+        &mut self,
+        key: LockRef,
+        value: Option<Box<ValueBlock>>,
+        phase: Phase,
+        notices: &mut Notices<'_>,
+    ) -> Result<(), Violation> {
+        self.lock(key)?;
+        if self.converting().any(|queued| queued.key == key) {
+            return Err(Violation::LockBusy);
+        }
+        self.leave_value(key, value)?;
+        self.granted.retain(|lock| lock.key != key);
+        self.settle(phase, notices);
+        Ok(())
+    }
+
+    /// Takes what the lock waits for out of the queue, if it still is there.
+    pub(crate) fn cancel(&mut self, key: LockRef, phase: Phase, notices: &mut Notices<'_>) {
+        let Some(queues) = &mut self.queues else { return };
+        let before = queues.converting.len() + queues.waiting.len();
+        queues.converting.retain(|queued| queued.key != key);
+        queues.waiting.retain(|queued| queued.key != key);
+        if before == queues.converting.len() + queues.waiting.len() {
+            return;
+        }
+        self.drop_empty_queues();
+        notices.push(key, News::Denied(Denial::Cancelled));
+        self.settle(phase, notices);
+    }
+
+    /// Takes in a lock that its owner reports to the heir of its bucket.
+    pub(crate) fn report(
+        &mut self,
+        key: LockRef,
+        held: Option<Mode>,
+        waits: Option<Queued>,
+        value: Option<Box<ValueBlock>>,
+        notices: &Notices<'_>,
+    ) -> Result<(), Violation> {
+        if self.knows(key) {
+            return Err(Violation::LockKnown);
+        }
+        if let Some(granted) = held {
+            if !self.granted.iter().all(|lock| lock.granted.compatible(granted)) {
+                return Err(Violation::Incompatible);
+            }
+            let (called_out, since) = (None, notices.now);
+            self.granted.push(HomeLock { key, granted, called_out, grants: 0, lowers: 0, since });
+            self.remnants.iter_mut().for_each(|remnant| remnant.narrow(granted));
+            self.remnants.retain(|remnant| !remnant.is_over());
+            // All holders of PR have the same copy, and a holder of PW or EX the only one.
+            if granted.covers(Mode::PR) && value.is_some() {
+                self.value = value;
+            }
+        }
+        if let Some(queued) = waits {
+            let queues = self.queues.get_or_insert_default();
+            match held {
+                Some(_) => queues.converting.push_back(queued),
+                None => queues.waiting.push_back(queued),
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody has reported: decide what was held back.
+    pub(crate) fn complete(&mut self, notices: &mut Notices<'_>) {
+        self.settle(Phase::Ready, notices);
+        let Some(queues) = &mut self.queues else { return };
+        let impatient: Vec<LockRef> = queues
+            .converting
+            .iter()
+            .chain(&queues.waiting)
+            .filter(|queued| queued.no_queue)
+            .map(|queued| queued.key)
+            .collect();
+        if impatient.is_empty() {
+            return;
+        }
+        queues.converting.retain(|queued| !queued.no_queue);
+        queues.waiting.retain(|queued| !queued.no_queue);
+        self.drop_empty_queues();
+        for key in impatient {
+            notices.push(key, News::Denied(Denial::WouldWait));
+        }
+        self.settle(Phase::Ready, notices);
+    }
+
+    /// Grants what can be granted, in order, and calls out whoever stands in the way of the rest.
+    pub(crate) fn settle(&mut self, phase: Phase, notices: &mut Notices<'_>) {
+        if phase == Phase::Rebuilding {
+            return;
+        }
+        while let Some(head) = self.head().copied()
+            && self.is_grantable(head.wanted, head.key)
+        {
+            if let Some(queues) = &mut self.queues {
+                let _ = queues.converting.pop_front().or_else(|| queues.waiting.pop_front());
+            }
+            self.drop_empty_queues();
+            self.grant(head, notices);
+        }
+        self.call_out(phase, notices);
+    }
+
+    /// Asks every lock in the way of the head to make room, once for each mode wanted.
+    fn call_out(&mut self, phase: Phase, notices: &mut Notices<'_>) {
+        let (Phase::Ready, Some(head)) = (phase, self.head().copied()) else { return };
+        let waiters = self.converting().chain(self.waiting()).count();
+        let waiters = u32::try_from(waiters).unwrap_or(u32::MAX);
+        let wanted = head.wanted;
+        for lock in &mut self.granted {
+            let in_the_way = lock.key != head.key && !lock.granted.compatible(wanted);
+            if in_the_way && lock.called_out != Some(wanted) {
+                lock.called_out = Some(wanted);
+                notices.push(lock.key, News::Callout { wanted, waiters });
+            }
+        }
+    }
+
+    fn grant(&mut self, asked: Queued, notices: &mut Notices<'_>) {
+        let (key, mode, since) = (asked.key, asked.wanted, notices.now);
+        let lowers = match self.granted.iter_mut().find(|lock| lock.key == key) {
+            Some(lock) => {
+                lock.granted = mode;
+                lock.called_out = None;
+                lock.grants = lock.grants.wrapping_add(1);
+                lock.since = since;
+                lock.lowers
+            }
+            None => {
+                let (called_out, grants, lowers) = (None, 1, 0);
+                let lock = HomeLock { key, granted: mode, called_out, grants, lowers, since };
+                self.granted.push(lock);
+                0
+            }
+        };
+        notices.push(key, News::Granted { mode, lowers, value: self.value.clone() });
+    }
+
+    /// A holder of PW or EX gives its mode up: what it leaves is the value block, also when it
+    /// leaves nothing.
+    fn leave_value(
+        &mut self,
+        key: LockRef,
+        value: Option<Box<ValueBlock>>,
+    ) -> Result<(), Violation> {
+        if self.lock(key)?.granted.covers(Mode::PW) {
+            self.value = value;
+        } else if value.is_some() {
+            return Err(Violation::ValueOfReader);
+        }
+        Ok(())
+    }
+
+    fn lock(&mut self, key: LockRef) -> Result<&mut HomeLock, Violation> {
+        self.granted.iter_mut().find(|lock| lock.key == key).ok_or(Violation::LockUnknown)
+    }
+
+    fn knows(&self, key: LockRef) -> bool {
+        self.granted.iter().any(|lock| lock.key == key)
+            || self.waiting().any(|queued| queued.key == key)
+    }
+}
