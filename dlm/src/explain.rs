@@ -11,6 +11,7 @@ use crate::lockspace::Lockspace;
 use crate::mode::Mode;
 use crate::mode_set::ModeSet;
 use crate::name::{Bucket, ResourceName};
+use crate::requester::OwnLock;
 use crate::resource::{Phase, Queued, Resource};
 
 /// One resource as this node sees it.
@@ -106,9 +107,9 @@ impl Lockspace {
         })
     }
 
-    /// Every lock of this node, by bucket.
+    /// Every lock of this node, in no order that means anything.
     pub fn own_locks(&self) -> impl Iterator<Item = OwnLockState> + '_ {
-        Bucket::all().flat_map(move |bucket| self.own_locks_in(bucket))
+        self.own.iter().map(own_lock_state)
     }
 
     /// The members whose reports the rebuild waits for; empty when nothing is being rebuilt.
@@ -129,14 +130,7 @@ impl Lockspace {
     }
 
     fn own_locks_in(&self, bucket: Bucket) -> impl Iterator<Item = OwnLockState> + '_ {
-        self.own.in_bucket(bucket).map(|(lock, own)| OwnLockState {
-            lock,
-            name: own.name,
-            bucket: own.bucket,
-            held: own.held,
-            wanted: own.asked.map(|asked| asked.wanted),
-            since: own.since,
-        })
+        self.own.in_bucket(bucket).map(own_lock_state)
     }
 
     fn resource_state(
@@ -184,6 +178,17 @@ impl Lockspace {
                 .collect(),
             value_is_valid: resource.value().is_some(),
         }
+    }
+}
+
+fn own_lock_state((lock, own): (LockId, &OwnLock)) -> OwnLockState {
+    OwnLockState {
+        lock,
+        name: own.name,
+        bucket: own.bucket,
+        held: own.held,
+        wanted: own.asked.map(|asked| asked.wanted),
+        since: own.since,
     }
 }
 

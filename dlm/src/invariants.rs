@@ -118,6 +118,10 @@ impl Lockspace {
         let mut count = 0;
         for (id, own) in self.own.iter() {
             count += 1;
+            assert!(
+                self.own.in_bucket(own.bucket).any(|(listed, _)| listed == id),
+                "every lock is found by its bucket: {id}"
+            );
             assert!(own.held.is_some() || own.asked.is_some(), "a lock is held or asked for: {id}");
             if let (Some(held), Some(asked)) = (own.held, own.asked) {
                 assert!(!held.covers(asked.wanted), "what is held is not asked for: {id}");
@@ -141,7 +145,7 @@ impl Lockspace {
                 "a home knows what its own node waits for: {id}"
             );
         }
-        assert_eq!(count, self.own.len(), "every lock is found by its bucket");
+        assert_eq!(count, self.own.len(), "every lock is counted");
     }
 }
 

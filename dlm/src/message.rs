@@ -94,9 +94,9 @@ pub enum Message {
         waiters: u32,
     },
 
-    /// To an heir: what the sender holds and waits for in buckets that moved to it.
+    /// To an heir: what the sender holds and waits for in buckets of this epoch, which moved to it.
     Report {
-        view: ViewId,
+        epoch: ViewId,
         locks: Vec<ReportedLock>,
     },
     /// The sender has reported everything it has to report for `view` and all views before.
@@ -191,7 +191,7 @@ impl Message {
             Message::Granted { at, .. }
             | Message::Denied { at, .. }
             | Message::Callout { at, .. } => Scope::FromHome(*at),
-            Message::Report { view, .. }
+            Message::Report { epoch: view, .. }
             | Message::ReportEnd { view, .. }
             | Message::LiveNames { view, .. }
             | Message::InLimbo { view, .. }

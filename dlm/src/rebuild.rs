@@ -11,3 +11,6 @@ pub(crate) mod recovery;
 pub(crate) mod remnant;
 pub(crate) mod report;
 pub mod welcome;
+
+pub use dead::Dead;
+pub use recovery::{RecoveryError, RecoveryStep};

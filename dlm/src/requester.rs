@@ -153,7 +153,10 @@ impl OwnLocks {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (LockId, &OwnLock)> {
-        Bucket::all().flat_map(|bucket| self.in_bucket(bucket))
+        (0_u32..).zip(&self.places).filter_map(|(place, slot)| {
+            let lock = slot.lock.as_ref()?;
+            Some((LockId(u64::from(slot.uses) << 32 | u64::from(place)), lock))
+        })
     }
 }
 

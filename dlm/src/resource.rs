@@ -154,6 +154,10 @@ impl Resource {
 
     /// Takes in what a dead member holds or may hold.
     pub(crate) fn add_remnant(&mut self, remnant: Remnant) {
+        if remnant.is_limbo() {
+            // The dead may have changed what the value block describes.
+            self.value = None;
+        }
         match self.remnants.iter_mut().find(|known| known.dead == remnant.dead) {
             Some(known) => known.modes = known.modes.union(remnant.modes),
             None if remnant.is_over() => {}
@@ -170,12 +174,7 @@ impl Resource {
         let Some(at) = self.remnants.iter().position(|remnant| remnant.dead == dead) else {
             return false;
         };
-        let was_limbo = self.remnants[at].is_limbo();
         change(&mut self.remnants[at]);
-        if was_limbo && !self.remnants[at].is_limbo() {
-            // The dead may have changed what the value block describes.
-            self.value = None;
-        }
         if self.remnants[at].is_over() {
             self.remnants.remove(at);
         }

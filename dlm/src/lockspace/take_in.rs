@@ -156,18 +156,20 @@ impl Lockspace {
                 self.called_out(lock, wanted, waiters);
                 Ok(())
             }
-            Message::Report { view, locks } => {
-                locks.into_iter().try_for_each(|lock| {
-                    if self.homes.epoch(lock.bucket) > view {
-                        // The bucket has moved again: its owner reports it again, too.
-                        return Ok(());
-                    }
-                    if self.homes.home(lock.bucket) != Some(self.me) {
-                        return Err(Violation::NotHome);
-                    }
-                    self.take_in_report(from, lock, now)
-                })
-            }
+            Message::Report { epoch, locks } => locks.into_iter().try_for_each(|lock| {
+                let known = self.homes.epoch(lock.bucket);
+                if known > epoch {
+                    // The bucket has moved again: its owner reports it again, too.
+                    return Ok(());
+                }
+                if known < epoch {
+                    return Err(Violation::Epoch);
+                }
+                if self.homes.home(lock.bucket) != Some(self.me) {
+                    return Err(Violation::NotHome);
+                }
+                self.take_in_report(from, lock, now)
+            }),
             Message::ReportEnd { view, unrecovered } => {
                 self.report_ended(from, view, &unrecovered, now);
                 Ok(())

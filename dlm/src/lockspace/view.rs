@@ -50,9 +50,15 @@ impl Lockspace {
             }
         }
         for (member, facts) in welcome.dead() {
-            if !facts.is_over() {
+            // A death this node has seen itself, and has no entry of, is over.
+            let is_news = facts.lost_in > self.view.id;
+            if is_news && !facts.is_over() {
                 self.dead.entry(*member).or_insert(*facts);
             }
+        }
+        for (node, life) in welcome.newest() {
+            let newest = self.newest.entry(*node).or_insert(*life);
+            *newest = (*newest).max(*life);
         }
         self.change_view(view, homes, &lost, now).map_err(EnterError::Early)
     }
@@ -93,7 +99,7 @@ impl Lockspace {
 
     /// What a member tells those who join in the present view.
     pub fn welcome(&self) -> Welcome {
-        Welcome::new(self.view.id, self.homes.epochs(), &self.dead)
+        Welcome::new(self.view.id, self.homes.epochs(), &self.newest, &self.dead)
     }
 
     fn lost(&self, member: Member, fate: Fate) -> Lost {
@@ -155,14 +161,14 @@ impl Lockspace {
             self.outputs.push_back(Output::Ast { lock, name, ast });
         }
         let view = self.view.id;
-        for (heir, locks) in reports.by_heir {
+        for ((heir, epoch), locks) in reports.by_heir {
             if heir == self.me {
                 for lock in locks {
                     self.take_in_report(heir, lock, now)
                         .expect("the locks of one node on a resource go together");
                 }
             } else {
-                for message in Message::reports(view, locks) {
+                for message in Message::reports(epoch, locks) {
                     self.send(heir, message);
                 }
             }

@@ -106,8 +106,8 @@ impl Message {
             Message::Callout { at, lock, wanted, waiters } => {
                 lock_message(at, 0, *lock, *waiters, *wanted as u8, None, None);
             }
-            Message::Report { view, locks } => {
-                put(out, &head(0, 0, *view));
+            Message::Report { epoch, locks } => {
+                put(out, &head(0, 0, *epoch));
                 locks.iter().for_each(|lock| put_report(out, lock));
             }
             Message::ReportEnd { view, unrecovered } => {
@@ -211,7 +211,7 @@ impl Message {
             }
             Kind::Report => {
                 no_bucket(&head)?;
-                Message::Report { view: epoch, locks: input.until_end(Input::report)? }
+                Message::Report { epoch, locks: input.until_end(Input::report)? }
             }
             Kind::ReportEnd => {
                 no_bucket(&head)?;
@@ -242,7 +242,7 @@ impl Message {
     }
 
     /// The reports of `locks`, in their order, split so that each fits.
-    pub(crate) fn reports(view: ViewId, locks: Vec<ReportedLock>) -> Vec<Message> {
+    pub(crate) fn reports(epoch: ViewId, locks: Vec<ReportedLock>) -> Vec<Message> {
         let mut reports = Vec::new();
         let mut chunk = Vec::new();
         let mut len = size_of::<Head>();
@@ -250,14 +250,14 @@ impl Message {
             let lock_len =
                 size_of::<ReportField>() + lock.value.as_ref().map_or(0, |v| v.as_bytes().len());
             if len + lock_len > Message::MAX {
-                reports.push(Message::Report { view, locks: std::mem::take(&mut chunk) });
+                reports.push(Message::Report { epoch, locks: std::mem::take(&mut chunk) });
                 len = size_of::<Head>();
             }
             len += lock_len;
             chunk.push(lock);
         }
         if !chunk.is_empty() {
-            reports.push(Message::Report { view, locks: chunk });
+            reports.push(Message::Report { epoch, locks: chunk });
         }
         reports
     }

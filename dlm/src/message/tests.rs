@@ -49,7 +49,7 @@ fn samples() -> Vec<Message> {
         Message::Denied { at, lock, reason: Denial::Cancelled },
         Message::Callout { at, lock, wanted: Mode::PR, waiters: 258 },
         Message::Report {
-            view,
+            epoch: view,
             locks: vec![
                 reported(Some(Mode::PR), Some(Mode::EX), value()),
                 reported(None, Some(Mode::CR), None),

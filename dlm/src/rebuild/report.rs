@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mx_base::Member;
+use mx_base::{Member, ViewId};
 
 use crate::homes::Homes;
 use crate::lock::{Denial, LockId};
@@ -13,7 +13,9 @@ use crate::requester::OwnLocks;
 
 /// The reports by heir, and what needs no report any more.
 pub(crate) struct Reports {
-    pub(crate) by_heir: BTreeMap<Member, Vec<ReportedLock>>,
+    /// One report speaks of buckets of one epoch: a heir that is a view behind this node has to
+    /// take in what belongs to the view it knows before what this node does under it next.
+    pub(crate) by_heir: BTreeMap<(Member, ViewId), Vec<ReportedLock>>,
     /// Waits that their owner had cancelled: the former home's answer, whatever it was, does not
     /// count any more.
     pub(crate) cancelled: Vec<(LockId, ResourceName, Denial)>,
@@ -22,7 +24,7 @@ pub(crate) struct Reports {
 /// Collects what this node holds and waits for in the `moved` buckets, the strongest modes first.
 /// From here on nothing counts that the former homes say about them.
 pub(crate) fn collect(own: &mut OwnLocks, moved: &[Bucket], homes: &Homes) -> Reports {
-    let mut by_heir: BTreeMap<Member, Vec<ReportedLock>> = BTreeMap::new();
+    let mut by_heir: BTreeMap<_, Vec<ReportedLock>> = BTreeMap::new();
     let mut cancelled = Vec::new();
     for bucket in moved {
         let heir = homes.home(*bucket).expect("a view has members, so every bucket has a home");
@@ -39,7 +41,7 @@ pub(crate) fn collect(own: &mut OwnLocks, moved: &[Bucket], homes: &Homes) -> Re
                 own.remove(id);
                 continue;
             }
-            by_heir.entry(heir).or_default().push(ReportedLock {
+            by_heir.entry((heir, homes.epoch(*bucket))).or_default().push(ReportedLock {
                 bucket: *bucket,
                 name: lock.name,
                 lock: id,

@@ -1,6 +1,8 @@
 //! What a joiner has to be told with its first view: a table that cannot be computed from the
 //! members alone, and the dead.
 
+use std::collections::BTreeMap;
+
 use mx_base::{Incarnation, Member, NodeId, View, ViewId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -15,6 +17,8 @@ use crate::name::Bucket;
 pub struct Welcome {
     view: ViewId,
     epochs: Vec<ViewId>,
+    /// The latest life of each node that any view has shown.
+    newest: BTreeMap<NodeId, Incarnation>,
     dead: DeadTable,
 }
 
@@ -43,7 +47,8 @@ struct DeadField {
 }
 
 const DEAD: usize = size_of::<DeadField>();
-const FIXED: usize = 8 + 8 * Bucket::COUNT as usize;
+const LIVES: usize = NodeId::MAX as usize;
+const FIXED: usize = 8 + 8 * Bucket::COUNT as usize + 4 * LIVES;
 /// More than the slots of a file system, each of which one dead member can leave unrecovered.
 const DEAD_MAX: usize = Message::UNRECOVERED_MAX;
 const RECOVERED: u8 = 1;
@@ -59,12 +64,18 @@ impl Welcome {
         Welcome {
             view: view.id,
             epochs: vec![view.id; usize::from(Bucket::COUNT)],
+            newest: BTreeMap::new(),
             dead: dead.iter().map(|member| (*member, facts)).collect(),
         }
     }
 
-    pub(crate) fn new(view: ViewId, epochs: &[ViewId], dead: &DeadTable) -> Welcome {
-        Welcome { view, epochs: epochs.to_vec(), dead: dead.clone() }
+    pub(crate) fn new(
+        view: ViewId,
+        epochs: &[ViewId],
+        newest: &BTreeMap<NodeId, Incarnation>,
+        dead: &DeadTable,
+    ) -> Welcome {
+        Welcome { view, epochs: epochs.to_vec(), newest: newest.clone(), dead: dead.clone() }
     }
 
     pub fn view(&self) -> ViewId {
@@ -80,12 +91,21 @@ impl Welcome {
         &self.epochs
     }
 
-    /// View; epoch of each bucket; the dead. Little-endian.
+    pub(crate) fn newest(&self) -> &BTreeMap<NodeId, Incarnation> {
+        &self.newest
+    }
+
+    /// View; epoch of each bucket; latest life of each possible node, 0 for none; the dead.
+    /// Little-endian.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(FIXED + DEAD * self.dead.len());
         out.extend_from_slice(&self.view.0.to_le_bytes());
         for epoch in &self.epochs {
             out.extend_from_slice(&epoch.0.to_le_bytes());
+        }
+        for node in (1..=NodeId::MAX).filter_map(NodeId::new) {
+            let life = self.newest.get(&node).map_or(0, |life| life.0);
+            out.extend_from_slice(&life.to_le_bytes());
         }
         for (member, facts) in &self.dead {
             let flags = if facts.recovered { RECOVERED } else { 0 }
@@ -107,7 +127,8 @@ impl Welcome {
         if rest.len() % DEAD != 0 || rest.len() / DEAD > DEAD_MAX {
             return Err(WelcomeError::Length);
         }
-        let mut numbers = fixed.chunks_exact(8).map(|chunk| {
+        let (numbers, lives) = fixed.split_at(FIXED - 4 * LIVES);
+        let mut numbers = numbers.chunks_exact(8).map(|chunk| {
             ViewId(u64::from_le_bytes(chunk.try_into().expect("a chunk has 8 bytes")))
         });
         let view = numbers.next().ok_or(WelcomeError::Length)?;
@@ -115,6 +136,15 @@ impl Welcome {
         if epochs.iter().any(|epoch| *epoch == ViewId(0) || *epoch > view) {
             return Err(WelcomeError::Epoch);
         }
+        let newest = (1..=NodeId::MAX)
+            .filter_map(NodeId::new)
+            .zip(lives.chunks_exact(4))
+            .map(|(node, chunk)| {
+                let life = u32::from_le_bytes(chunk.try_into().expect("a chunk has 4 bytes"));
+                (node, Incarnation(life))
+            })
+            .filter(|(_, life)| life.0 != 0)
+            .collect();
         let mut dead = DeadTable::new();
         for chunk in rest.chunks_exact(DEAD) {
             let field = DeadField::read_from_bytes(chunk).map_err(|_| WelcomeError::Dead)?;
@@ -130,7 +160,7 @@ impl Welcome {
             let caches_gone = field.flags & CACHES_GONE != 0;
             dead.insert(member, Dead { lost_in, recovered, caches_gone });
         }
-        Ok(Welcome { view, epochs, dead })
+        Ok(Welcome { view, epochs, newest, dead })
     }
 }
 
@@ -147,7 +177,9 @@ mod tests {
 
     fn welcome() -> Welcome {
         let view = View::new(ViewId(9), SanGeneration(9), vec![member(1, 1)]);
-        Welcome::cold(&view, &[member(3, 2), member(2, 0x0102_0304)], true)
+        let mut welcome = Welcome::cold(&view, &[member(3, 2), member(2, 0x0102_0304)], true);
+        welcome.newest.insert(member(2, 1).node, Incarnation(0x0102_0305));
+        welcome
     }
 
     #[test]
@@ -155,6 +187,8 @@ mod tests {
         let bytes = welcome().encode();
         assert_eq!(bytes.len(), FIXED + 2 * DEAD);
         assert_eq!(bytes[..16], [9, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+        let lives = FIXED - 4 * LIVES;
+        assert_eq!(bytes[lives..lives + 12], [0, 0, 0, 0, 5, 3, 2, 1, 0, 0, 0, 0]);
         assert_eq!(bytes[FIXED..FIXED + DEAD], [2, 0, 2, 0, 4, 3, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(Welcome::decode(&bytes), Ok(welcome()));
     }

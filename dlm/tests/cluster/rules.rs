@@ -1,0 +1,1 @@
+//! The rules of `docs/spec/locks.md`, one by one.
