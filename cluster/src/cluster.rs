@@ -1,0 +1,691 @@
+//! The one machine on top: routes between links, heartbeats, membership and storage membership.
+//!
+//! Holds no protocol of its own. Every input is handled completely before the call returns: what
+//! it means for one part is passed to the others until nothing is left, and what remains to be
+//! done outside waits in [`Cluster::poll_output`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use mx_base::{ClusterId, FsId, Instant, Member, NodeId, SlotId, View, ViewId};
+
+use crate::disk::DiskHeartbeat;
+use crate::frame::{Kind, LockspaceId};
+use crate::handshake::StartNonce;
+use crate::heartbeat::{self, Flags, Heartbeat, Permit, Ping};
+use crate::links::{ConnectionId, Event, Identity, Links, Roster, SendError, Transmit};
+use crate::membership::{self, Installation, Membership, Neighbour, Neighbours};
+use crate::nodes::NodeSet;
+use crate::output::{End, Installed, JoinBlob, Output};
+use crate::register::{CommitAnswer, CommitToken, RegisterValue};
+use crate::san::{self, MountError, Recovery, San};
+use crate::suspicion::{Suspected, Suspicion};
+use crate::timer::{self, Unit};
+use crate::wire::{Control, Ending, MountTable};
+
+/// What a machine is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub cluster: ClusterId,
+    pub me: NodeId,
+    /// All other nodes that may be in the cluster.
+    pub peers: BTreeSet<NodeId>,
+    pub unit: Unit,
+    /// Drawn at random for this machine, never used before.
+    pub start: StartNonce,
+    /// For the pauses between attempts.
+    pub seed: u64,
+}
+
+/// See the crate's documentation.
+#[derive(Debug)]
+pub struct Cluster {
+    unit: Unit,
+    links: Links,
+    suspicion: Suspicion,
+    heartbeat: Heartbeat,
+    membership: Membership,
+    san: San,
+    leave_wanted: bool,
+    last_call: Instant,
+    /// Something changed that the membership should look at.
+    stirred: bool,
+    /// Something happened that timers may depend on: anything but traffic.
+    touched: bool,
+    /// The earliest timer, as far as it could have been moved by what touched it.
+    due: Option<(Instant, &'static str)>,
+    outputs: VecDeque<Output>,
+}
+
+impl Cluster {
+    /// A node that has not joined. It looks for members and joins them, or starts the cluster.
+    ///
+    /// # Panics
+    /// When the node is among its own peers.
+    pub fn new(config: Config, now: Instant) -> Cluster {
+        let Config { cluster, me, peers, unit, start, seed } = config;
+        let identity = Identity { cluster, node: me, start };
+        let mut machine = Cluster {
+            unit,
+            suspicion: Suspicion::new(unit, peers.iter().copied(), now),
+            links: Links::new(identity, peers, unit),
+            heartbeat: Heartbeat::new(unit, now),
+            membership: Membership::new(me, start, unit, seed, now),
+            san: San::default(),
+            leave_wanted: false,
+            last_call: now,
+            stirred: true,
+            touched: true,
+            due: None,
+            outputs: VecDeque::new(),
+        };
+        machine.settle(now);
+        machine
+    }
+
+    // Connections
+
+    /// A peer has connected; which one its handshake will say.
+    pub fn handle_accepted(&mut self, connection: ConnectionId, now: Instant) {
+        self.wake(now);
+        self.links.handle_accepted(connection, now);
+        self.settle(now);
+    }
+
+    /// [`Output::Connect`] has succeeded.
+    pub fn handle_connected(&mut self, peer: NodeId, connection: ConnectionId, now: Instant) {
+        self.wake(now);
+        self.links.handle_connected(peer, connection, now);
+        self.settle(now);
+    }
+
+    /// [`Output::Connect`] has failed. `refused` says that the peer's host answered and no process
+    /// listens there.
+    pub fn handle_connect_failed(&mut self, peer: NodeId, refused: bool, now: Instant) {
+        self.wake(now);
+        self.links.handle_connect_failed(peer, refused, now);
+        self.settle(now);
+    }
+
+    /// Any piece of what came over a connection, in order.
+    pub fn handle_bytes(&mut self, connection: ConnectionId, bytes: &[u8], now: Instant) {
+        self.note_stall(now);
+        self.links.handle_bytes(connection, bytes, now);
+        self.settle(now);
+    }
+
+    /// A connection was reset or closed by the other side.
+    pub fn handle_closed(&mut self, connection: ConnectionId, now: Instant) {
+        self.wake(now);
+        self.links.handle_closed(connection, now);
+        self.settle(now);
+    }
+
+    // The register and the disk heartbeats
+
+    /// What the register said in a reading that began after the last call. To be called whenever
+    /// it was read, about every 2 U and after [`Output::ReadRegister`].
+    pub fn handle_register(&mut self, value: RegisterValue, now: Instant) {
+        self.wake(now);
+        self.membership.handle_register(value, now);
+        self.stirred = true;
+        self.settle(now);
+    }
+
+    /// The register could not be read.
+    pub fn handle_register_unreadable(&mut self, now: Instant) {
+        self.wake(now);
+        self.membership.handle_register_unreadable();
+        self.stirred = true;
+        self.settle(now);
+    }
+
+    /// How [`Output::CommitView`] ended.
+    pub fn handle_commit_answer(&mut self, token: CommitToken, answer: CommitAnswer, now: Instant) {
+        self.wake(now);
+        self.membership.handle_commit_answer(token, answer, now);
+        self.stirred = true;
+        self.settle(now);
+    }
+
+    /// All heartbeat blocks, as just read; about every 2 U.
+    pub fn handle_disk_heartbeats(&mut self, blocks: &[DiskHeartbeat], now: Instant) {
+        self.wake(now);
+        self.membership.handle_disk_heartbeats(blocks, now);
+        self.settle(now);
+    }
+
+    // Layers above
+
+    /// What the layers above give those that joined with `view`; answers
+    /// [`Output::CollectJoinState`].
+    ///
+    /// # Panics
+    /// With more than 64 MiB.
+    pub fn handle_join_state(&mut self, view: ViewId, blobs: &[JoinBlob], now: Instant) {
+        self.wake(now);
+        self.membership.handle_collected(view, blobs);
+        self.settle(now);
+    }
+
+    /// Sends lock traffic to one member, in order with all other traffic to it. A message to this
+    /// node itself does not come here.
+    ///
+    /// # Errors
+    /// When `to` is no member that can be reached, or has too much unacknowledged.
+    pub fn send_lock(
+        &mut self,
+        to: Member,
+        lockspace: LockspaceId,
+        payload: Arc<[u8]>,
+    ) -> Result<(), SendError> {
+        self.links.send_traffic(to, Kind::Lock, lockspace, payload)?;
+        self.flush_links();
+        Ok(())
+    }
+
+    /// Sends a message to one member of a mount group.
+    ///
+    /// # Errors
+    /// See [`Cluster::send_lock`].
+    pub fn send_group(
+        &mut self,
+        to: Member,
+        lockspace: LockspaceId,
+        payload: Arc<[u8]>,
+    ) -> Result<(), SendError> {
+        self.links.send_traffic(to, Kind::Group, lockspace, payload)?;
+        self.flush_links();
+        Ok(())
+    }
+
+    /// This node wants to mount `fs`; [`Output::MountGranted`] follows.
+    ///
+    /// # Errors
+    /// When it is no member or has it mounted.
+    pub fn handle_mount(&mut self, fs: FsId, now: Instant) -> Result<(), MountError> {
+        self.wake(now);
+        let result = self.san.handle_mount(fs, now);
+        self.settle(now);
+        result
+    }
+
+    /// The mount granted under `lockspace` is complete.
+    ///
+    /// # Errors
+    /// When the grant holds no longer: start over with the next.
+    pub fn handle_mounted(
+        &mut self,
+        fs: FsId,
+        lockspace: LockspaceId,
+        slot: SlotId,
+        now: Instant,
+    ) -> Result<(), MountError> {
+        self.wake(now);
+        let result = self.san.handle_mounted(fs, lockspace, slot, now);
+        self.settle(now);
+        result
+    }
+
+    /// `fs` is unmounted here, its slot clean; or the mount was given up.
+    pub fn handle_unmounted(&mut self, fs: FsId, now: Instant) {
+        self.wake(now);
+        self.san.handle_unmounted(fs, now);
+        self.settle(now);
+    }
+
+    /// This node wants to leave. It does as soon as it has nothing mounted and replays nothing;
+    /// until [`Output::Ended`] it goes on serving as home.
+    pub fn handle_leave(&mut self, now: Instant) {
+        self.wake(now);
+        self.leave_wanted = true;
+        self.settle(now);
+    }
+
+    /// No write of `dead`, or of an earlier life of its node, reaches shared storage any more:
+    /// proven. Answers [`crate::Step::Fence`], and may come unasked.
+    pub fn handle_fenced(&mut self, dead: Member, now: Instant) {
+        self.wake(now);
+        self.san.handle_fenced(dead, now);
+        self.settle(now);
+    }
+
+    /// Answers [`crate::Step::Rebuild`].
+    pub fn handle_rebuilt(&mut self, view: ViewId, fs: FsId, now: Instant) {
+        self.wake(now);
+        self.san.handle_rebuilt(view, fs, now);
+        self.settle(now);
+    }
+
+    /// Answers [`crate::Step::Replay`]. Objects that could not be replayed are isolated; that ends
+    /// the recovery as well.
+    pub fn handle_replayed(&mut self, dead: Member, fs: FsId, isolated: bool, now: Instant) {
+        self.wake(now);
+        let ending = if isolated { Ending::Isolated } else { Ending::Replayed };
+        self.san.handle_replayed(dead, fs, ending, now);
+        self.settle(now);
+    }
+
+    // Time
+
+    /// To be called at the time of [`Cluster::poll_timeout`], or at any other.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.wake(now);
+        self.settle(now);
+    }
+
+    /// When this machine wants to be woken, and what for.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.due
+    }
+
+    fn earliest_timer(&self) -> Option<(Instant, &'static str)> {
+        let (reconsider, why) = self.membership.poll_timeout()?;
+        let mut first = (reconsider, why);
+        let candidates = [
+            (self.links.poll_timeout(), "connections"),
+            (self.suspicion.poll_timeout(), "suspicion"),
+            (Some(self.heartbeat.poll_timeout()), "heartbeat"),
+        ];
+        for (at, why) in candidates {
+            if let Some(at) = at
+                && at < first.0
+            {
+                first = (at, why);
+            }
+        }
+        Some(first)
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    // What is known, for layers above and for people
+
+    /// This node as a member, once it is one.
+    pub fn me(&self) -> Option<Member> {
+        self.membership.me()
+    }
+
+    /// The view that this node acts in.
+    pub fn view(&self) -> Option<&View> {
+        self.membership.view()
+    }
+
+    /// The newest value of the register that this node has heard of.
+    pub fn register(&self) -> Option<&RegisterValue> {
+        self.membership.known()
+    }
+
+    /// Until when this node may serve what it has cached (R13); `None` when it is no member.
+    pub fn permit(&self) -> Option<Permit> {
+        let (me, view) = (self.membership.me()?, self.membership.view()?);
+        let administrator = self.membership.known().and_then(|known| known.administrator);
+        Some(self.heartbeat.permit(me, view, administrator, self.membership.starts()))
+    }
+
+    /// [`Permit::majority_until`], or the beginning of time when this node is no member.
+    pub fn permit_until(&self) -> Instant {
+        self.permit().map_or(Instant(0), |permit| permit.majority_until)
+    }
+
+    /// The nodes that this one hears, itself among them: goes into its disk heartbeat (R12).
+    pub fn reach(&self) -> NodeSet {
+        let mut reach: NodeSet =
+            self.links.peers().filter(|peer| self.suspicion.is_reached(*peer)).collect();
+        reach.insert(self.membership.node());
+        reach
+    }
+
+    /// Since when and why `peer` is suspected, if it is.
+    pub fn suspected(&self, peer: NodeId) -> Option<Suspected> {
+        self.suspicion.suspected(peer)
+    }
+
+    /// Who has what mounted.
+    pub fn mounts(&self) -> &MountTable {
+        self.san.mounts()
+    }
+
+    /// Recoveries that are under way, and the last ones that have ended, by this node's clock.
+    pub fn recoveries(&self) -> impl Iterator<Item = &Recovery> {
+        self.san.recoveries()
+    }
+
+    /// Bytes that `peer` has not acknowledged.
+    pub fn unacked_bytes(&self, peer: NodeId) -> usize {
+        self.links.unacked_bytes(peer)
+    }
+
+    /// What the membership is doing, in words.
+    pub fn activity(&self) -> &'static str {
+        self.membership.activity()
+    }
+
+    // Routing
+
+    /// After a long time without a call nobody is judged by what was not read yet.
+    fn wake(&mut self, now: Instant) {
+        self.touched = true;
+        self.note_stall(now);
+    }
+
+    fn note_stall(&mut self, now: Instant) {
+        if now.since(self.last_call) > self.unit.times(timer::STALLED) {
+            self.suspicion.handle_stall(now);
+            self.membership.handle_stall(now);
+        }
+        self.last_call = now;
+    }
+
+    fn settle(&mut self, now: Instant) {
+        if self.due.is_none_or(|(at, _)| now >= at) {
+            self.touched = true;
+        }
+        if self.touched && !self.membership.has_ended() {
+            self.run_timers(now);
+        }
+        loop {
+            if let Some(event) = self.links.poll_event() {
+                self.route_event(event, now);
+            } else if let Some(effect) = self.membership.poll_effect() {
+                self.route_membership(effect, now);
+            } else if let Some(effect) = self.san.poll_effect() {
+                self.route_san(effect, now);
+            } else if std::mem::take(&mut self.stirred) {
+                let neighbours = self.neighbours();
+                self.membership.evaluate(&neighbours, now);
+            } else {
+                break;
+            }
+        }
+        self.flush_links();
+        if std::mem::take(&mut self.touched) {
+            self.due = self.earliest_timer();
+        }
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        for (peer, cause) in self.suspicion.handle_timeout(now) {
+            self.outputs.push_back(Output::Suspected { peer, cause: Some(cause) });
+            self.links.reset(peer, now);
+            self.spread_news(now);
+        }
+        self.links.handle_timeout(now);
+        if self.heartbeat.handle_timeout(now) {
+            self.ping_all(now);
+        }
+        if self.membership.poll_timeout().is_some_and(|(at, _)| now >= at) {
+            self.stirred = true;
+            self.san.handle_tick();
+        }
+        if self.leave_wanted && !self.membership.is_leaving() && self.san.may_leave() {
+            self.membership.handle_leave();
+            self.spread_news(now);
+        }
+    }
+
+    fn route_event(&mut self, event: Event, now: Instant) {
+        // Traffic moves timers only to later, and a timer that comes too early does no harm.
+        if !matches!(event, Event::Heard { .. } | Event::Traffic { .. } | Event::Pong { .. }) {
+            self.touched = true;
+        }
+        match event {
+            Event::Connected { peer, start } => {
+                self.heartbeat.handle_start(peer, start);
+                if self.suspicion.suspected(peer).is_some() {
+                    self.outputs.push_back(Output::Suspected { peer, cause: None });
+                }
+                self.suspicion.handle_connected(peer, now);
+                self.spread_news(now);
+            }
+            Event::Disconnected { peer } => {
+                self.suspicion.handle_disconnected(peer, now);
+                self.links.handle_timeout(now);
+                self.stirred = true;
+            }
+            Event::DialRefused { peer } => {
+                if self.suspicion.handle_refused(peer, now) {
+                    let cause = self.suspicion.suspected(peer).map(|suspected| suspected.cause);
+                    self.outputs.push_back(Output::Suspected { peer, cause });
+                    self.spread_news(now);
+                }
+            }
+            Event::Heard { peer } => {
+                if self.suspicion.suspected(peer).is_some() {
+                    self.suspicion.handle_heard(peer, now);
+                    if self.suspicion.suspected(peer).is_none() {
+                        self.outputs.push_back(Output::Suspected { peer, cause: None });
+                        self.spread_news(now);
+                    }
+                } else {
+                    self.suspicion.handle_heard(peer, now);
+                }
+            }
+            Event::Ping { peer, ping } => self.route_ping(peer, ping, now),
+            Event::Pong { peer, sequence } => self.heartbeat.handle_pong(peer, sequence),
+            Event::Control { peer, control } => self.route_control(peer, control, now),
+            Event::Traffic { from, kind, lockspace, payload } => {
+                self.outputs.push_back(if kind == Kind::Group {
+                    Output::DeliverGroup { from, lockspace, payload }
+                } else {
+                    Output::DeliverLock { from, lockspace, payload }
+                });
+            }
+            Event::TurnedAway { peer, refusal } => {
+                // Perhaps the register has moved on without this node.
+                self.outputs.push_back(Output::ReadRegister);
+                self.outputs.push_back(Output::TurnedAway { peer, refusal });
+            }
+            Event::Fault { peer, fault } => {
+                self.outputs.push_back(Output::PeerFault { peer, fault });
+            }
+        }
+    }
+
+    fn route_ping(&mut self, peer: NodeId, ping: Ping, now: Instant) {
+        let member = self.links.start(peer).and_then(|start| {
+            let mut starts = self.membership.starts().iter();
+            starts.find(|(_, known)| **known == start).map(|(member, _)| *member)
+        });
+        // A node that this one has agreed to drop must lose its permit (R13).
+        if !member.is_some_and(|member| self.membership.is_silenced(member)) {
+            self.links.send_pong(peer, ping.sequence);
+        }
+        if self.heartbeat.handle_ping(peer, ping, now) {
+            self.stirred = true;
+        }
+    }
+
+    fn route_control(&mut self, peer: NodeId, control: Control, now: Instant) {
+        match control {
+            Control::SanReport(_)
+            | Control::SanState(_)
+            | Control::SanEvent { .. }
+            | Control::MountGranted { .. } => self.san.handle_control(peer, control, now),
+            Control::JoinRequest { .. }
+            | Control::JoinRefused(_)
+            | Control::Propose(_)
+            | Control::Agree { .. }
+            | Control::Object { .. }
+            | Control::Withdraw { .. }
+            | Control::Order { .. }
+            | Control::OrderDone { .. }
+            | Control::Committed(_)
+            | Control::JoinState { .. }
+            | Control::Welcome { .. } => {
+                let neighbours = self.neighbours();
+                self.membership.handle_control(peer, control, &neighbours, now);
+                self.stirred = true;
+            }
+        }
+    }
+
+    fn route_membership(&mut self, effect: membership::Effect, now: Instant) {
+        match effect {
+            membership::Effect::Send { to, control } => self.links.send_control(to, &control, now),
+            membership::Effect::Welcome { to, value, starts } => {
+                let state = Box::new(self.san.state());
+                let control = Control::Welcome { value, starts, state };
+                self.links.send_control(to, &control, now);
+            }
+            membership::Effect::Commit(commit) => {
+                self.outputs.push_back(Output::CommitView(commit));
+            }
+            membership::Effect::ReadRegister => self.outputs.push_back(Output::ReadRegister),
+            membership::Effect::Installed(installation) => self.route_installed(*installation, now),
+            membership::Effect::PhaseMoved(value) => {
+                self.san.handle_phase(&value, now);
+                self.set_roster(now);
+                self.outputs.push_back(Output::PhaseChanged(value));
+            }
+            membership::Effect::CollectJoinState { view } => {
+                self.outputs.push_back(Output::CollectJoinState { view });
+            }
+            membership::Effect::JoinRefused { by, reason } => {
+                self.outputs.push_back(Output::JoinRefused { by, reason });
+            }
+            membership::Effect::Ended(end) => self.route_ended(end),
+        }
+    }
+
+    fn route_installed(&mut self, installation: Installation, now: Instant) {
+        let Installation { me, value, previous, quiet_from, admission } = installation;
+        let kept_majority = previous
+            .as_ref()
+            .is_none_or(|(view, administrator)| has_majority(view, *administrator, &value));
+        let previous = previous.map(|(view, _)| view);
+        let gone: Vec<Member> = previous
+            .iter()
+            .flat_map(|view| view.members().iter().copied())
+            .filter(|member| !value.contains(*member))
+            .collect();
+        let (lost, left): (Vec<Member>, Vec<Member>) =
+            gone.into_iter().partition(|member| value.is_unrecovered(*member));
+        let suspected = |member: &Member| {
+            let since = self.suspicion.suspected(member.node).map(|suspected| suspected.since);
+            (*member, since.unwrap_or(now))
+        };
+        let dead: Vec<(Member, Instant)> = lost.iter().map(suspected).collect();
+        let (state, join_state) = admission.unzip();
+        let administrator = value.administrator.expect("a view this node acts in has one");
+        self.outputs.push_back(Output::ViewInstalled(Box::new(Installed {
+            me,
+            view: value.view(),
+            administrator,
+            previous,
+            kept_majority,
+            lost,
+            left,
+            unrecovered: value.unrecovered(),
+            quiet_from,
+            join_state,
+        })));
+        self.flush_links();
+        self.set_roster(now);
+        self.san.handle_installed(me, &value, &dead, state.as_deref(), now);
+        self.spread_news(now);
+    }
+
+    fn route_ended(&mut self, end: End) {
+        self.flush_links();
+        self.links.shut_down();
+        self.flush_links();
+        self.outputs.push_back(Output::Ended(end));
+    }
+
+    fn route_san(&mut self, effect: san::Effect, now: Instant) {
+        match effect {
+            san::Effect::Send { to, control } => self.links.send_control(to, &control, now),
+            san::Effect::Step(step) => self.outputs.push_back(Output::Step(step)),
+            san::Effect::MountGranted { fs, lockspace, first } => {
+                self.outputs.push_back(Output::MountGranted { fs, lockspace, first });
+            }
+            san::Effect::MountGroupChanged { fs } => {
+                let members = self.san.mounts().get(&fs).cloned().unwrap_or_default();
+                self.outputs.push_back(Output::MountGroupChanged { fs, members });
+            }
+            san::Effect::Recovered { dead } => self.outputs.push_back(Output::Recovered { dead }),
+            san::Effect::WantPhase(change) => self.membership.want_phase(change),
+        }
+    }
+
+    fn set_roster(&mut self, now: Instant) {
+        let known = self.membership.known();
+        let roster = Roster::new(known, self.membership.starts().clone());
+        let members = known.map_or(NodeSet::EMPTY, RegisterValue::nodes);
+        let incarnation = self.membership.me().map(|me| me.incarnation);
+        self.links.set_eager(members);
+        self.links.set_roster(roster, incarnation, now);
+    }
+
+    /// What this node says of itself has changed: everybody is to know at once.
+    fn spread_news(&mut self, now: Instant) {
+        self.stirred = true;
+        self.ping_all(now);
+    }
+
+    fn ping_all(&mut self, now: Instant) {
+        let about = self.about();
+        let peers: Vec<NodeId> = self.links.peers().collect();
+        for peer in peers {
+            if self.links.is_connected(peer)
+                && let Some(ping) = self.heartbeat.ping(peer, about, now)
+            {
+                self.links.send_ping(peer, ping);
+            }
+        }
+    }
+
+    fn about(&self) -> Ping {
+        let known = self.membership.known();
+        Ping {
+            sequence: 0,
+            view: self.membership.view().map_or(ViewId(0), |view| view.id),
+            generation: known.map_or_else(Default::default, |known| known.generation),
+            reach: self.reach(),
+            flags: Flags {
+                member: self.membership.me().is_some(),
+                storage_ok: self.membership.storage_ok(),
+                leaving: self.membership.is_leaving(),
+            },
+        }
+    }
+
+    fn neighbours(&self) -> Neighbours {
+        let mut neighbours = BTreeMap::new();
+        for peer in self.links.peers() {
+            let Some(start) = self.links.start(peer) else { continue };
+            let suspected = self.suspicion.suspected(peer);
+            let gone = suspected.is_some_and(|s| s.cause == crate::suspicion::Cause::ProcessGone);
+            let neighbour = Neighbour {
+                start,
+                reached: suspected.is_none(),
+                gone,
+                report: self.heartbeat.report(peer),
+                missing: self.heartbeat.missing(peer),
+            };
+            neighbours.insert(peer, neighbour);
+        }
+        neighbours
+    }
+
+    fn flush_links(&mut self) {
+        while let Some(transmit) = self.links.poll_transmit() {
+            self.outputs.push_back(match transmit {
+                Transmit::Connect(peer) => Output::Connect { peer },
+                Transmit::Send(connection, frame) => Output::Send { connection, frame },
+                Transmit::Close(connection) => Output::Close { connection },
+            });
+        }
+    }
+}
+
+/// Have the members that stay more than half of the votes of `before`?
+fn has_majority(before: &View, administrator: Option<Member>, after: &RegisterValue) -> bool {
+    let stay = before.members().iter().filter(|member| after.contains(**member));
+    let votes: u32 = stay.map(|m| heartbeat::votes(before, administrator, *m)).sum();
+    votes * 2 > heartbeat::votes_in_all(before)
+}

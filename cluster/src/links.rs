@@ -1,0 +1,786 @@
+//! All links of this node: connections, handshakes, and which start of a peer a link leads to.
+//!
+//! Keeps true:
+//! * at most one link per peer, to one start of it; a start that was replaced or dropped is never
+//!   linked again, whatever of it still arrives;
+//! * a frame is looked at only after the handshake of its connection, and only while the link to
+//!   the start that the handshake named exists;
+//! * lock and group traffic is handed over only while its sender is a member of the committed view
+//!   (I6); from a start that is not known yet it waits, within a bound, for the view that may
+//!   bring it;
+//! * nothing is sent to a member but over the link to the very start that the view means.
+//!
+//! Both sides of a pair dial, and any number of connections may exist between them for a moment:
+//! each side sends on the newest, takes what comes on all, and the lower node closes the older
+//! ones.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use mx_base::{ClusterId, Incarnation, Instant, Member, NodeId};
+
+use crate::frame::{Decoder, Frame, FrameError, Kind, LockspaceId, STRANGER_PAYLOAD_MAX};
+use crate::handshake::{HandshakeError, Hello, Refusal, StartNonce, Versions};
+use crate::heartbeat::{self, Ping};
+use crate::link::{Arrival, Link, LinkError, LinkFull};
+use crate::nodes::NodeSet;
+use crate::timer::{self, Unit};
+use crate::wire::{Control, ControlError};
+
+mod roster;
+
+pub(crate) use roster::Roster;
+
+/// Names a connection; given by whoever owns the sockets, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// Connections whose handshake is not finished. Beyond it a new one is closed at once: a flood of
+/// strangers must not keep members out for longer than one handshake lasts.
+const STRANGERS_MAX: usize = 128;
+
+/// Traffic of one start that waits for the view that makes it a member, in frames and bytes.
+/// Beyond it the connection is closed; the peer sends again what was not acknowledged.
+const HELD_FRAMES_MAX: usize = 4096;
+const HELD_BYTES_MAX: usize = 16 << 20;
+
+/// Former starts of a peer that are remembered, so that none of them is linked again.
+const RETIRED_MAX: usize = 32;
+
+/// What a peer did against the rules, or a connection that could not be understood.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("a heartbeat that is too short")]
+    Heartbeat,
+    #[error("a second handshake on one connection")]
+    GreetedTwice,
+    #[error("we refused it: {0}")]
+    Refused(Refusal),
+    #[error("it refused us: {0}")]
+    RefusedUs(Refusal),
+    #[error("the handshake was not finished in time")]
+    TooSlow,
+    #[error("too many connections without a handshake")]
+    TooManyStrangers,
+    #[error("more traffic than is held for a sender that is no member yet")]
+    HeldTooMuch,
+    #[error("it takes no control messages any more")]
+    TakesNothing,
+}
+
+/// Why a message to a member cannot be sent. It is not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SendError {
+    /// It is dead or has left, or was never there; the view says so or soon will.
+    #[error("{to} is no member that can be reached")]
+    Gone { to: Member },
+    /// Wait until the peer has acknowledged some of it.
+    #[error(transparent)]
+    Full(#[from] LinkFull),
+}
+
+/// What happened, in order.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The first connection to this start of the peer.
+    Connected {
+        peer: NodeId,
+        start: StartNonce,
+    },
+    /// The last connection to the peer is gone.
+    Disconnected {
+        peer: NodeId,
+    },
+    /// An attempt to connect was refused by the peer's host.
+    DialRefused {
+        peer: NodeId,
+    },
+    /// Any frame; precedes the event for what it carried.
+    Heard {
+        peer: NodeId,
+    },
+    Ping {
+        peer: NodeId,
+        ping: Ping,
+    },
+    Pong {
+        peer: NodeId,
+        sequence: u64,
+    },
+    Control {
+        peer: NodeId,
+        control: Control,
+    },
+    Traffic {
+        from: Member,
+        kind: Kind,
+        lockspace: LockspaceId,
+        payload: Arc<[u8]>,
+    },
+    /// The peer says that we are no member, or not the newest life of this node.
+    TurnedAway {
+        peer: NodeId,
+        refusal: Refusal,
+    },
+    Fault {
+        peer: Option<NodeId>,
+        fault: Fault,
+    },
+}
+
+/// What the owner of the sockets is to do, in order.
+#[derive(Debug)]
+pub(crate) enum Transmit {
+    Connect(NodeId),
+    Send(ConnectionId, Frame),
+    Close(ConnectionId),
+}
+
+#[derive(Debug)]
+struct Connection {
+    decoder: Decoder,
+    state: ConnectionState,
+}
+
+#[derive(Debug)]
+enum ConnectionState {
+    /// Whom it was dialled to; `None` when it was accepted.
+    Greeting {
+        dialled: Option<NodeId>,
+        deadline: Instant,
+    },
+    Open {
+        peer: NodeId,
+        version: u16,
+    },
+}
+
+#[derive(Debug, Default)]
+enum Dial {
+    #[default]
+    Idle,
+    Asked {
+        since: Instant,
+    },
+    Pause {
+        until: Instant,
+    },
+}
+
+#[derive(Debug)]
+struct LinkTo {
+    start: StartNonce,
+    link: Link,
+    held: VecDeque<(Kind, LockspaceId, Arc<[u8]>)>,
+    held_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    link: Option<LinkTo>,
+    /// Open ones, the newest last.
+    open: Vec<ConnectionId>,
+    /// When the last frame of the linked start came.
+    heard: Instant,
+    dial: Dial,
+    retired: VecDeque<StartNonce>,
+}
+
+/// Who this node is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) start: StartNonce,
+}
+
+#[derive(Debug)]
+pub(crate) struct Links {
+    identity: Identity,
+    incarnation: Option<Incarnation>,
+    unit: Unit,
+    roster: Roster,
+    connections: BTreeMap<ConnectionId, Connection>,
+    peers: BTreeMap<NodeId, Peer>,
+    /// Peers that are dialled. Others have to come by themselves.
+    eager: NodeSet,
+    shut_down: bool,
+    events: VecDeque<Event>,
+    transmits: VecDeque<Transmit>,
+    urgent: VecDeque<Transmit>,
+}
+
+impl Links {
+    pub(crate) fn new(identity: Identity, peers: BTreeSet<NodeId>, unit: Unit) -> Links {
+        assert!(!peers.contains(&identity.node), "a node is not its own peer");
+        Links {
+            identity,
+            incarnation: None,
+            unit,
+            roster: Roster::default(),
+            connections: BTreeMap::new(),
+            eager: peers.iter().copied().collect(),
+            peers: peers.into_iter().map(|node| (node, Peer::default())).collect(),
+            shut_down: false,
+            events: VecDeque::new(),
+            transmits: VecDeque::new(),
+            urgent: VecDeque::new(),
+        }
+    }
+
+    // Connection events
+
+    pub(crate) fn handle_accepted(&mut self, connection: ConnectionId, now: Instant) {
+        if self.shut_down {
+            self.transmits.push_back(Transmit::Close(connection));
+            return;
+        }
+        let strangers = self.connections.values().filter(|c| c.is_greeting()).count();
+        if strangers >= STRANGERS_MAX {
+            self.fault(None, Fault::TooManyStrangers);
+            self.transmits.push_back(Transmit::Close(connection));
+            return;
+        }
+        self.add(connection, None, now);
+    }
+
+    pub(crate) fn handle_connected(
+        &mut self,
+        peer: NodeId,
+        connection: ConnectionId,
+        now: Instant,
+    ) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            self.transmits.push_back(Transmit::Close(connection));
+            return;
+        };
+        state.dial = Dial::Idle;
+        self.add(connection, Some(peer), now);
+        self.greet(connection, peer);
+    }
+
+    pub(crate) fn handle_connect_failed(&mut self, peer: NodeId, refused: bool, now: Instant) {
+        self.pause_dialling(peer, now);
+        if refused && self.peers.get(&peer).is_some_and(|state| state.open.is_empty()) {
+            self.events.push_back(Event::DialRefused { peer });
+        }
+    }
+
+    /// The other side, or the network, has closed it.
+    pub(crate) fn handle_closed(&mut self, connection: ConnectionId, now: Instant) {
+        self.forget(connection, now);
+    }
+
+    pub(crate) fn handle_bytes(&mut self, connection: ConnectionId, bytes: &[u8], now: Instant) {
+        let Some(known) = self.connections.get_mut(&connection) else { return };
+        known.decoder.push(bytes);
+        loop {
+            // The connection may have been closed by what its last frame said.
+            let Some(known) = self.connections.get_mut(&connection) else { return };
+            let outcome = match known.decoder.next_frame() {
+                Ok(Some(frame)) => self.handle_frame(connection, frame, now),
+                Ok(None) => return,
+                Err(error) => Err(Fault::Frame(error)),
+            };
+            if let Err(fault) = outcome {
+                let peer = self.connections.get(&connection).and_then(Connection::peer);
+                self.fault(peer, fault);
+                self.close(connection, now);
+                return;
+            }
+        }
+    }
+
+    // Frames
+
+    fn handle_frame(
+        &mut self,
+        connection: ConnectionId,
+        frame: Frame,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let known = self.connections.get(&connection).expect("looked up by the caller");
+        let (peer, version) = match known.state {
+            ConnectionState::Greeting { dialled, .. } => {
+                return self.handle_greeting(connection, dialled, &frame, now);
+            }
+            ConnectionState::Open { peer, version } => (peer, version),
+        };
+        self.events.push_back(Event::Heard { peer });
+        let state = self.peers.get_mut(&peer).expect("an open connection has a configured peer");
+        state.heard = now;
+        let to = state.link.as_mut().expect("an open connection has a link");
+        to.link.handle_ack(frame.ack)?;
+        match frame.kind {
+            Kind::Hello => return Err(Fault::GreetedTwice),
+            Kind::Refusal => {
+                // The side that dialled has checked what we answered.
+                let refusal = Refusal::from_bytes(&frame.payload)?;
+                self.events.push_back(Event::TurnedAway { peer, refusal });
+                return Err(Fault::RefusedUs(refusal));
+            }
+            Kind::Ack => {}
+            Kind::Ping => {
+                let ping = Ping::from_bytes(&frame.payload).ok_or(Fault::Heartbeat)?;
+                self.events.push_back(Event::Ping { peer, ping });
+            }
+            Kind::Pong => {
+                let sequence =
+                    heartbeat::pong_from_bytes(&frame.payload).ok_or(Fault::Heartbeat)?;
+                self.events.push_back(Event::Pong { peer, sequence });
+            }
+            Kind::Control => {
+                if to.link.arrival(frame.sequence)? == Arrival::Next {
+                    let control = Control::from_bytes(&frame.payload)?;
+                    to.link.accept();
+                    self.events.push_back(Event::Control { peer, control });
+                }
+            }
+            Kind::Lock | Kind::Group => {
+                if to.link.arrival(frame.sequence)? == Arrival::Next {
+                    self.handle_traffic(peer, frame)?;
+                }
+            }
+        }
+        self.acknowledge(peer, connection, version);
+        Ok(())
+    }
+
+    fn handle_traffic(&mut self, peer: NodeId, frame: Frame) -> Result<(), Fault> {
+        let state = self.peers.get_mut(&peer).expect("an open connection has a configured peer");
+        let to = state.link.as_mut().expect("an open connection has a link");
+        match self.roster.member_of(peer, to.start) {
+            Some(from) => {
+                to.link.accept();
+                self.events.push_back(Event::Traffic {
+                    from,
+                    kind: frame.kind,
+                    lockspace: frame.lockspace,
+                    payload: frame.payload,
+                });
+            }
+            None => {
+                let bytes = to.held_bytes + frame.payload.len();
+                if to.held.len() >= HELD_FRAMES_MAX || bytes > HELD_BYTES_MAX {
+                    return Err(Fault::HeldTooMuch);
+                }
+                to.link.accept();
+                to.held_bytes = bytes;
+                to.held.push_back((frame.kind, frame.lockspace, frame.payload));
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, peer: NodeId, connection: ConnectionId, version: u16) {
+        let Some(to) = self.peers.get_mut(&peer).and_then(|state| state.link.as_mut()) else {
+            return;
+        };
+        if to.link.ack_is_due() {
+            let frame = unsequenced(Kind::Ack, version, to.link.ack(), Vec::new());
+            self.transmits.push_back(Transmit::Send(connection, frame));
+        }
+    }
+
+    // Handshake
+
+    fn handle_greeting(
+        &mut self,
+        connection: ConnectionId,
+        dialled: Option<NodeId>,
+        frame: &Frame,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        if frame.kind == Kind::Refusal {
+            let refusal = Refusal::from_bytes(&frame.payload)?;
+            if let Some(peer) = dialled {
+                self.events.push_back(Event::TurnedAway { peer, refusal });
+            }
+            return Err(Fault::RefusedUs(refusal));
+        }
+        let hello = Hello::from_bytes(&frame.payload)?;
+        let version = match self.check(&hello, dialled, now) {
+            Ok(version) => version,
+            Err(refusal) => {
+                let refuse = unsequenced(Kind::Refusal, 0, 0, refusal.to_bytes());
+                self.urgent.push_back(Transmit::Send(connection, refuse));
+                return Err(Fault::Refused(refusal));
+            }
+        };
+        if dialled.is_none() {
+            self.greet(connection, hello.node);
+        }
+        self.open(connection, &hello, version, now);
+        Ok(())
+    }
+
+    fn check(&self, hello: &Hello, dialled: Option<NodeId>, now: Instant) -> Result<u16, Refusal> {
+        if hello.cluster != self.identity.cluster {
+            return Err(Refusal::ForeignCluster);
+        }
+        let Some(version) = Versions::OURS.common(hello.versions) else {
+            let Versions { min, max } = Versions::OURS;
+            return Err(Refusal::Version { min, max });
+        };
+        let meant = hello.to == self.identity.node && dialled.is_none_or(|to| to == hello.node);
+        let Some(peer) = self.peers.get(&hello.node).filter(|_| meant) else {
+            return Err(Refusal::WrongNode);
+        };
+        self.roster.check(hello)?;
+        if peer.retired.contains(&hello.start) {
+            return Err(Refusal::StaleIncarnation { newest: self.roster.newest(hello.node) });
+        }
+        // Two processes with one node id: the first keeps it while it is heard.
+        let lately = self.unit.times(timer::STALLED);
+        let is_alive = !peer.open.is_empty() && now.since(peer.heard) <= lately;
+        match &peer.link {
+            Some(to) if to.start != hello.start && is_alive => Err(Refusal::NodeInUse),
+            Some(_) | None => Ok(version),
+        }
+    }
+
+    fn open(&mut self, connection: ConnectionId, hello: &Hello, version: u16, now: Instant) {
+        let peer = hello.node;
+        let state = self.peers.get(&peer).expect("checked with the handshake");
+        if state.link.as_ref().is_some_and(|to| to.start != hello.start) {
+            self.retire(peer, now);
+        }
+        let known = self.connections.get_mut(&connection).expect("its handshake just came");
+        known.decoder.allow_all();
+        known.state = ConnectionState::Open { peer, version };
+        let state = self.peers.get_mut(&peer).expect("checked with the handshake");
+        let to = state.link.get_or_insert_with(|| LinkTo {
+            start: hello.start,
+            link: Link::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+        });
+        to.link.restart_transmission();
+        state.open.push(connection);
+        state.heard = now;
+        state.dial = Dial::Idle;
+        let older: Vec<ConnectionId> = state.open[..state.open.len() - 1].to_vec();
+        if older.is_empty() {
+            self.events.push_back(Event::Connected { peer, start: hello.start });
+        } else if self.identity.node < peer {
+            for connection in older {
+                self.close(connection, now);
+            }
+        }
+        self.transmit(peer);
+    }
+
+    fn greet(&mut self, connection: ConnectionId, to: NodeId) {
+        let hello = Hello {
+            cluster: self.identity.cluster,
+            versions: Versions::OURS,
+            node: self.identity.node,
+            incarnation: self.incarnation,
+            start: self.identity.start,
+            to,
+        };
+        let frame = unsequenced(Kind::Hello, 0, 0, hello.to_bytes());
+        self.urgent.push_back(Transmit::Send(connection, frame));
+    }
+
+    // Sending
+
+    /// To whatever start of the peer is linked. Nothing is kept for a peer that never was.
+    pub(crate) fn send_control(&mut self, peer: NodeId, control: &Control, now: Instant) {
+        let Some(to) = self.peers.get_mut(&peer).and_then(|state| state.link.as_mut()) else {
+            return;
+        };
+        let payload: Arc<[u8]> = control.to_bytes().into();
+        if to.link.push(Kind::Control, LockspaceId(0), payload).is_ok() {
+            self.transmit(peer);
+        } else {
+            self.fault(Some(peer), Fault::TakesNothing);
+            self.retire(peer, now);
+        }
+    }
+
+    /// To one member and no other life of its node.
+    pub(crate) fn send_traffic(
+        &mut self,
+        to: Member,
+        kind: Kind,
+        lockspace: LockspaceId,
+        payload: Arc<[u8]>,
+    ) -> Result<(), SendError> {
+        let start = self.roster.start_of(to);
+        let link = self
+            .peers
+            .get_mut(&to.node)
+            .and_then(|state| state.link.as_mut())
+            .filter(|link| Some(link.start) == start)
+            .ok_or(SendError::Gone { to })?;
+        link.link.push(kind, lockspace, payload)?;
+        self.transmit(to.node);
+        Ok(())
+    }
+
+    pub(crate) fn send_ping(&mut self, peer: NodeId, ping: Ping) {
+        self.send_heartbeat(peer, Kind::Ping, ping.to_bytes());
+    }
+
+    pub(crate) fn send_pong(&mut self, peer: NodeId, sequence: u64) {
+        self.send_heartbeat(peer, Kind::Pong, heartbeat::pong_to_bytes(sequence));
+    }
+
+    fn send_heartbeat(&mut self, peer: NodeId, kind: Kind, payload: Vec<u8>) {
+        let Some((connection, version)) = self.newest(peer) else { return };
+        let state = self.peers.get_mut(&peer).expect("it has an open connection");
+        let ack = state.link.as_mut().map_or(0, |to| to.link.ack());
+        let frame = unsequenced(kind, version, ack, payload);
+        self.urgent.push_back(Transmit::Send(connection, frame));
+    }
+
+    /// Puts everything that the newest connection has not carried yet on its way.
+    fn transmit(&mut self, peer: NodeId) {
+        let Some((connection, version)) = self.newest(peer) else { return };
+        let state = self.peers.get_mut(&peer).expect("it has an open connection");
+        let to = state.link.as_mut().expect("an open connection has a link");
+        while let Some(frame) = to.link.poll_frame(version) {
+            self.transmits.push_back(Transmit::Send(connection, frame));
+        }
+    }
+
+    fn newest(&self, peer: NodeId) -> Option<(ConnectionId, u16)> {
+        let connection = *self.peers.get(&peer)?.open.last()?;
+        match self.connections.get(&connection)?.state {
+            ConnectionState::Open { version, .. } => Some((connection, version)),
+            ConnectionState::Greeting { .. } => None,
+        }
+    }
+
+    // The view
+
+    /// A view was installed, or more is known of the register: who is who from here on.
+    pub(crate) fn set_roster(
+        &mut self,
+        roster: Roster,
+        incarnation: Option<Incarnation>,
+        now: Instant,
+    ) {
+        let dropped: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, state)| {
+                let start = state.link.as_ref().map(|to| to.start);
+                start.is_some_and(|start| self.roster.is_start(start) && !roster.is_start(start))
+            })
+            .map(|(node, _)| *node)
+            .collect();
+        for peer in dropped {
+            self.retire(peer, now);
+        }
+        self.roster = roster;
+        self.incarnation = incarnation;
+        for (peer, state) in &mut self.peers {
+            let Some(to) = &mut state.link else { continue };
+            let Some(from) = self.roster.member_of(*peer, to.start) else { continue };
+            to.held_bytes = 0;
+            for (kind, lockspace, payload) in to.held.drain(..) {
+                self.events.push_back(Event::Traffic { from, kind, lockspace, payload });
+            }
+        }
+    }
+
+    pub(crate) fn set_eager(&mut self, eager: NodeSet) {
+        self.eager = eager;
+    }
+
+    /// The connections to a silent peer are of no use; new ones are tried.
+    pub(crate) fn reset(&mut self, peer: NodeId, now: Instant) {
+        for connection in self.peers.get(&peer).map(|p| p.open.clone()).unwrap_or_default() {
+            self.close(connection, now);
+        }
+    }
+
+    /// This node is no member any more: nothing is sent and nothing is taken.
+    pub(crate) fn shut_down(&mut self) {
+        let connections: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        self.transmits.extend(connections.into_iter().map(Transmit::Close));
+        self.connections.clear();
+        self.peers.clear();
+        self.events.clear();
+        self.shut_down = true;
+    }
+
+    /// The start of `peer` that a link exists to.
+    pub(crate) fn start(&self, peer: NodeId) -> Option<StartNonce> {
+        Some(self.peers.get(&peer)?.link.as_ref()?.start)
+    }
+
+    pub(crate) fn is_connected(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|state| !state.open.is_empty())
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.keys().copied()
+    }
+
+    /// Bytes that `peer` has not acknowledged.
+    pub(crate) fn unacked_bytes(&self, peer: NodeId) -> usize {
+        let link = self.peers.get(&peer).and_then(|state| state.link.as_ref());
+        link.map_or(0, |to| to.link.unacked_bytes())
+    }
+
+    // Time
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let slow: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.deadline().is_some_and(|deadline| now >= deadline))
+            .map(|(id, _)| *id)
+            .collect();
+        for connection in slow {
+            let peer = self.connections.get(&connection).and_then(Connection::peer);
+            self.fault(peer, Fault::TooSlow);
+            self.close(connection, now);
+        }
+        let due: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(node, state)| self.dial_at(**node, state).is_some_and(|at| now >= at))
+            .map(|(node, _)| *node)
+            .collect();
+        for peer in due {
+            let state = self.peers.get_mut(&peer).expect("just listed");
+            state.dial = Dial::Asked { since: now };
+            self.transmits.push_back(Transmit::Connect(peer));
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let handshakes = self.connections.values().filter_map(Connection::deadline);
+        let dials = self.peers.iter().filter_map(|(node, state)| self.dial_at(*node, state));
+        handshakes.chain(dials).min()
+    }
+
+    /// When `peer` is to be dialled next; `None` while there is a connection or the hope of one.
+    fn dial_at(&self, node: NodeId, peer: &Peer) -> Option<Instant> {
+        if !peer.open.is_empty() || !self.eager.contains(node) {
+            return None;
+        }
+        let greeting = |c: &Connection| matches!(c.state, ConnectionState::Greeting { dialled: Some(to), .. } if to == node);
+        if self.connections.values().any(greeting) {
+            return None;
+        }
+        match peer.dial {
+            Dial::Idle => Some(Instant(0)),
+            Dial::Asked { since } => Some(since + self.unit.times(timer::DIAL_ANSWER)),
+            Dial::Pause { until } => Some(until),
+        }
+    }
+
+    fn pause_dialling(&mut self, peer: NodeId, now: Instant) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.dial = Dial::Pause { until: now + self.unit.times(timer::DIAL_AGAIN) };
+        }
+    }
+
+    // Ends
+
+    fn add(&mut self, connection: ConnectionId, dialled: Option<NodeId>, now: Instant) {
+        let deadline = now + self.unit.times(timer::HANDSHAKE);
+        let state = ConnectionState::Greeting { dialled, deadline };
+        let added = Connection { decoder: Decoder::new(), state };
+        let former = self.connections.insert(connection, added);
+        assert!(former.is_none(), "a connection id is used once: {connection:?}");
+    }
+
+    fn close(&mut self, connection: ConnectionId, now: Instant) {
+        if self.connections.contains_key(&connection) {
+            self.transmits.push_back(Transmit::Close(connection));
+            self.forget(connection, now);
+        }
+    }
+
+    fn forget(&mut self, connection: ConnectionId, now: Instant) {
+        let Some(gone) = self.connections.remove(&connection) else { return };
+        let peer = match gone.state {
+            ConnectionState::Open { peer, .. } => peer,
+            ConnectionState::Greeting { dialled, .. } => {
+                // Whatever listens there does not speak with us: not too often.
+                if let Some(peer) = dialled {
+                    self.pause_dialling(peer, now);
+                }
+                return;
+            }
+        };
+        let state = self.peers.get_mut(&peer).expect("an open connection has a configured peer");
+        let was_newest = state.open.last() == Some(&connection);
+        state.open.retain(|open| *open != connection);
+        if state.open.is_empty() {
+            self.events.push_back(Event::Disconnected { peer });
+        } else if was_newest {
+            if let Some(to) = &mut state.link {
+                to.link.restart_transmission();
+            }
+            self.transmit(peer);
+        }
+    }
+
+    /// The start that is linked is dead or dropped: never again.
+    fn retire(&mut self, peer: NodeId, now: Instant) {
+        self.reset(peer, now);
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(to) = state.link.take() else { return };
+        if state.retired.len() == RETIRED_MAX {
+            state.retired.pop_front();
+        }
+        state.retired.push_back(to.start);
+    }
+
+    fn fault(&mut self, peer: Option<NodeId>, fault: Fault) {
+        tracing::debug!(?peer, %fault, "connection fault");
+        self.events.push_back(Event::Fault { peer, fault });
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Heartbeats and handshakes first.
+    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.urgent.pop_front().or_else(|| self.transmits.pop_front())
+    }
+}
+
+impl Connection {
+    fn is_greeting(&self) -> bool {
+        matches!(self.state, ConnectionState::Greeting { .. })
+    }
+
+    fn peer(&self) -> Option<NodeId> {
+        match self.state {
+            ConnectionState::Greeting { dialled, .. } => dialled,
+            ConnectionState::Open { peer, .. } => Some(peer),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            ConnectionState::Greeting { deadline, .. } => Some(deadline),
+            ConnectionState::Open { .. } => None,
+        }
+    }
+}
+
+fn unsequenced(kind: Kind, version: u16, ack: u64, payload: Vec<u8>) -> Frame {
+    assert!(payload.len() <= STRANGER_PAYLOAD_MAX, "frames out of sequence are short");
+    Frame { version, kind, lockspace: LockspaceId(0), sequence: 0, ack, payload: payload.into() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Named situations with promised times.
