@@ -46,19 +46,33 @@ impl ModeSet {
 
     /// Those that may be granted beside `held`.
     #[must_use]
-    pub fn compatible_with(self, held: Mode) -> ModeSet {
-        self.iter().filter(|mode| mode.compatible(held)).fold(ModeSet::EMPTY, ModeSet::with)
+    pub const fn compatible_with(self, held: Mode) -> ModeSet {
+        ModeSet(self.0 & COMPATIBLE[held as usize].0)
     }
 
     /// Does some mode of the set forbid granting `wanted`?
-    pub fn blocks(self, wanted: Mode) -> bool {
-        self.iter().any(|mode| !mode.compatible(wanted))
+    pub const fn blocks(self, wanted: Mode) -> bool {
+        self.0 & !COMPATIBLE[wanted as usize].0 != 0
     }
 
     pub fn iter(self) -> impl Iterator<Item = Mode> {
         Mode::ALL.into_iter().filter(move |mode| self.contains(*mode))
     }
 }
+
+/// For each mode those that may be granted beside it.
+const COMPATIBLE: [ModeSet; 6] = {
+    let mut table = [ModeSet::EMPTY; 6];
+    let mut i = 0;
+    while i < 36 {
+        let (one, other) = (Mode::ALL[i / 6], Mode::ALL[i % 6]);
+        if one.compatible(other) {
+            table[i / 6] = table[i / 6].with(other);
+        }
+        i += 1;
+    }
+    table
+};
 
 impl fmt::Debug for ModeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

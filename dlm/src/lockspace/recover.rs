@@ -194,9 +194,10 @@ impl Lockspace {
         facts.recovered = true;
         let caches_gone = facts.caches_gone;
         self.live_names.remove(&dead);
-        self.all_at_home(now, |home, list| {
+        let freed = self.all_at_home(now, |home, list| {
             home.free_all_but(dead, &BTreeSet::new(), caches_gone, now, list)
         });
+        self.counters.limbo_freed += freed.count;
         self.forget_if_over(dead);
         // Somebody else has finished what this node was about to do.
         if let Some(recovery) = self.recoveries.get(&dead)
@@ -256,9 +257,11 @@ impl Lockspace {
         for dead in complete {
             let asked = self.live_names.remove(&dead).expect("just listed");
             let caches_gone = self.dead.get(&dead).is_none_or(|facts| facts.caches_gone);
-            let names = self.all_at_home(now, |home, list| {
+            let freed = self.all_at_home(now, |home, list| {
                 home.free_all_but(dead, &asked.names, caches_gone, now, list)
             });
+            self.counters.limbo_freed += freed.count;
+            let names = freed.kept;
             if asked.recoverer == self.me {
                 self.limbo_answered(self.me, dead, names, true)
                     .expect("a node takes its own answer");
@@ -275,7 +278,9 @@ impl Lockspace {
     pub(super) fn release(&mut self, dead: Member, names: &[BucketName], now: Instant) {
         let caches_gone = self.dead.get(&dead).is_none_or(|facts| facts.caches_gone);
         for name in names {
-            self.all_at_home(now, |home, list| home.release(dead, *name, caches_gone, now, list));
+            let was_limbo = self
+                .all_at_home(now, |home, list| home.release(dead, *name, caches_gone, now, list));
+            self.counters.limbo_redone += u64::from(was_limbo);
         }
     }
 }

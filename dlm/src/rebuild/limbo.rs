@@ -15,6 +15,26 @@ use crate::message::{BucketName, LimboName};
 use crate::name::ResourceName;
 use crate::resource::{Notice, Notices, Phase};
 
+/// What [`Home::free_all_but`] did.
+#[derive(Default)]
+pub(crate) struct Freed {
+    /// What stays in limbo.
+    pub(crate) kept: Vec<LimboName>,
+    /// How many known resources left limbo.
+    pub(crate) count: u64,
+}
+
+/// Whose remnant is being changed.
+enum Of {
+    Resource {
+        name: ResourceName,
+        /// Somebody waits for it.
+        waited: bool,
+    },
+    /// All resources of the bucket that are not known.
+    AllOthers,
+}
+
 /// A member of the view before that is none any more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lost {
@@ -44,6 +64,7 @@ impl Home {
             for one in lost {
                 let is_known = bucket.phase == Phase::Ready || one.reported >= epochs[at.index()];
                 match one.fate {
+                    Fate::Died(facts) if facts.is_over() => bucket.dismiss(one.member),
                     Fate::Left => bucket.dismiss(one.member),
                     Fate::Died(facts) if is_known => bucket.bury_known(one.member, facts),
                     Fate::Died(facts) => bucket.bury_unknown(one.member, facts),
@@ -57,8 +78,7 @@ impl Home {
         }
     }
 
-    /// Of everything that is limbo for `dead`, keeps what is in `live` and frees the rest. Returns
-    /// what it kept.
+    /// Of everything that is limbo for `dead`, keeps what is in `live` and frees the rest.
     pub(crate) fn free_all_but(
         &mut self,
         dead: Member,
@@ -66,41 +86,35 @@ impl Home {
         caches_gone: bool,
         now: Instant,
         list: &mut Vec<Notice>,
-    ) -> Vec<LimboName> {
-        let mut kept = Vec::new();
+    ) -> Freed {
         for name in live {
             // Mentioned, so that they stay in limbo when the rest of the bucket is freed.
             if let Some(bucket) = self.bucket_mut(name.bucket).filter(|b| b.may_be_limbo(dead)) {
                 bucket.mention(name.name);
             }
         }
+        let mut freed = Freed::default();
         for (at, bucket) in self.buckets_mut() {
             let mut notices = Notices { now, bucket: at, list };
-            let is_live = |name| live.contains(&BucketName { bucket: at, name });
-            let names: Vec<_> = bucket
-                .resources
-                .iter()
-                .filter(|(name, _)| is_live(**name))
-                .filter(|(_, resource)| {
-                    resource.remnants().iter().any(|r| r.dead == dead && r.is_limbo())
-                })
-                .map(|(name, resource)| (*name, resource.is_waited_for()))
-                .collect();
-            bucket.change_remnants(dead, &mut notices, |name, remnant| {
-                if name.is_none_or(|name| !is_live(name)) {
+            bucket.change_remnants(dead, &mut notices, |of, remnant| match of {
+                Of::Resource { name, waited }
+                    if live.contains(&BucketName { bucket: at, name }) =>
+                {
+                    if remnant.is_limbo() {
+                        freed.kept.push(LimboName { bucket: at, name, waited });
+                    }
+                }
+                Of::Resource { .. } => {
+                    freed.count += u64::from(remnant.is_limbo());
                     remnant.free(caches_gone);
                 }
+                Of::AllOthers => remnant.free(caches_gone),
             });
-            kept.extend(names.into_iter().map(|(name, waited)| LimboName {
-                bucket: at,
-                name,
-                waited,
-            }));
         }
-        kept
+        freed
     }
 
-    /// The records of `dead` for `name` are durable in place.
+    /// The records of `dead` for `name` are durable in place. Tells whether it was in limbo.
     pub(crate) fn release(
         &mut self,
         dead: Member,
@@ -108,19 +122,23 @@ impl Home {
         caches_gone: bool,
         now: Instant,
         list: &mut Vec<Notice>,
-    ) {
-        let Some(bucket) = self.bucket_mut(name.bucket) else { return };
+    ) -> bool {
+        let Some(bucket) = self.bucket_mut(name.bucket) else { return false };
         if bucket.may_be_limbo(dead) {
             bucket.mention(name.name);
         }
         let phase = bucket.phase;
         let mut notices = Notices { now, bucket: name.bucket, list };
-        if let Some(resource) = bucket.resources.get_mut(&name.name)
-            && resource.change_remnant(dead, |remnant| remnant.free(caches_gone))
-        {
+        let mut was_limbo = false;
+        if let Some(resource) = bucket.resources.get_mut(&name.name) {
+            resource.change_remnant(dead, |remnant| {
+                was_limbo = remnant.is_limbo();
+                remnant.free(caches_gone);
+            });
             resource.settle(phase, &mut notices);
         }
         bucket.tidy(name.name);
+        was_limbo
     }
 
     /// Nothing that `dead` cached for reading is in use any more.
@@ -172,24 +190,24 @@ impl HomeBucket {
         self.is_haunted = true;
     }
 
-    /// Changes the remnants of `dead`: those of known resources (with their name) and the one of
-    /// all others (without).
+    /// Changes the remnants of `dead`.
     fn change_remnants(
         &mut self,
         dead: Member,
         notices: &mut Notices<'_>,
-        mut change: impl FnMut(Option<ResourceName>, &mut Remnant),
+        mut change: impl FnMut(Of, &mut Remnant),
     ) {
         if !self.is_haunted {
             return;
         }
         for remnant in self.unknown.iter_mut().filter(|remnant| remnant.dead == dead) {
-            change(None, remnant);
+            change(Of::AllOthers, remnant);
         }
         self.unknown.retain(|remnant| !remnant.is_over());
         self.is_haunted = !self.unknown.is_empty();
         for (name, resource) in &mut self.resources {
-            if resource.change_remnant(dead, |remnant| change(Some(*name), remnant)) {
+            let of = Of::Resource { name: *name, waited: resource.is_waited_for() };
+            if resource.change_remnant(dead, |remnant| change(of, remnant)) {
                 resource.settle(self.phase, notices);
             }
             self.is_haunted |= !resource.remnants().is_empty();

@@ -1,8 +1,10 @@
 //! Whole clusters of lock managers in one thread: rules one by one, and random histories under an
 //! oracle.
 
+mod death;
 mod oracle;
 mod random;
+mod rebuild;
 mod rng;
 mod rules;
 mod world;

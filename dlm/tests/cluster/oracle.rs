@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dlm::{BucketName, Mode};
+use dlm::{BucketName, LockId, Mode};
 use mx_base::Member;
 
 use crate::world::{State, World, holdings};
@@ -74,10 +74,11 @@ fn check_redo(world: &World, used: &BTreeMap<BucketName, Vec<(Member, Mode, Beca
     }
 }
 
+type HeldAndWanted = (Option<Mode>, Option<Mode>);
+
 /// When nothing is on the way any more, homes and owners agree, and nothing is left of the dead.
 pub(crate) fn check_quiet(world: &World) {
-    let mut at_home: BTreeMap<(BucketName, Member, u64), (Option<Mode>, Option<Mode>)> =
-        BTreeMap::new();
+    let mut at_home: BTreeMap<(BucketName, Member, LockId), HeldAndWanted> = BTreeMap::new();
     let mut at_owner = BTreeMap::new();
     for member in world.newest().view.members() {
         let space = &world.nodes[member].space;
@@ -90,16 +91,15 @@ pub(crate) fn check_quiet(world: &World) {
             let at = BucketName { bucket: state.bucket, name: state.name };
             assert!(state.remnants.is_empty(), "{at:?} is nobody's remnant");
             for holder in &state.granted {
-                at_home.entry((at, holder.owner, holder.lock.0)).or_default().0 = Some(holder.mode);
+                at_home.entry((at, holder.owner, holder.lock)).or_default().0 = Some(holder.mode);
             }
             for waiter in state.converting.iter().chain(&state.waiting) {
-                at_home.entry((at, waiter.owner, waiter.lock.0)).or_default().1 =
-                    Some(waiter.wanted);
+                at_home.entry((at, waiter.owner, waiter.lock)).or_default().1 = Some(waiter.wanted);
             }
         }
         for own in space.own_locks() {
             let at = BucketName { bucket: own.bucket, name: own.name };
-            at_owner.insert((at, *member, own.lock.0), (own.held, own.wanted));
+            at_owner.insert((at, *member, own.lock), (own.held, own.wanted));
         }
     }
     assert_eq!(at_home, at_owner, "homes and owners agree");

@@ -70,7 +70,7 @@ impl History {
             }
         }
         oracle::check_usable_modes(&self.world);
-        let looked_at = self.rng.below(self.world.nodes.len() * 4);
+        let looked_at = self.rng.below(self.world.nodes.len() * 12);
         if let Some((_, node)) = self.world.nodes.iter().nth(looked_at) {
             node.space.check_invariants();
         }
@@ -543,7 +543,7 @@ impl History {
 
 #[expect(clippy::disallowed_methods, reason = "the seeds come from whoever runs the test")]
 fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("DLM_SEEDS") else { return 0..150 };
+    let Ok(text) = std::env::var("DLM_SEEDS") else { return 0..60 };
     let (from, to) = text.split_once("..").expect("DLM_SEEDS=A..B");
     from.parse().expect("a number")..to.parse().expect("a number")
 }

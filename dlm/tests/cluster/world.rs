@@ -525,7 +525,8 @@ impl World {
 
     // --- outputs ---
 
-    fn drain(&mut self, member: Member) {
+    /// Carries out what `member` has put out.
+    pub(crate) fn drain(&mut self, member: Member) {
         while let Some(output) = self.node(member).space.poll_output() {
             self.carry_out(member, output);
         }
@@ -630,6 +631,14 @@ impl World {
 }
 
 impl DeadMember {
+    /// Of an earlier life of the cluster, fenced.
+    pub(crate) fn recovered_by(recoverer: Member, live: &[BucketName]) -> DeadMember {
+        let live: BTreeSet<BucketName> = live.iter().copied().collect();
+        let uncleared = live.clone();
+        let recoverer = Some(recoverer);
+        DeadMember { is_fenced: true, live, uncleared, recoverer, ..DeadMember::unnoticed() }
+    }
+
     fn unnoticed() -> DeadMember {
         DeadMember {
             lost_in: None,
