@@ -1,0 +1,340 @@
+//! One allocation group as this mount knows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use lcl::ValueBlock;
+use lcl::pin::{Entry, Pin};
+use parking_lot::Mutex;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::block::BlockNo;
+use crate::cache::{BlockSet, CachedBlock, Expect, Step};
+use crate::journal::{Lsn, Transaction};
+use crate::layout::{GroupNo, Layout};
+use crate::locks::Resource;
+use crate::ondisk::alloc_group::{
+    BITS_PER_BLOCK, CHUNKS_PER_BLOCK, ChunkEntry, ChunkTableBlock, GroupHeaderBlock,
+};
+use crate::ondisk::header::{Kind, Owner};
+
+/// A group; what it caches is valid while its lock is held, the rest for the life of the mount.
+pub(crate) struct Group {
+    pub(crate) no: GroupNo,
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) set: Arc<BlockSet>,
+    pub(crate) geometry: Geometry,
+    memory: Mutex<Memory>,
+}
+
+/// Addresses inside a group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    pub(crate) first: BlockNo,
+    pub(crate) blocks: u64,
+    pub(crate) fixed_blocks: u64,
+    pub(crate) chunk_blocks: u64,
+    pub(crate) chunks: u64,
+    header: BlockNo,
+    bitmap: BlockNo,
+    table: BlockNo,
+}
+
+/// What of a group is known without its lock, or remembered between its uses.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Freed runs that rest until their transaction is durable: start to (length, transaction).
+    resting: BTreeMap<u64, (u64, Lsn)>,
+    /// Chunks that this mount has claimed for data. Only this mount changes its claims.
+    claimed: BTreeSet<u64>,
+    /// Free blocks in those chunks, as counted into [`super::Space`].
+    claimed_free: i64,
+    /// Where the last search for each purpose ended.
+    cursors: BTreeMap<u8, u64>,
+    /// What the group had when it was last seen; a hint.
+    hint: Option<Counters>,
+}
+
+/// Contents of the value block of AG(n): a hint of what is free.
+#[derive(
+    Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq,
+)]
+#[repr(C)]
+pub(crate) struct Counters {
+    pub(crate) free_blocks: U64,
+    pub(crate) free_chunks: U64,
+}
+
+/// A group whose lock is held exclusively and whose own blocks are cached.
+#[derive(Debug)]
+pub(crate) struct PinnedGroup {
+    pub(crate) group: Arc<Group>,
+    pub(crate) pin: Pin,
+}
+
+impl Geometry {
+    pub(crate) fn of(layout: &Layout, no: GroupNo) -> Geometry {
+        Geometry {
+            first: layout.group_first(no),
+            blocks: layout.group_len(no),
+            fixed_blocks: layout.fixed_blocks(no),
+            chunk_blocks: u64::from(layout.chunk_blocks),
+            chunks: layout.chunk_count(no),
+            header: layout.group_header(no),
+            bitmap: layout.bitmap_first(no),
+            table: layout.chunk_table_first(no),
+        }
+    }
+
+    pub(crate) fn chunk_first(&self, chunk: u64) -> BlockNo {
+        self.first.plus(chunk * self.chunk_blocks)
+    }
+
+    pub(crate) fn chunk_of(&self, block: BlockNo) -> u64 {
+        self.index(block) / self.chunk_blocks
+    }
+
+    /// Position of a block in its group.
+    pub(crate) fn index(&self, block: BlockNo) -> u64 {
+        let index = block.0 - self.first.0;
+        assert!(index < self.blocks, "block {block} lies in the group");
+        index
+    }
+
+    /// The block of the bitmap and the bit in it.
+    pub(crate) fn bit(&self, index: u64) -> (BlockNo, usize) {
+        (self.bitmap.plus(index / BITS_PER_BLOCK), (index % BITS_PER_BLOCK) as usize)
+    }
+
+    /// The block of the chunk table and the entry in it.
+    pub(crate) fn entry(&self, chunk: u64) -> (BlockNo, usize) {
+        let per_block = CHUNKS_PER_BLOCK as u64;
+        (self.table.plus(chunk / per_block), (chunk % per_block) as usize)
+    }
+
+    pub(crate) fn header(&self) -> BlockNo {
+        self.header
+    }
+
+    /// The group's own blocks that every allocation may need: header, bitmap, table.
+    fn own(&self, layout: &Layout, no: GroupNo) -> (BlockNo, usize) {
+        let blocks = 1 + layout.bitmap_blocks(no) + layout.chunk_table_blocks(no);
+        (self.header, blocks as usize)
+    }
+}
+
+impl Group {
+    pub(crate) fn new(no: GroupNo, layout: &Layout, entry: Arc<Entry>) -> Arc<Group> {
+        Arc::new(Group {
+            no,
+            entry,
+            set: BlockSet::new(Resource::Group(no)),
+            geometry: Geometry::of(layout, no),
+            memory: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        Owner::plain(self.no.0)
+    }
+
+    /// A step that needs all of the group's own blocks.
+    pub(crate) fn loaded(&self, layout: &Layout) -> Step<()> {
+        let (first, count) = self.geometry.own(layout, self.no);
+        for i in 0..count as u64 {
+            // All are read at once when one is missing.
+            self.set.run(first.plus(i), first, count)?;
+        }
+        let header = self.header_block()?.data();
+        if header.get::<GroupHeaderBlock>().isolated.get() != 0 {
+            return Err(crate::error::FsError::Damaged.into());
+        }
+        Ok(())
+    }
+
+    fn own_block(&self, number: BlockNo, kind: Kind) -> Step<Arc<CachedBlock>> {
+        self.set.expect(number, Expect { kind, owner: self.owner() })
+    }
+
+    pub(crate) fn header_block(&self) -> Step<Arc<CachedBlock>> {
+        self.own_block(self.geometry.header(), Kind::GroupHeader)
+    }
+
+    pub(crate) fn bitmap_block(&self, number: BlockNo) -> Step<Arc<CachedBlock>> {
+        self.own_block(number, Kind::Bitmap)
+    }
+
+    pub(crate) fn table_block(&self, number: BlockNo) -> Step<Arc<CachedBlock>> {
+        self.own_block(number, Kind::ChunkTable)
+    }
+
+    /// A chunk's entry as the transaction sees it.
+    pub(crate) fn chunk(&self, tx: &Transaction, chunk: u64) -> Step<ChunkEntry> {
+        let (number, at) = self.geometry.entry(chunk);
+        let table = self.table_block(number)?;
+        Ok(tx.see(&table).get::<ChunkTableBlock>().entries[at])
+    }
+
+    pub(crate) fn set_chunk(
+        &self,
+        tx: &mut Transaction,
+        pin: &Pin,
+        chunk: u64,
+        entry: ChunkEntry,
+    ) -> Step<()> {
+        let (number, at) = self.geometry.entry(chunk);
+        let table = self.table_block(number)?;
+        tx.change(pin, &self.set, &table).get_mut::<ChunkTableBlock>().entries[at] = entry;
+        Ok(())
+    }
+
+    pub(crate) fn counters(&self, tx: &Transaction) -> Step<Counters> {
+        let header = self.header_block()?;
+        let seen = tx.see(&header);
+        let header: &GroupHeaderBlock = seen.get();
+        Ok(Counters {
+            free_blocks: U64::new(header.free_blocks.get().into()),
+            free_chunks: U64::new(header.free_chunks.get().into()),
+        })
+    }
+
+    pub(crate) fn add_free(
+        &self,
+        tx: &mut Transaction,
+        pin: &Pin,
+        blocks: i64,
+        chunks: i64,
+    ) -> Step<()> {
+        let block = self.header_block()?;
+        let header: &mut GroupHeaderBlock = tx.change(pin, &self.set, &block).get_mut();
+        let add = |count: u32, change: i64| {
+            u32::try_from(i64::from(count) + change).expect("free counts are exact")
+        };
+        header.free_blocks.set(add(header.free_blocks.get(), blocks));
+        header.free_chunks.set(add(header.free_chunks.get(), chunks));
+        Ok(())
+    }
+
+    // --- what is remembered ---
+
+    /// These blocks were freed by `lsn`.
+    pub(super) fn rest(&self, first: BlockNo, count: u64, lsn: Lsn) {
+        self.memory.lock().resting.insert(self.geometry.index(first), (count, lsn));
+    }
+
+    /// Forgets rests that are over.
+    pub(crate) fn wake(&self, durable: Lsn) {
+        self.memory.lock().resting.retain(|_, (_, lsn)| *lsn > durable);
+    }
+
+    /// Of `len` blocks from `index` on, how many from the front do not rest?
+    pub(super) fn rested_run(&self, index: u64, len: u64) -> u64 {
+        let memory = self.memory.lock();
+        if let Some((start, (count, _))) = memory.resting.range(..=index).next_back()
+            && start + count > index
+        {
+            return 0;
+        }
+        let next = memory.resting.range(index..index + len).next();
+        next.map_or(len, |(start, _)| start - index)
+    }
+
+    /// The end of the rest that covers `index`, if one does.
+    pub(super) fn rest_end(&self, index: u64) -> Option<u64> {
+        let memory = self.memory.lock();
+        let (start, (count, _)) = memory.resting.range(..=index).next_back()?;
+        (start + count > index).then_some(start + count)
+    }
+
+    pub(crate) fn has_resting(&self) -> bool {
+        !self.memory.lock().resting.is_empty()
+    }
+
+    pub(super) fn cursor(&self, purpose: u8) -> u64 {
+        self.memory.lock().cursors.get(&purpose).copied().unwrap_or(0)
+    }
+
+    pub(super) fn set_cursor(&self, purpose: u8, at: u64) {
+        self.memory.lock().cursors.insert(purpose, at);
+    }
+
+    /// This mount has won a chunk with so many free blocks.
+    pub(super) fn claim(&self, chunk: u64, free: i64) {
+        let memory = &mut *self.memory.lock();
+        memory.claimed.insert(chunk);
+        memory.claimed_free += free;
+    }
+
+    /// This mount has given all its claims here up; returns the free blocks that were counted.
+    pub(crate) fn unclaim_all(&self) -> i64 {
+        let memory = &mut *self.memory.lock();
+        memory.claimed.clear();
+        std::mem::take(&mut memory.claimed_free)
+    }
+
+    pub(crate) fn claims_changed(&self, blocks: i64) {
+        self.memory.lock().claimed_free += blocks;
+    }
+
+    /// Counts the free blocks in the claims anew: other nodes may have freed some. Returns the
+    /// difference.
+    pub(super) fn recount_claims(&self) -> Step<i64> {
+        let claimed = self.claimed();
+        let tx = Transaction::new(mx_base::FsId::default());
+        let mut free = 0;
+        for chunk in claimed {
+            free += i64::from(self.chunk(&tx, chunk)?.free.get());
+        }
+        let memory = &mut *self.memory.lock();
+        Ok(free - std::mem::replace(&mut memory.claimed_free, free))
+    }
+
+    pub(super) fn is_claimed(&self, chunk: u64) -> bool {
+        self.memory.lock().claimed.contains(&chunk)
+    }
+
+    pub(crate) fn claimed(&self) -> Vec<u64> {
+        self.memory.lock().claimed.iter().copied().collect()
+    }
+
+    /// Claimed chunks from `from` on, then those before it.
+    pub(super) fn claimed_from(&self, from: u64) -> Vec<u64> {
+        let memory = self.memory.lock();
+        let later = memory.claimed.range(from..).copied();
+        let earlier = memory.claimed.range(..from).copied();
+        later.chain(earlier).collect()
+    }
+
+    pub(super) fn hint(&self) -> Option<Counters> {
+        self.memory.lock().hint
+    }
+
+    pub(super) fn set_hint(&self, hint: Option<Counters>) {
+        self.memory.lock().hint = hint;
+    }
+
+    // --- for the lock class ---
+
+    /// The lock was granted: what the last holder said is free.
+    pub(crate) fn refresh(&self, value: Option<&ValueBlock>) {
+        if let Some(counters) = value.and_then(|v| Counters::read_from_bytes(v.as_bytes()).ok()) {
+            self.set_hint(Some(counters));
+        }
+    }
+
+    /// The lock goes: what is free, for the next holder.
+    pub(crate) fn value(&self) -> Option<ValueBlock> {
+        let tx = Transaction::new(mx_base::FsId::default());
+        let counters = self.counters(&tx).ok()?;
+        self.set_hint(Some(counters));
+        ValueBlock::new(counters.as_bytes())
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({})", self.no.0)
+    }
+}

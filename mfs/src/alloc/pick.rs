@@ -1,0 +1,282 @@
+//! Which group an allocation turns to.
+//!
+//! Groups homed on this node first: what is made there is locked without a message. Then groups
+//! that nobody else holds, at last those of others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lcl::pin::{PinError, Want};
+use parking_lot::Mutex;
+
+use super::group::{Group, PinnedGroup};
+use crate::cache::Step;
+use crate::env::{Durability, WriteData};
+use crate::error::FsError;
+use crate::fs::Fs;
+use crate::journal::Transaction;
+use crate::layout::GroupNo;
+use crate::locks::Resource;
+use crate::mkfs;
+use crate::ondisk::alloc_group::{ChunkKind, GROUPS_PER_MAP, GroupMapBlock};
+use crate::ondisk::header::Kind;
+
+/// What an operation may need in one group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Needs {
+    pub(crate) inodes: u64,
+    /// Extent nodes, directory blocks, blocks of orphans.
+    pub(crate) tree: u64,
+}
+
+/// All groups this mount has dealt with, and where it allocates at present.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    known: Mutex<BTreeMap<GroupNo, Arc<Group>>>,
+    /// Groups whose bit in the map was seen set; it is never cleared.
+    initialised: Mutex<std::collections::BTreeSet<GroupNo>>,
+    /// The group that served last.
+    current: Mutex<Option<GroupNo>>,
+}
+
+/// What an allocation looks for.
+#[derive(Clone, Copy)]
+enum Ask {
+    Metadata(Needs),
+    /// So many blocks to be promised for data.
+    Space(u64),
+}
+
+/// How a candidate's lock is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    /// Only groups homed here.
+    Home,
+    /// Only groups that no other node holds.
+    Idle,
+    Any,
+}
+
+impl Fs {
+    pub(crate) fn group(&self, no: GroupNo) -> Arc<Group> {
+        let mut known = self.groups.known.lock();
+        let group = known.entry(no).or_insert_with(|| {
+            let resource = Resource::Group(no);
+            let entry = self.env.locks.entry(resource.name(), resource.bucket(&self.layout));
+            Group::new(no, &self.layout, entry)
+        });
+        Arc::clone(group)
+    }
+
+    pub(crate) fn known_groups(&self) -> Vec<Arc<Group>> {
+        self.groups.known.lock().values().cloned().collect()
+    }
+
+    /// Pins a group for itself, initialised and loaded.
+    pub(crate) async fn pin_group(&self, no: GroupNo) -> Result<PinnedGroup, FsError> {
+        self.initialise(no).await?;
+        let group = self.group(no);
+        let pin = group.entry.pin(Want::write()).await?;
+        self.loaded(PinnedGroup { group, pin }).await
+    }
+
+    /// As [`Fs::pin_group`], unless another node has to give the lock up first.
+    async fn try_pin_group(&self, no: GroupNo) -> Result<Option<PinnedGroup>, FsError> {
+        self.initialise(no).await?;
+        let group = self.group(no);
+        match group.entry.pin(Want::write().no_queue()).await {
+            Ok(pin) => Ok(Some(self.loaded(PinnedGroup { group, pin }).await?)),
+            Err(PinError::Busy) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn loaded(&self, group: PinnedGroup) -> Result<PinnedGroup, FsError> {
+        self.settle(|| group.group.loaded(&self.layout)).await?;
+        group.group.wake(self.journal.durable());
+        self.space.change(self.settle_now(group.group.recount_claims())?);
+        Ok(group)
+    }
+
+    /// A group with room for metadata, pinned; new metadata chunks are made as needed.
+    ///
+    /// # Errors
+    /// [`FsError::NoSpace`] when no group of the device has the room.
+    pub(crate) async fn metadata_group(&self, needs: Needs) -> Result<PinnedGroup, FsError> {
+        self.pick(Ask::Metadata(needs)).await
+    }
+
+    /// Claims data chunks until `blocks` can be promised, and promises them.
+    ///
+    /// # Errors
+    /// [`FsError::NoSpace`] when the device has not that much left.
+    pub(crate) async fn promise_space(&self, blocks: u64) -> Result<(), FsError> {
+        if self.space.try_promise(blocks) {
+            return Ok(());
+        }
+        self.pick(Ask::Space(blocks)).await.map(|_| ())
+    }
+
+    /// Does the pinned group give what is asked for?
+    async fn suits(&self, group: &PinnedGroup, ask: Ask) -> Result<bool, FsError> {
+        match ask {
+            Ask::Metadata(needs) => self.provide(group, needs).await,
+            Ask::Space(blocks) => {
+                // Somewhat more than is needed, so that not every write goes to a group; less than
+                // a small part of the device, so that no mount sits on what others need.
+                let ahead = (self.layout.usable_blocks() / 256).clamp(64, 16_384);
+                let short = self.space.shortage(blocks);
+                if short > 0 {
+                    self.claim_space(group, short.max(ahead)).await?;
+                }
+                Ok(self.space.try_promise(blocks))
+            }
+        }
+    }
+
+    async fn claim_space(&self, group: &PinnedGroup, want: u64) -> Result<(), FsError> {
+        let free = self.settle(|| group.group.counters(&self.transaction())).await?;
+        if free.free_blocks.get() == 0 {
+            return Ok(());
+        }
+        let tables = self.layout.chunk_table_blocks(group.group.no) as usize;
+        let reservation = self.journal.reserve(1 + tables).await?;
+        let (tx, claimed) = self
+            .settle(|| {
+                let mut tx = self.transaction();
+                let claimed = group.claim_data(self, &mut tx, want)?;
+                Ok((tx, claimed))
+            })
+            .await?;
+        self.commit(tx, reservation);
+        for (chunk, free) in claimed {
+            group.group.claim(chunk, free);
+            self.space.change(free);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the group has what is needed; false when it cannot.
+    pub(crate) async fn provide(&self, group: &PinnedGroup, needs: Needs) -> Result<bool, FsError> {
+        for (kind, need) in [(ChunkKind::Inode, needs.inodes), (ChunkKind::Tree, needs.tree)] {
+            while need > 0 {
+                let tx = self.transaction();
+                let free = self.settle(|| group.free_metadata(&tx, kind, need)).await?;
+                if free >= need {
+                    break;
+                }
+                if !self.claim_metadata(group, kind).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Goes through the groups, the best first, until one suits; it stays pinned.
+    async fn pick(&self, ask: Ask) -> Result<PinnedGroup, FsError> {
+        let current = *self.groups.current.lock();
+        if let Some(current) = current {
+            let group = self.pin_group(current).await?;
+            if self.suits(&group, ask).await? {
+                return Ok(group);
+            }
+        }
+        for effort in [Effort::Home, Effort::Idle, Effort::Any] {
+            for no in self.candidates() {
+                let bucket = Resource::Group(no).bucket(&self.layout);
+                let is_home = self.env.locks.is_home(bucket);
+                let group = match effort {
+                    Effort::Home if !is_home => continue,
+                    Effort::Idle | Effort::Any if is_home => continue,
+                    Effort::Home | Effort::Idle => match self.try_pin_group(no).await? {
+                        Some(group) => group,
+                        None => continue,
+                    },
+                    Effort::Any => self.pin_group(no).await?,
+                };
+                if self.suits(&group, ask).await? {
+                    *self.groups.current.lock() = Some(no);
+                    return Ok(group);
+                }
+            }
+        }
+        // Groups homed here that another node held at first.
+        for no in self.candidates() {
+            let group = self.pin_group(no).await?;
+            if self.suits(&group, ask).await? {
+                *self.groups.current.lock() = Some(no);
+                return Ok(group);
+            }
+        }
+        Err(FsError::NoSpace)
+    }
+
+    /// All groups, from one that depends on the slot, so that mounts spread.
+    fn candidates(&self) -> impl Iterator<Item = GroupNo> + use<> {
+        let count = self.layout.group_count;
+        let start = u64::from(self.journal.slot().0).wrapping_mul(0x9e37_79b9) % count;
+        (0..count).map(move |i| GroupNo((start + i) % count))
+    }
+
+    /// Writes a group's own blocks when it is used for the first time in the file system's life.
+    async fn initialise(&self, no: GroupNo) -> Result<(), FsError> {
+        if self.groups.initialised.lock().contains(&no) {
+            return Ok(());
+        }
+        let leader_no = self.layout.map_leader(no);
+        let leader = self.group(leader_no);
+        let bit = (no.0 % GROUPS_PER_MAP) as usize;
+        {
+            let pin = leader.entry.pin(Want::read()).await?;
+            if self.settle(|| is_in_map(self, &leader, bit)).await? {
+                self.groups.initialised.lock().insert(no);
+                return Ok(());
+            }
+            drop(pin);
+        }
+        assert_ne!(no, leader_no, "mkfs initialises the leaders");
+        let leader_pin = leader.entry.pin(Want::write()).await?;
+        if !self.settle(|| is_in_map(self, &leader, bit)).await? {
+            let group = self.group(no);
+            let pin = group.entry.pin(Want::write()).await?;
+            let blocks = mkfs::group_blocks(self.fs_id, &self.layout, no, self.journal.writer());
+            for (first, blocks) in blocks {
+                let data = WriteData::Run(blocks.into());
+                self.env.disk.write(first, data, Durability::Volatile).await?;
+            }
+            // The bit may only be found by others, or by a replay, when the group is there.
+            self.env.disk.flush().await?;
+            let reservation = self.journal.reserve(1).await?;
+            let mut tx = self.transaction();
+            self.settle_now(set_in_map(self, &mut tx, &leader, &leader_pin, bit))?;
+            self.commit(tx, reservation);
+            drop(pin);
+        }
+        self.groups.initialised.lock().insert(no);
+        Ok(())
+    }
+}
+
+fn map_block(fs: &Fs, leader: &Arc<Group>) -> Step<Arc<crate::cache::CachedBlock>> {
+    let expect = crate::cache::Expect { kind: Kind::GroupMap, owner: leader.owner() };
+    leader.set.expect(fs.layout.group_map(leader.no), expect)
+}
+
+fn is_in_map(fs: &Fs, leader: &Arc<Group>, bit: usize) -> Step<bool> {
+    let block = map_block(fs, leader)?.data();
+    Ok(super::bits::get(&block.get::<GroupMapBlock>().bits, bit))
+}
+
+fn set_in_map(
+    fs: &Fs,
+    tx: &mut Transaction,
+    leader: &Arc<Group>,
+    pin: &lcl::pin::Pin,
+    bit: usize,
+) -> Step<()> {
+    let block = map_block(fs, leader)?;
+    let map: &mut GroupMapBlock = tx.change(pin, &leader.set, &block).get_mut();
+    super::bits::set(&mut map.bits, bit, 1);
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! What the file system needs from the world, and all that it sees of it.
+//!
+//! The daemon implements these over io_uring, the lock cache, FUSE and the cluster; the simulator
+//! implements them over a seed.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use lcl::pin::{Entry, PinError};
+use lcl::{Bucket, ResourceName};
+use mx_base::{BoxFuture, Duration, Instant, Member, SlotId, Timestamp};
+
+use crate::block::{Block, BlockNo, SharedBlock, SharedRun};
+use crate::error::DiskError;
+use crate::file::FileId;
+
+/// When a write has to survive a loss of power.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// After the next [`Disk::flush`] that begins after the write has completed.
+    Volatile,
+    /// When it completes.
+    Durable,
+}
+
+/// What is written: blocks from several places, or one piece of memory.
+#[derive(Clone, Debug)]
+pub enum WriteData {
+    Blocks(Vec<SharedBlock>),
+    Run(SharedRun),
+}
+
+impl WriteData {
+    pub fn len(&self) -> usize {
+        match self {
+            WriteData::Blocks(blocks) => blocks.len(),
+            WriteData::Run(blocks) => blocks.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The blocks in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Block> {
+        let (blocks, run): (&[SharedBlock], &[Block]) = match self {
+            WriteData::Blocks(blocks) => (blocks, &[]),
+            WriteData::Run(run) => (&[], run),
+        };
+        blocks.iter().map(|b| &**b).chain(run)
+    }
+}
+
+/// The shared block device, behind the gate of this node.
+///
+/// The caller never has two writes to one block under way at once.
+pub trait Disk: Send + Sync {
+    /// Blocks of the device.
+    fn blocks(&self) -> u64;
+
+    fn read(
+        &self,
+        at: BlockNo,
+        count: usize,
+    ) -> BoxFuture<'static, Result<Box<[Block]>, DiskError>>;
+
+    fn write(
+        &self,
+        at: BlockNo,
+        data: WriteData,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), DiskError>>;
+
+    /// Makes every completed write durable.
+    fn flush(&self) -> BoxFuture<'static, Result<(), DiskError>>;
+}
+
+/// The cluster's locks, as cached on this node.
+pub trait Locks: Send + Sync {
+    /// The entry of a resource; the file system keeps it with the object that it covers.
+    fn entry(&self, name: ResourceName, bucket: Bucket) -> Arc<Entry>;
+
+    /// The object that the entry covers is not in use any more: the lock may be given up.
+    fn idle(&self, entry: &Arc<Entry>);
+
+    /// Nodes that an allocation should prefer this group's lock for: is its home this node?
+    fn is_home(&self, bucket: Bucket) -> bool;
+
+    /// Announces the resources that a dead member's journal has live records for; completes with
+    /// those that are in limbo on its account, and so are to be replayed. The others were freed.
+    fn limbo_of(
+        &self,
+        dead: Member,
+        live: Vec<ResourceName>,
+    ) -> BoxFuture<'static, Result<Vec<ResourceName>, PinError>>;
+
+    /// These resources of a dead member are in place on disk, or isolated: they leave limbo.
+    fn replayed(&self, dead: Member, names: Vec<ResourceName>);
+
+    /// Everything of a dead member has been replayed.
+    fn recovered(&self, dead: Member);
+}
+
+/// The caches that the kernel keeps for this mount.
+pub trait KernelCache: Send + Sync {
+    /// The kernel is about to learn of this object, by the answer to a lookup or a creation, and
+    /// will count it as known until it forgets it. Called before the answer is computed out of a
+    /// lock that is held.
+    fn remember(&self, file: FileId);
+
+    /// Drops what the kernel knows of an object's attributes (and, of a directory, its listing).
+    /// Never blocks on requests of this mount. Completes when the kernel has done so or does not
+    /// know the object.
+    fn forget_attributes(&self, file: FileId) -> BoxFuture<'static, ()>;
+
+    /// Makes every name of the mount be looked up again. Never blocks.
+    fn forget_names(&self) -> BoxFuture<'static, ()>;
+
+    /// Drops pages of a file, after the dirty ones came back as writes; `None` for all. Waits for
+    /// pages that the kernel is reading from us.
+    fn forget_pages(&self, file: FileId, bytes: Option<Range<u64>>) -> BoxFuture<'static, ()>;
+}
+
+/// The other mounts of the file system.
+pub trait MountGroup: Send + Sync {
+    /// This node in its present life.
+    fn me(&self) -> Member;
+
+    /// Is `member` in the cluster's present view?
+    fn is_member(&self, member: Member) -> bool;
+
+    /// Blocks and inodes that the other live mounts use, from their last announcements, for slots
+    /// whose counters are not on disk yet.
+    fn announced_usage(&self) -> Vec<(SlotId, Usage)>;
+
+    /// How far the journals of the other live mounts have come; `None` while one has not said.
+    fn journal_positions(&self) -> Option<Vec<(SlotId, JournalPosition)>>;
+}
+
+/// What a slot's transactions have taken from the file system, less what they gave back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    pub blocks: i64,
+    pub inodes: i64,
+}
+
+/// Segments a journal has begun, and the first that still matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct JournalPosition {
+    pub head: u64,
+    pub tail: u64,
+}
+
+/// Time, and tasks of the file system's own.
+pub trait Runtime: Send + Sync {
+    fn now(&self) -> Instant;
+    fn wall_time(&self) -> Timestamp;
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+}
+
+/// Everything above, for one mount.
+#[derive(Clone)]
+pub struct Env {
+    pub disk: Arc<dyn Disk>,
+    pub locks: Arc<dyn Locks>,
+    pub kernel: Arc<dyn KernelCache>,
+    pub group: Arc<dyn MountGroup>,
+    pub runtime: Arc<dyn Runtime>,
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Env(..)")
+    }
+}

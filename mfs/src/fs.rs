@@ -1,0 +1,257 @@
+//! One mounted file system: what all operations share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mx_base::{FsId, Timestamp};
+use parking_lot::Mutex;
+
+use crate::alloc::claim::Claimant;
+use crate::alloc::{Groups, Space};
+use crate::cache::{Fault, Step};
+use crate::env::Env;
+use crate::error::{Corruption, FsError};
+use crate::file::{FileId, InodeNo};
+use crate::inode::{Core, Inode, State};
+use crate::journal::{Journal, Lsn, Reservation, Transaction};
+use crate::layout::Layout;
+use crate::locks::Resource;
+use crate::ondisk::inode::InodeBlock;
+use crate::ops::statfs::SlotUsage;
+use crate::writeback::DirtyFiles;
+
+/// How a file system is mounted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    pub read_only: bool,
+    /// Never update access times; otherwise as `relatime`.
+    pub no_atime: bool,
+    /// Dirty pages of this mount at which writers wait; 4 KiB each.
+    pub dirty_pages_max: usize,
+    /// Clean pages kept for files that are open for writing.
+    pub clean_pages_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            read_only: false,
+            no_atime: false,
+            dirty_pages_max: 64 << (20 - 12),
+            clean_pages_max: 128 << (20 - 12),
+        }
+    }
+}
+
+/// A mounted file system on this node.
+pub struct Fs {
+    pub(crate) env: Env,
+    pub(crate) options: Options,
+    pub(crate) fs_id: FsId,
+    pub(crate) label: String,
+    pub(crate) layout: Layout,
+    pub(crate) root: FileId,
+    /// Key of the hash of names in directories.
+    pub(crate) hash_key: [u8; 16],
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) inodes: Mutex<BTreeMap<InodeNo, Arc<Inode>>>,
+    pub(crate) groups: Groups,
+    pub(crate) space: Space,
+    pub(crate) dirty: DirtyFiles,
+    pub(crate) slot_usage: SlotUsage,
+    damage: Mutex<BTreeMap<Resource, String>>,
+    /// No operation begins any more.
+    pub(crate) closing: AtomicBool,
+}
+
+impl Fs {
+    #[expect(clippy::too_many_arguments, reason = "called once, by mount")]
+    pub(crate) fn new(
+        env: Env,
+        options: Options,
+        fs_id: FsId,
+        label: String,
+        layout: Layout,
+        root: FileId,
+        hash_key: [u8; 16],
+        journal: Arc<Journal>,
+    ) -> Arc<Fs> {
+        Arc::new(Fs {
+            env,
+            options,
+            fs_id,
+            label,
+            layout,
+            root,
+            hash_key,
+            journal,
+            inodes: Mutex::default(),
+            groups: Groups::default(),
+            space: Space::default(),
+            dirty: DirtyFiles::new(options.dirty_pages_max),
+            slot_usage: SlotUsage::default(),
+            damage: Mutex::default(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    pub fn fs_id(&self) -> FsId {
+        self.fs_id
+    }
+
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> FileId {
+        self.root
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Objects that are isolated, and why.
+    pub fn damage(&self) -> Vec<(Resource, String)> {
+        self.damage.lock().iter().map(|(r, why)| (*r, why.clone())).collect()
+    }
+
+    pub(crate) fn claimant(&self) -> Claimant {
+        Claimant { slot: self.journal.slot(), member: self.env.group.me() }
+    }
+
+    pub(crate) fn transaction(&self) -> Transaction {
+        Transaction::new(self.fs_id)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.env.runtime.wall_time()
+    }
+
+    /// Makes a transaction happen; see [`Journal::commit`].
+    pub(crate) fn commit(&self, mut tx: Transaction, reservation: Reservation) -> Lsn {
+        for (group, blocks) in tx.take_claims() {
+            self.space.change(blocks);
+            group.claims_changed(blocks);
+        }
+        let cores = tx.take_cores();
+        let lsn = self.journal.commit(tx, reservation);
+        for (inode, core) in cores {
+            let mut state = inode.state.lock();
+            state.core = Some(core);
+            inode.follow_block(&mut state);
+            self.note_dirty(&inode, &state);
+        }
+        lsn
+    }
+
+    /// The outcome of a step for which everything was brought in before.
+    ///
+    /// # Panics
+    /// When a block is missing all the same.
+    pub(crate) fn settle_now<T>(&self, step: Step<T>) -> Result<T, FsError> {
+        match step {
+            Ok(value) => Ok(value),
+            Err(Fault::Fail(error)) => Err(error),
+            Err(Fault::Missing(missing)) => unreachable!("{missing:?} was brought in before"),
+        }
+    }
+
+    /// One transaction of up to `blocks` blocks, on one inode whose state is latched while it is
+    /// built and committed (so it does not use [`Inode::edit_core`]). The step is run again from its start when a block has to be brought
+    /// in, so it changes the state only behind everything that can miss.
+    pub(crate) async fn change<T>(
+        &self,
+        inode: &Arc<Inode>,
+        blocks: usize,
+        mut step: impl FnMut(&mut State, &mut Transaction) -> Step<T>,
+    ) -> Result<T, FsError> {
+        let reservation = self.journal.reserve(blocks).await?;
+        loop {
+            let missing = {
+                let mut state = inode.state.lock();
+                let mut tx = self.transaction();
+                match inode.bring_core(&mut state).and_then(|()| step(&mut state, &mut tx)) {
+                    Ok(value) => {
+                        self.commit(tx, reservation);
+                        inode.follow_block(&mut state);
+                        return Ok(value);
+                    }
+                    Err(Fault::Fail(error)) => return Err(error),
+                    Err(Fault::Missing(missing)) => missing,
+                }
+            };
+            self.load(&missing).await?;
+        }
+    }
+
+    /// One transaction on objects that are pinned exclusively.
+    pub(crate) async fn transact<T>(
+        &self,
+        blocks: usize,
+        mut step: impl FnMut(&mut Transaction) -> Step<T>,
+    ) -> Result<T, FsError> {
+        let reservation = self.journal.reserve(blocks).await?;
+        loop {
+            let mut tx = self.transaction();
+            match step(&mut tx) {
+                Ok(value) => {
+                    self.commit(tx, reservation);
+                    return Ok(value);
+                }
+                Err(Fault::Fail(error)) => return Err(error),
+                Err(Fault::Missing(missing)) => self.load(&missing).await?,
+            }
+        }
+    }
+
+    /// An object contradicts itself: it is isolated and listed.
+    pub(crate) fn report_damage(&self, resource: Resource, corruption: &Corruption) {
+        tracing::error!(?resource, %corruption, "damaged object isolated");
+        self.damage.lock().entry(resource).or_insert_with(|| corruption.to_string());
+    }
+
+    /// Changes of an object could not be made durable: it is isolated and listed.
+    pub(crate) fn report_lost(&self, resource: Resource, why: &FsError) {
+        tracing::error!(?resource, error = %why, "changes lost, object isolated");
+        self.damage.lock().insert(resource, why.to_string());
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), FsError> {
+        if self.options.read_only { Err(FsError::ReadOnly) } else { self.check_open() }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), FsError> {
+        if self.closing.load(Ordering::Acquire) { Err(FsError::CutOff) } else { Ok(()) }
+    }
+}
+
+impl Inode {
+    /// Brings the attributes in, into a state that is latched.
+    pub(crate) fn bring_core(self: &Arc<Self>, state: &mut State) -> Step<()> {
+        if state.damaged {
+            return Err(FsError::Damaged.into());
+        }
+        if state.core.is_none() {
+            let block = self.block()?.data();
+            state.core = Some(Core::of(&block.get::<InodeBlock>().core));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Fs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fs")
+            .field("fs_id", &self.fs_id)
+            .field("slot", &self.journal.slot())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! Checking a file system that nobody has mounted, without writing to it.
+//!
+//! Journals are replayed into memory, then every invariant of the format is checked: checksums,
+//! places and owners of all metadata; bitmaps, chunk table and counters against use; extents
+//! without overlap; directory hashes, cookies and prefixes; every inode reachable or an orphan;
+//! link counts; the counters of the slots. The walkers here are not those of the file system, so
+//! that one proves the other.
+
+mod directories;
+mod groups;
+mod inodes;
+pub mod overlay;
+mod slots;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::block::{Block, BlockNo};
+use crate::env::{Disk, Usage};
+use crate::error::{Corruption, CorruptionKind, DiskError};
+use crate::file::{FileId, InodeNo};
+use crate::layout::GroupNo;
+use crate::ondisk::header::{self, Kind, Owner};
+use crate::superblock::{self, Superblock, SuperblockError};
+
+use groups::GroupUse;
+use inodes::Found;
+use overlay::Overlay;
+
+/// Something that is not as it has to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// What it is about: an inode, a group, a slot.
+    pub object: String,
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.what)
+    }
+}
+
+/// What a check found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    pub problems: Vec<Problem>,
+    /// Slots that were live; their journals were replayed in memory.
+    pub slots_replayed: u64,
+    pub groups: u64,
+    pub inodes: u64,
+    pub directories: u64,
+    pub entries: u64,
+    pub orphans: u64,
+    pub blocks_used: u64,
+}
+
+/// Why a check could not be done at all.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// How far a check is: what it does, steps done, steps in all.
+pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
+
+/// The state of a check.
+pub(crate) struct Check<'a> {
+    pub(crate) disk: Arc<Overlay>,
+    pub(crate) sb: Superblock,
+    pub(crate) report: Report,
+    pub(crate) groups: BTreeMap<GroupNo, GroupUse>,
+    pub(crate) inodes: BTreeMap<InodeNo, Found>,
+    /// Files on the slots' lists of orphans.
+    pub(crate) orphans: BTreeSet<FileId>,
+    /// What the slots say is in use, together.
+    pub(crate) usage: Usage,
+    progress: Progress<'a>,
+}
+
+/// Checks the file system on `disk`; writes nothing to it.
+///
+/// # Errors
+/// When there is no file system, or the device fails where nothing can be isolated.
+pub async fn check(disk: Arc<dyn Disk>, progress: Progress<'_>) -> Result<Report, CheckError> {
+    let sb = superblock::read(&*disk).await?;
+    let mut check = Check {
+        disk: Arc::new(Overlay::new(disk)),
+        sb,
+        report: Report::default(),
+        groups: BTreeMap::new(),
+        inodes: BTreeMap::new(),
+        orphans: BTreeSet::new(),
+        usage: Usage { blocks: crate::mkfs::USED_BLOCKS, inodes: crate::mkfs::USED_INODES },
+        progress,
+    };
+    check.replay_journals().await?;
+    check.read_groups().await?;
+    check.read_slots().await?;
+    check.read_inodes().await?;
+    check.walk_tree();
+    check.compare_groups();
+    check.compare_usage();
+    Ok(check.report)
+}
+
+impl Check<'_> {
+    pub(crate) fn problem(&mut self, object: impl fmt::Display, what: impl fmt::Display) {
+        // A ruined device has no end of them.
+        if self.report.problems.len() < 10_000 {
+            let (object, what) = (object.to_string(), what.to_string());
+            self.report.problems.push(Problem { object, what });
+        }
+    }
+
+    pub(crate) fn step(&mut self, what: &str, done: u64, all: u64) {
+        (self.progress)(what, done, all);
+    }
+
+    /// A metadata block that has to be of a kind and an owner.
+    pub(crate) async fn read(
+        &self,
+        at: BlockNo,
+        kind: Kind,
+        owner: Owner,
+    ) -> Result<Box<Block>, Corruption> {
+        let unreadable = |_: DiskError| Corruption {
+            block: at,
+            kind: CorruptionKind::Contents("the device cannot read it"),
+            expected: 0,
+            found: 0,
+        };
+        let block = self.disk.read(at, 1).await.map_err(unreadable)?.into_vec().remove(0);
+        let header = header::check(&block, self.sb.fs_id, at)?;
+        crate::cache::Expect { kind, owner }.check(at, header)?;
+        Ok(Box::new(block))
+    }
+
+    /// Slots' counters against what is in use.
+    fn compare_usage(&mut self) {
+        let blocks = i64::try_from(self.report.blocks_used).unwrap_or(i64::MAX);
+        let inodes = i64::try_from(self.report.inodes).unwrap_or(i64::MAX);
+        if self.usage.blocks != blocks {
+            let counted = self.usage.blocks;
+            self.problem("slots", format!("count {counted} blocks in use, {blocks} are"));
+        }
+        if self.usage.inodes != inodes {
+            let counted = self.usage.inodes;
+            self.problem("slots", format!("count {counted} inodes in use, {inodes} are"));
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Groups: what they say is in use, against what is.
+
+use std::fmt;
+
+use super::{Check, CheckError};
+use crate::alloc::bits;
+use crate::alloc::chunk::first_version;
+use crate::block::BlockNo;
+use crate::env::Disk;
+use crate::layout::GroupNo;
+use crate::ondisk::alloc_group::{
+    BITS_PER_BLOCK, BitmapBlock, CHUNKS_PER_BLOCK, ChunkEntry, ChunkKind, ChunkTableBlock,
+    GROUPS_PER_MAP, GroupHeaderBlock, GroupMapBlock,
+};
+use crate::ondisk::header::{self, Header, Kind, Owner};
+
+/// A group as it describes itself, and what was found to use it.
+pub(crate) struct GroupUse {
+    first: BlockNo,
+    /// What the bitmap says, bit by bit.
+    pub(crate) bitmap: Vec<u8>,
+    found: Vec<u8>,
+    pub(crate) chunks: Vec<ChunkEntry>,
+    header: GroupHeaderBlock,
+}
+
+impl Check<'_> {
+    /// Reads every group that has ever been used.
+    pub(super) async fn read_groups(&mut self) -> Result<(), CheckError> {
+        let layout = self.sb.layout;
+        let leaders = layout.group_count.div_ceil(GROUPS_PER_MAP);
+        for leader in 0..leaders {
+            let leader = GroupNo(leader * GROUPS_PER_MAP);
+            let at = layout.group_map(leader);
+            let map = match self.read(at, Kind::GroupMap, Owner::plain(leader.0)).await {
+                Ok(map) => map,
+                Err(corruption) => {
+                    self.problem("map of groups", corruption);
+                    continue;
+                }
+            };
+            let map: GroupMapBlock = *map.get();
+            let last = (leader.0 + GROUPS_PER_MAP).min(layout.group_count);
+            for no in leader.0..last {
+                if !bits::get(&map.bits, (no - leader.0) as usize) {
+                    continue;
+                }
+                self.step("groups", no, layout.group_count);
+                self.read_group(GroupNo(no)).await?;
+            }
+        }
+        self.report.groups = self.groups.len() as u64;
+        Ok(())
+    }
+
+    async fn read_group(&mut self, no: GroupNo) -> Result<(), CheckError> {
+        let layout = self.sb.layout;
+        let owner = Owner::plain(no.0);
+        let name = format!("group {}", no.0);
+        let header = match self.read(layout.group_header(no), Kind::GroupHeader, owner).await {
+            Ok(block) => *block.get::<GroupHeaderBlock>(),
+            Err(corruption) => {
+                self.problem(&name, corruption);
+                return Ok(());
+            }
+        };
+        if header.isolated.get() != 0 {
+            self.problem(&name, "isolated by a recovery");
+        }
+        let blocks = layout.group_len(no);
+        let mut bitmap = Vec::new();
+        for i in 0..layout.bitmap_blocks(no) {
+            match self.read(layout.bitmap_first(no).plus(i), Kind::Bitmap, owner).await {
+                Ok(block) => bitmap.extend_from_slice(&block.get::<BitmapBlock>().bits),
+                Err(corruption) => {
+                    self.problem(&name, corruption);
+                    return Ok(());
+                }
+            }
+        }
+        if let Some(bit) = (blocks..layout.bitmap_blocks(no) * BITS_PER_BLOCK)
+            .find(|bit| bits::get(&bitmap, *bit as usize))
+        {
+            self.problem(&name, format!("bit {bit} behind the end of the group is set"));
+        }
+        bitmap.truncate(blocks.div_ceil(8) as usize);
+        let mut chunks = Vec::new();
+        for i in 0..layout.chunk_table_blocks(no) {
+            match self.read(layout.chunk_table_first(no).plus(i), Kind::ChunkTable, owner).await {
+                Ok(block) => chunks.extend_from_slice(&block.get::<ChunkTableBlock>().entries),
+                Err(corruption) => {
+                    self.problem(&name, corruption);
+                    return Ok(());
+                }
+            }
+        }
+        debug_assert!(chunks.len() >= CHUNKS_PER_BLOCK);
+        chunks.truncate(layout.chunk_count(no) as usize);
+        let found = vec![0; bitmap.len()];
+        let first = layout.group_first(no);
+        self.groups.insert(no, GroupUse { first, bitmap, found, chunks, header });
+        for i in 0..layout.fixed_blocks(no) {
+            self.use_block(&name, first.plus(i), ChunkKind::Fixed);
+        }
+        self.check_free_headers(no).await
+    }
+
+    /// Free blocks of metadata chunks carry headers, with versions of the chunk's epoch (I3, I4).
+    async fn check_free_headers(&mut self, no: GroupNo) -> Result<(), CheckError> {
+        let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
+        let group = &self.groups[&no];
+        let chunks: Vec<(u64, ChunkEntry)> = (0..)
+            .zip(group.chunks.iter().copied())
+            .filter(|(_, c)| c.chunk_kind().is_some_and(ChunkKind::is_metadata))
+            .collect();
+        for (chunk, entry) in chunks {
+            let first = self.groups[&no].first.plus(chunk * chunk_blocks);
+            let blocks = self.disk.read(first, chunk_blocks as usize).await?;
+            for (i, block) in (0..chunk_blocks).zip(&blocks) {
+                let at = first.plus(i);
+                let bit = (chunk * chunk_blocks + i) as usize;
+                let is_free = !bits::get(&self.groups[&no].bitmap, bit);
+                let header: Header = match header::check(block, self.sb.fs_id, at) {
+                    Ok(header) => *header,
+                    // A block in use is told of where it is used.
+                    Err(corruption) if is_free => {
+                        self.problem(format!("group {}", no.0), corruption);
+                        continue;
+                    }
+                    Err(_) => continue,
+                };
+                if is_free && header.kind() != Some(Kind::Free) {
+                    let what = format!("free block {at} is of kind {}", header.kind);
+                    self.problem(format!("group {}", no.0), what);
+                }
+                if header.version() < first_version(entry.epoch.get()) {
+                    let what = format!("block {at} is older than its chunk");
+                    self.problem(format!("group {}", no.0), what);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note that somebody uses a block; it has to lie in a chunk of that kind, be marked used,
+    /// and be used once.
+    pub(super) fn use_block(&mut self, who: impl fmt::Display, at: BlockNo, kind: ChunkKind) {
+        let who = who.to_string();
+        let Some(no) = self.sb.layout.group_of(at) else {
+            self.problem(who, format!("leads to block {at}, outside all groups"));
+            return;
+        };
+        let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
+        let Some(group) = self.groups.get_mut(&no) else {
+            self.problem(who, format!("leads to block {at}, in a group that is not in use"));
+            return;
+        };
+        let index = at.0 - group.first.0;
+        let bit = index as usize;
+        let chunk_kind = group.chunks[(index / chunk_blocks) as usize].chunk_kind();
+        let fits = match kind {
+            // The rest of a chunk that the group's own blocks do not fill holds data.
+            ChunkKind::Fixed => {
+                matches!(chunk_kind, Some(ChunkKind::Fixed | ChunkKind::Data))
+            }
+            kind => chunk_kind == Some(kind),
+        };
+        let marked = bits::get(&group.bitmap, bit);
+        let twice = bits::get(&group.found, bit);
+        if !twice {
+            bits::set(&mut group.found, bit, 1);
+        }
+        if kind != ChunkKind::Fixed {
+            self.report.blocks_used += u64::from(!twice);
+        }
+        if !fits {
+            self.problem(&who, format!("uses block {at} as {kind:?}, its chunk is {chunk_kind:?}"));
+        }
+        if !marked {
+            self.problem(&who, format!("uses block {at}, which is marked free"));
+        }
+        if twice {
+            self.problem(&who, format!("uses block {at}, which is used already"));
+        }
+    }
+
+    /// Bitmaps, tables and headers against what was found.
+    pub(super) fn compare_groups(&mut self) {
+        let chunk_blocks = u64::from(self.sb.layout.chunk_blocks) as usize;
+        let mut problems = Vec::new();
+        for (no, group) in &self.groups {
+            let mut say = |what: String| problems.push((format!("group {}", no.0), what));
+            let blocks = self.sb.layout.group_len(*no) as usize;
+            for bit in 0..blocks {
+                if bits::get(&group.bitmap, bit) && !bits::get(&group.found, bit) {
+                    let at = group.first.plus(bit as u64);
+                    say(format!("block {at} is marked used, nothing uses it"));
+                }
+            }
+            let mut free_blocks = 0;
+            let mut free_chunks = 0;
+            for (chunk, entry) in group.chunks.iter().enumerate() {
+                let from = chunk * chunk_blocks;
+                let used = bits::count_set(&group.bitmap, from, from + chunk_blocks);
+                let free = chunk_blocks - used;
+                free_blocks += free;
+                if usize::from(entry.free.get()) != free {
+                    let counted = entry.free.get();
+                    say(format!("chunk {chunk} counts {counted} free blocks, {free} are"));
+                }
+                match entry.chunk_kind() {
+                    None => say(format!("chunk {chunk} is of unknown kind {}", entry.kind)),
+                    Some(ChunkKind::Free) => {
+                        free_chunks += 1;
+                        if used > 0 {
+                            say(format!("chunk {chunk} is free with {used} blocks in use"));
+                        }
+                    }
+                    Some(_) => {}
+                }
+            }
+            let header = &group.header;
+            if header.free_blocks.get() as usize != free_blocks {
+                let counted = header.free_blocks.get();
+                say(format!("counts {counted} free blocks, {free_blocks} are"));
+            }
+            if header.free_chunks.get() != free_chunks {
+                let counted = header.free_chunks.get();
+                say(format!("counts {counted} free chunks, {free_chunks} are"));
+            }
+        }
+        for (object, what) in problems {
+            self.problem(object, what);
+        }
+    }
+}

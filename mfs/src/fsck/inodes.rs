@@ -1,0 +1,191 @@
+//! Inodes: every block that a group says is one.
+
+use super::{Check, CheckError};
+use crate::alloc::bits;
+use crate::block::BlockNo;
+use crate::env::Disk;
+use crate::error::Corruption;
+use crate::file::{FileId, FileType, InodeNo};
+use crate::inode::check_core;
+use crate::layout::GroupNo;
+use crate::ondisk::alloc_group::ChunkKind;
+use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX, ROOT_ENTRIES_MAX};
+use crate::ondisk::header::{self, Kind, Owner};
+use crate::ondisk::inode::{AreaKind, InodeBlock};
+use zerocopy::FromBytes;
+
+/// An inode in use, and what is known of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) file: FileId,
+    pub(crate) file_type: FileType,
+    pub(crate) links: u32,
+    /// Of a directory: what it says of itself, and its entries.
+    pub(crate) parent: FileId,
+    pub(crate) entries_counted: u64,
+    pub(crate) entries: Vec<(Vec<u8>, FileId, FileType)>,
+}
+
+/// A run of a file, as it was found in its tree.
+#[derive(Clone, Copy)]
+struct Run {
+    logical: u64,
+    blocks: u64,
+}
+
+impl Check<'_> {
+    pub(super) async fn read_inodes(&mut self) -> Result<(), CheckError> {
+        let groups: Vec<GroupNo> = self.groups.keys().copied().collect();
+        let all = groups.len() as u64;
+        for (done, no) in (0..).zip(groups) {
+            self.step("inodes", done, all);
+            let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
+            let group = &self.groups[&no];
+            let mut places = Vec::new();
+            for (chunk, entry) in (0..).zip(&group.chunks) {
+                if entry.chunk_kind() == Some(ChunkKind::Inode) {
+                    let from = chunk * chunk_blocks;
+                    places.extend(
+                        (from..from + chunk_blocks)
+                            .filter(|bit| bits::get(&group.bitmap, *bit as usize)),
+                    );
+                }
+            }
+            let first = self.sb.layout.group_first(no);
+            for index in places {
+                let at = first.plus(index);
+                self.use_block(format!("inode {at}"), at, ChunkKind::Inode);
+                if let Err(corruption) = self.read_inode(at).await? {
+                    self.problem(format!("inode {at}"), corruption);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_inode(&mut self, at: BlockNo) -> Result<Result<(), Corruption>, CheckError> {
+        let no = InodeNo(at.0);
+        let name = format!("inode {at}");
+        let block = self.disk.read(at, 1).await?.into_vec().remove(0);
+        let header = match header::check(&block, self.sb.fs_id, at) {
+            Ok(header) => *header,
+            Err(corruption) => return Ok(Err(corruption)),
+        };
+        let on_disk: InodeBlock = *block.get();
+        let core = &on_disk.core;
+        let generation = core.generation.get();
+        if header.kind() != Some(Kind::Inode) || header.owner() != (Owner { id: no.0, generation })
+        {
+            self.problem(name, "the header is not that of this inode");
+            return Ok(Ok(()));
+        }
+        if let Err(what) = check_core(core) {
+            self.problem(name, what);
+            return Ok(Ok(()));
+        }
+        self.report.inodes += 1;
+        let file = FileId { inode: no, generation };
+        let file_type = FileType::of_mode(core.mode.get()).expect("checked");
+        let parent =
+            FileId { inode: InodeNo(core.parent.get()), generation: core.parent_generation.get() };
+        let mut found = Found {
+            file,
+            file_type,
+            links: core.links.get(),
+            parent,
+            entries_counted: core.entries.get(),
+            entries: Vec::new(),
+        };
+        let blocks_before = self.report.blocks_used;
+        match AreaKind::from_u8(core.area).expect("checked") {
+            AreaKind::Empty => {}
+            AreaKind::Bytes => {
+                let size = core.size.get() as usize;
+                if on_disk.area[size..].iter().any(|b| *b != 0) {
+                    self.problem(&name, "bytes behind the end of inline data are not zero");
+                }
+            }
+            AreaKind::Extents => {
+                let count = usize::from(core.root_count.get()).min(ROOT_ENTRIES_MAX);
+                let bytes = &on_disk.area[..count * ExtentEntry::SIZE];
+                let entries = <[ExtentEntry]>::ref_from_bytes(bytes).expect("whole entries");
+                self.read_extents(file, entries.to_vec(), core.depth).await;
+            }
+            AreaKind::Entries | AreaKind::Index => {
+                self.report.directories += 1;
+                self.read_directory(&mut found, &on_disk).await;
+            }
+        }
+        let blocks = self.report.blocks_used - blocks_before;
+        if blocks != core.blocks.get() {
+            let counted = core.blocks.get();
+            self.problem(&name, format!("counts {counted} blocks, has {blocks}"));
+        }
+        self.inodes.insert(no, found);
+        Ok(Ok(()))
+    }
+
+    /// Walks an extent tree, level by level.
+    async fn read_extents(&mut self, file: FileId, root: Vec<ExtentEntry>, depth: u8) {
+        let name = format!("inode {}", file.inode);
+        if depth > 8 {
+            self.problem(name, format!("extent tree of depth {depth}"));
+            return;
+        }
+        let mut level_entries = root;
+        for level in (0..depth).rev() {
+            let mut below = Vec::new();
+            for (i, entry) in level_entries.iter().enumerate() {
+                let at = BlockNo(entry.physical.get());
+                let owner = Owner { id: file.inode.0, generation: file.generation };
+                let node = match self.read(at, Kind::ExtentNode, owner).await {
+                    Ok(block) => *block.get::<ExtentNodeBlock>(),
+                    Err(corruption) => {
+                        self.problem(&name, corruption);
+                        continue;
+                    }
+                };
+                self.use_block(&name, at, ChunkKind::Tree);
+                let count = usize::from(node.count.get());
+                if u16::from(level) != node.level.get() || count == 0 || count > NODE_ENTRIES_MAX {
+                    self.problem(&name, format!("extent node {at} of wrong level or size"));
+                    continue;
+                }
+                // The first key of the first node stands for everything smaller.
+                if i > 0 && node.entries[0].logical.get() < entry.logical.get() {
+                    self.problem(&name, format!("extent node {at} begins before its key"));
+                }
+                below.extend_from_slice(&node.entries[..count]);
+            }
+            level_entries = below;
+        }
+        let mut last: Option<Run> = None;
+        for entry in &level_entries {
+            let run = Run { logical: entry.logical.get(), blocks: entry.blocks.get().into() };
+            if run.blocks == 0 {
+                self.problem(
+                    &name,
+                    format!("an empty extent at block {} of the file", run.logical),
+                );
+                continue;
+            }
+            if last.is_some_and(|l| run.logical < l.logical + l.blocks) {
+                let logical = run.logical;
+                self.problem(&name, format!("extents overlap at block {logical} of the file"));
+            }
+            if entry.flags.get() & !ExtentEntry::UNWRITTEN != 0 {
+                self.problem(&name, format!("unknown flags {:#x} of an extent", entry.flags.get()));
+            }
+            let first = BlockNo(entry.physical.get());
+            let group = self.sb.layout.group_of(first);
+            if group.is_none() || group != self.sb.layout.group_of(first.plus(run.blocks - 1)) {
+                self.problem(&name, format!("an extent at block {first} crosses groups"));
+                continue;
+            }
+            for i in 0..run.blocks {
+                self.use_block(&name, first.plus(i), ChunkKind::Data);
+            }
+            last = Some(run);
+        }
+    }
+}

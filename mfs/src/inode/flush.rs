@@ -1,0 +1,488 @@
+//! Dirty data and attributes of a file to disk.
+//!
+//! Ordered data: blocks are first allocated as unwritten extents, then the data is written and
+//! made durable, then the extents are marked written and at last the size covers them. A crash at
+//! any point shows zeros or the data, never what the blocks held before (I10). No cluster lock
+//! below the inode's is held while the data is on its way.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use lcl::pin::Pin;
+
+use super::extents::{Extent, ExtentEditor, ExtentTree, Grown, Mapping};
+use super::pages::PageOut;
+use super::{INLINE_BYTES_MAX, Inode};
+use crate::alloc::{Needs, PinnedGroup};
+use crate::block::{BlockNo, SharedBlock};
+use crate::cache::Step;
+use crate::env::{Durability, WriteData};
+use crate::error::{DiskError, FsError};
+use crate::fs::Fs;
+use crate::journal::Transaction;
+use crate::ondisk::inode::{AreaKind, InodeBlock};
+
+/// Pages written between two flushes of the device: 16 MiB.
+const BATCH_PAGES: usize = 4096;
+/// Runs of pages that one transaction maps.
+const RUNS_PER_TRANSACTION: usize = 16;
+/// Tree nodes that mapping those runs may need, and that marking them written may need.
+const NODES_PER_TRANSACTION: u64 = 20;
+/// Blocks of one write request at most.
+const WRITE_BLOCKS_MAX: usize = 256;
+
+/// Where a page goes.
+struct Target {
+    out: PageOut,
+    at: BlockNo,
+}
+
+impl Fs {
+    /// Brings everything that was dirty when it was called to disk: data durable, attributes in
+    /// the log. `pin` holds the inode in EX. What is dirtied meanwhile may or may not be included.
+    ///
+    /// # Errors
+    /// The first failure; what could not be written is dirty still, and counted so that every open
+    /// file is told once.
+    pub(crate) async fn flush_inode(&self, inode: &Arc<Inode>, pin: &Pin) -> Result<(), FsError> {
+        let result = self.flush_data_and_core(inode, pin).await;
+        if result.is_err() {
+            inode.state.lock().failures += 1;
+        }
+        result
+    }
+
+    async fn flush_data_and_core(&self, inode: &Arc<Inode>, pin: &Pin) -> Result<(), FsError> {
+        let size = {
+            let state = inode.state.lock();
+            let Some(core) = &state.core else { return Ok(()) };
+            if state.pages.is_clean() && !core.dirty {
+                return Ok(());
+            }
+            core.size()
+        };
+        // Twice: a page that somebody else was writing may be dirty again behind that.
+        for _ in 0..2 {
+            self.sweep(inode, pin).await?;
+            self.writes_ended(inode).await;
+        }
+        self.flush_core(inode, pin, size).await
+    }
+
+    /// Writes dirty pages in order, once through the file.
+    async fn sweep(&self, inode: &Arc<Inode>, pin: &Pin) -> Result<(), FsError> {
+        let mut from = 0;
+        loop {
+            let batch = inode.state.lock().pages.take_dirty(from, BATCH_PAGES);
+            let Some(last) = batch.last() else { return Ok(()) };
+            from = last.page + 1;
+            let mut writing = Writing { fs: self, inode, pages: batch };
+            self.write_batch(inode, pin, &mut writing).await?;
+            writing.done();
+        }
+    }
+
+    async fn writes_ended(&self, inode: &Inode) {
+        loop {
+            let listener = inode.written.listen();
+            if !inode.state.lock().pages.is_writing() {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    async fn write_batch(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        writing: &mut Writing<'_>,
+    ) -> Result<(), FsError> {
+        let (area, size) = {
+            let state = inode.state.lock();
+            (state.core().area(), state.core().size())
+        };
+        if area == AreaKind::Bytes {
+            if size <= INLINE_BYTES_MAX && self.write_inline(inode, pin).await? {
+                return Ok(());
+            }
+            self.spill_inline(inode, pin, writing).await?;
+        }
+        self.allocate(inode, pin, writing).await?;
+        let targets = self.targets(inode, writing).await?;
+        let unwritten = targets.unwritten;
+        self.write_pages(targets.pages).await?;
+        self.env.disk.flush().await?;
+        self.mark_written(inode, pin, &unwritten).await?;
+        Ok(())
+    }
+
+    /// A small file goes into its inode, and so into the log; false when it has outgrown it.
+    async fn write_inline(&self, inode: &Arc<Inode>, pin: &Pin) -> Result<bool, FsError> {
+        self.change(inode, 1, |state, tx| {
+            let size = state.core().size();
+            if size > INLINE_BYTES_MAX || state.core().area() != AreaKind::Bytes {
+                return Ok(false);
+            }
+            let block = inode.block()?;
+            if let Some(data) = state.pages.get(0) {
+                let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &block).get_mut();
+                on_disk.area.fill(0);
+                on_disk.area[..size as usize].copy_from_slice(&data.0[..size as usize]);
+            }
+            state.core_mut().durable_size = size;
+            inode.stage_core(tx, pin, state.core_mut())?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// The first page of a file that has outgrown its inode gets a block of its own; in the same
+    /// transaction the inline copy goes. The group stays pinned while the page is written.
+    async fn spill_inline(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        writing: &mut Writing<'_>,
+    ) -> Result<(), FsError> {
+        let first = writing.pages.iter().find(|p| p.page == 0).cloned();
+        let Some(first) = first else {
+            // Nothing was ever in the first page: only the kind of the area changes.
+            return self
+                .change(inode, 1, |_, tx| {
+                    let block = inode.block()?;
+                    let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &block).get_mut();
+                    on_disk.core.area = AreaKind::Extents as u8;
+                    on_disk.area.fill(0);
+                    Ok(())
+                })
+                .await;
+        };
+        let group = self.data_group(None, 0).await?;
+        let generation = inode.state.lock().core().attributes.generation.get();
+        let at = {
+            let mut scratch = self.transaction();
+            self.settle(|| group.take_data(&mut scratch, 1, None)).await?
+        };
+        let Some((at, _)) = at else { return Err(FsError::NoSpace) };
+        let write = WriteData::Blocks(vec![first.data]);
+        self.env.disk.write(at, write, Durability::Durable).await?;
+
+        let tree = ExtentTree { inode, generation };
+        self.change(inode, 4, |_, tx| {
+            let taken = group.take_data(tx, 1, Some(BlockNo(at.0 - 1)))?;
+            assert_eq!(taken, Some((at, 1)), "the group was pinned all the time");
+            let mut editor = ExtentEditor { tree: &tree, pin, group: Some(&group), tx };
+            let extent = Extent { logical: 0, physical: at, blocks: 1, unwritten: false };
+            let grown = editor.insert(extent)?;
+            assert!(matches!(grown, Grown::Done), "one extent fits the root");
+            editor.add_blocks(1)
+        })
+        .await?;
+        writing.settle_promises(&[(0, 1)]);
+        Ok(())
+    }
+
+    /// Gives every page of the batch that has no block one, as an unwritten extent.
+    async fn allocate(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        writing: &mut Writing<'_>,
+    ) -> Result<(), FsError> {
+        let generation = inode.state.lock().core().attributes.generation.get();
+        let tree = ExtentTree { inode, generation };
+        let mut missing = self.unmapped(&tree, writing).await?;
+        let mut tries = 0;
+        while !missing.is_empty() {
+            let near = self.settle(|| tree.last(&self.transaction())).await?;
+            let near = near.map(|e| e.physical.plus(e.blocks - 1));
+            let group = self.data_group(near, NODES_PER_TRANSACTION).await?;
+            let done = self.map_runs(&tree, pin, &group, near, &mut missing).await?;
+            writing.settle_promises(&done);
+            if done.is_empty() {
+                tries += 1;
+                if tries > 3 {
+                    return Err(FsError::NoSpace);
+                }
+                // What is left was freed lately and rests until that is durable.
+                drop(group);
+                self.journal.force(self.journal.last()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs of pages of the batch that are not mapped: first page, length.
+    async fn unmapped(
+        &self,
+        tree: &ExtentTree<'_>,
+        writing: &Writing<'_>,
+    ) -> Result<Vec<(u64, u64)>, FsError> {
+        let tx = self.transaction();
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut known: Option<Mapping> = None;
+        for out in &writing.pages {
+            let mapping = match known {
+                Some(mapping) if covers(&mapping, out.page) => mapping,
+                _ => self.settle(|| tree.map(&tx, out.page)).await?,
+            };
+            known = Some(mapping);
+            if let Mapping::Hole(_) = mapping {
+                match runs.last_mut() {
+                    Some((first, len)) if *first + *len == out.page => *len += 1,
+                    _ => runs.push((out.page, 1)),
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Maps as many of the missing runs as one transaction and one group allow; takes them off the
+    /// list and returns what was mapped.
+    async fn map_runs(
+        &self,
+        tree: &ExtentTree<'_>,
+        pin: &Pin,
+        group: &PinnedGroup,
+        near: Option<BlockNo>,
+        missing: &mut Vec<(u64, u64)>,
+    ) -> Result<Vec<(u64, u64)>, FsError> {
+        // Inode, nodes on the path and new ones, header, bitmap and table blocks.
+        let done = self
+            .change(tree.inode, 64, |_, tx| self.try_map_runs(tx, tree, pin, group, near, missing))
+            .await?;
+        for (first, len) in &done {
+            let run = missing.iter_mut().find(|(f, _)| f == first).expect("from the list");
+            run.0 += len;
+            run.1 -= len;
+        }
+        missing.retain(|(_, len)| *len > 0);
+        Ok(done)
+    }
+
+    fn try_map_runs(
+        &self,
+        tx: &mut Transaction,
+        tree: &ExtentTree<'_>,
+        pin: &Pin,
+        group: &PinnedGroup,
+        mut near: Option<BlockNo>,
+        missing: &[(u64, u64)],
+    ) -> Step<Vec<(u64, u64)>> {
+        let mut done = Vec::new();
+        for (first, len) in missing.iter().take(RUNS_PER_TRANSACTION) {
+            let Some((physical, got)) = group.take_data(tx, *len, near)? else { break };
+            near = Some(physical.plus(got - 1));
+            let extent = Extent { logical: *first, physical, blocks: got, unwritten: true };
+            let mut editor = ExtentEditor { tree, pin, group: Some(group), tx };
+            if let Grown::NoRoom = editor.insert(extent)? {
+                // The whole transaction is dropped: nothing of it may stay.
+                return Err(FsError::NoSpace.into());
+            }
+            editor.add_blocks(i64::try_from(got).expect("a run is short"))?;
+            done.push((*first, got));
+            if got < *len || tx.len() > 40 {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// A group in which this mount has claims, pinned, the one near a block first. If the promises
+    /// of all claims are used up, more is claimed.
+    pub(crate) async fn data_group(
+        &self,
+        near: Option<BlockNo>,
+        nodes: u64,
+    ) -> Result<PinnedGroup, FsError> {
+        let near = near.and_then(|block| self.layout.group_of(block));
+        let mut groups = self.known_groups();
+        groups.sort_by_key(|group| Some(group.no) != near);
+        for known in groups {
+            if known.claimed().is_empty() {
+                continue;
+            }
+            let group = self.pin_group(known.no).await?;
+            let mut scratch = self.transaction();
+            let found = self.settle(|| group.take_data(&mut scratch, 1, None)).await?;
+            drop(scratch);
+            if found.is_some() && self.provide(&group, Needs { inodes: 0, tree: nodes }).await? {
+                return Ok(group);
+            }
+        }
+        // The groups with claims have no room for nodes, or their free blocks rest.
+        self.journal.force(self.journal.last()).await?;
+        for known in self.known_groups() {
+            if known.claimed().is_empty() {
+                continue;
+            }
+            let group = self.pin_group(known.no).await?;
+            let mut scratch = self.transaction();
+            let found = self.settle(|| group.take_data(&mut scratch, 1, None)).await?;
+            if found.is_some() {
+                return Ok(group);
+            }
+        }
+        Err(FsError::NoSpace)
+    }
+
+    /// Where each page of the batch is written, all of them being mapped, and which runs are marked
+    /// written afterwards.
+    async fn targets(&self, inode: &Arc<Inode>, writing: &Writing<'_>) -> Result<Targets, FsError> {
+        let generation = inode.state.lock().core().attributes.generation.get();
+        let tree = ExtentTree { inode, generation };
+        let tx = self.transaction();
+        let mut targets = Targets::default();
+        let mut known: Option<Mapping> = None;
+        for out in &writing.pages {
+            let mapping = match known {
+                Some(mapping) if covers(&mapping, out.page) => mapping,
+                _ => self.settle(|| tree.map(&tx, out.page)).await?,
+            };
+            known = Some(mapping);
+            let Mapping::Mapped(extent) = mapping else {
+                unreachable!("page {} was mapped before", out.page)
+            };
+            if extent.unwritten {
+                match targets.unwritten.last_mut() {
+                    Some((_, to)) if *to == out.page => *to += 1,
+                    _ => targets.unwritten.push((out.page, out.page + 1)),
+                }
+            }
+            let at = extent.physical.plus(out.page - extent.logical);
+            targets.pages.push(Target { out: out.clone(), at });
+        }
+        Ok(targets)
+    }
+
+    async fn write_pages(&self, mut targets: Vec<Target>) -> Result<(), DiskError> {
+        targets.sort_by_key(|t| t.at);
+        let mut requests = Vec::new();
+        let mut run: Vec<SharedBlock> = Vec::new();
+        let mut first = BlockNo(0);
+        for target in targets {
+            let follows = first.plus(run.len() as u64) == target.at;
+            if !run.is_empty() && (!follows || run.len() == WRITE_BLOCKS_MAX) {
+                let data = WriteData::Blocks(std::mem::take(&mut run));
+                requests.push(self.env.disk.write(first, data, Durability::Volatile));
+            }
+            if run.is_empty() {
+                first = target.at;
+            }
+            run.push(target.out.data);
+        }
+        if !run.is_empty() {
+            let data = WriteData::Blocks(run);
+            requests.push(self.env.disk.write(first, data, Durability::Volatile));
+        }
+        join_all(requests).await.into_iter().collect()
+    }
+
+    async fn mark_written(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        runs: &[(u64, u64)],
+    ) -> Result<(), FsError> {
+        let generation = inode.state.lock().core().attributes.generation.get();
+        let tree = ExtentTree { inode, generation };
+        for runs in runs.chunks(RUNS_PER_TRANSACTION) {
+            if let Grown::NoRoom = self.mark_runs(&tree, pin, None, runs).await? {
+                let needs = Needs { inodes: 0, tree: NODES_PER_TRANSACTION };
+                let group = self.metadata_group(needs).await?;
+                let grown = self.mark_runs(&tree, pin, Some(&group), runs).await?;
+                assert!(matches!(grown, Grown::Done), "room for nodes was provided");
+            }
+        }
+        Ok(())
+    }
+
+    async fn mark_runs(
+        &self,
+        tree: &ExtentTree<'_>,
+        pin: &Pin,
+        group: Option<&PinnedGroup>,
+        runs: &[(u64, u64)],
+    ) -> Result<Grown, FsError> {
+        self.change(tree.inode, 64, |_, tx| {
+            let mut editor = ExtentEditor { tree, pin, group, tx };
+            for (from, to) in runs {
+                if let Grown::NoRoom = editor.mark_written(*from, *to)? {
+                    tx.abandon();
+                    return Ok(Grown::NoRoom);
+                }
+            }
+            Ok(Grown::Done)
+        })
+        .await
+    }
+
+    /// Attributes into the log; the size as far as data up to `size` is durable by now.
+    async fn flush_core(&self, inode: &Arc<Inode>, pin: &Pin, size: u64) -> Result<(), FsError> {
+        self.change(inode, 1, |state, tx| {
+            inode.block()?;
+            let core = state.core_mut();
+            core.durable_size = core.durable_size.max(size.min(core.size()));
+            if core.dirty { inode.stage_core(tx, pin, core) } else { Ok(()) }
+        })
+        .await
+    }
+}
+
+#[derive(Default)]
+struct Targets {
+    pages: Vec<Target>,
+    /// First page and the one behind the last.
+    unwritten: Vec<(u64, u64)>,
+}
+
+/// Pages taken from an inode to be written. Whatever happens, they go back.
+struct Writing<'a> {
+    fs: &'a Fs,
+    inode: &'a Arc<Inode>,
+    pages: Vec<PageOut>,
+}
+
+impl Writing<'_> {
+    /// All are on disk.
+    fn done(mut self) {
+        self.give_back(false);
+    }
+
+    /// These runs of pages have got their blocks.
+    fn settle_promises(&mut self, runs: &[(u64, u64)]) {
+        for out in &mut self.pages {
+            let mapped = runs.iter().any(|(first, len)| (*first..first + len).contains(&out.page));
+            if mapped && std::mem::take(&mut out.promised) {
+                self.fs.space.settle(1);
+            }
+        }
+    }
+
+    fn give_back(&mut self, failed: bool) {
+        let mut state = self.inode.state.lock();
+        let mut surplus = 0;
+        for out in self.pages.drain(..) {
+            surplus += u64::from(state.pages.written(out.page, failed, out.promised));
+        }
+        drop(state);
+        self.fs.space.settle(surplus);
+        self.inode.written.notify(usize::MAX);
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if !self.pages.is_empty() {
+            self.give_back(true);
+        }
+    }
+}
+
+fn covers(mapping: &Mapping, page: u64) -> bool {
+    match mapping {
+        Mapping::Mapped(extent) => (extent.logical..extent.end()).contains(&page),
+        Mapping::Hole(end) => page < *end,
+    }
+}

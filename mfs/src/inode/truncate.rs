@@ -1,0 +1,170 @@
+//! Cutting a file's blocks off, in batches that fit a transaction.
+//!
+//! The size goes down in the first transaction. If blocks are left to cut, the same transaction
+//! puts the file on the slot's list of orphans, and the last one takes it off: after a crash
+//! whoever adopts the list cuts the rest, before anybody can make the file longer and see it
+//! (I10).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lcl::pin::Pin;
+
+use super::extents::{Cut, ExtentEditor, ExtentTree};
+use super::{Inode, State};
+use crate::alloc::PinnedGroup;
+use crate::block::{BLOCK_SIZE_U64, BlockNo};
+use crate::cache::Step;
+use crate::error::{Corruption, CorruptionKind, FsError};
+use crate::fs::Fs;
+use crate::journal::Transaction;
+use crate::layout::GroupNo;
+use crate::ondisk::inode::{AreaKind, InodeBlock};
+
+/// Runs cut by one transaction.
+const RUNS_PER_TRANSACTION: usize = 32;
+/// Groups that one transaction frees in.
+const GROUPS_PER_TRANSACTION: usize = 8;
+
+/// Groups whose blocks are freed, pinned in ascending order.
+pub(crate) type PinnedGroups = BTreeMap<GroupNo, PinnedGroup>;
+
+impl Fs {
+    /// Cuts everything mapped from byte `size` on. `first` adds to the first transaction. A file
+    /// that is `listed` as an orphan is taken off the list in the last transaction. `pin` holds
+    /// the inode exclusively.
+    ///
+    /// # Errors
+    /// When a block is damaged or the journal fails; what was cut by then is consistent.
+    pub(crate) async fn cut_blocks(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        size: u64,
+        mut listed: bool,
+        mut first: impl FnMut(&mut State, &mut Transaction) -> Step<()>,
+    ) -> Result<(), FsError> {
+        let from = size.div_ceil(BLOCK_SIZE_U64);
+        let mut is_first = true;
+        loop {
+            let plan = self.plan_cut(inode, pin, from).await?;
+            let blocks = 48 + 4 * plan.groups.len();
+            let (done, lists) = self
+                .change(inode, blocks, |state, tx| {
+                    // An unlinked file is on the list already, until it is freed.
+                    let lists = state.core().links() > 0;
+                    let done = self.cut_now(inode, pin, tx, &plan, from)?;
+                    if is_first {
+                        first(state, tx)?;
+                    }
+                    let file = state.core().file(inode.no);
+                    match (listed, done) {
+                        (false, false) if lists => tx.add_orphan(file),
+                        (true, true) => tx.remove_orphan(file),
+                        _ => {}
+                    }
+                    Ok((done, lists))
+                })
+                .await?;
+            if done {
+                return Ok(());
+            }
+            is_first = false;
+            listed = lists;
+        }
+    }
+
+    /// Finds what the next transaction cuts, and pins the groups that lies in.
+    async fn plan_cut(&self, inode: &Arc<Inode>, pin: &Pin, from: u64) -> Result<Plan, FsError> {
+        self.make_orphan_places(1).await?;
+        let mut runs = RUNS_PER_TRANSACTION;
+        loop {
+            let groups = self
+                .settle(|| {
+                    let mut scratch = self.transaction();
+                    let cut = cut_tree(inode, pin, &mut scratch, from, runs)?;
+                    Ok(self.groups_of(&cut)?)
+                })
+                .await?;
+            if groups.len() > GROUPS_PER_TRANSACTION && runs > 1 {
+                runs /= 2;
+                continue;
+            }
+            return Ok(Plan { groups: self.pin_groups(groups).await?, runs });
+        }
+    }
+
+    /// Pins groups in the order of locks.
+    pub(crate) async fn pin_groups(
+        &self,
+        groups: BTreeSet<GroupNo>,
+    ) -> Result<PinnedGroups, FsError> {
+        let mut pinned = PinnedGroups::new();
+        for no in groups {
+            pinned.insert(no, self.pin_group(no).await?);
+        }
+        Ok(pinned)
+    }
+
+    fn groups_of(&self, cut: &Cut) -> Result<BTreeSet<GroupNo>, FsError> {
+        let runs = cut.runs.iter().map(|(first, _)| *first);
+        let nodes = cut.nodes.iter().map(|n| n.number);
+        runs.chain(nodes).map(|block| self.group_of_block(block)).collect()
+    }
+
+    pub(crate) fn group_of_block(&self, block: BlockNo) -> Result<GroupNo, FsError> {
+        let kind = CorruptionKind::Contents("a pointer leads out of all groups");
+        let corruption = Corruption { block, kind, expected: 0, found: block.0 };
+        self.layout.group_of(block).ok_or(FsError::Corrupt(corruption))
+    }
+
+    /// Cuts one batch inside a transaction; true when nothing is left.
+    fn cut_now(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        tx: &mut Transaction,
+        plan: &Plan,
+        from: u64,
+    ) -> Step<bool> {
+        let cut = cut_tree(inode, pin, tx, from, plan.runs)?;
+        let mut freed = 0;
+        for (first, count) in &cut.runs {
+            plan.groups[&self.group_of_block(*first)?].give_back(tx, *first, *count)?;
+            freed += count;
+        }
+        for node in &cut.nodes {
+            plan.groups[&self.group_of_block(node.number)?].release(tx, pin, &inode.set, node)?;
+            freed += 1;
+        }
+        if freed > 0 {
+            let freed = i64::try_from(freed).expect("a transaction frees little");
+            let tree = ExtentTree { inode, generation: 0 };
+            ExtentEditor { tree: &tree, pin, group: None, tx }.add_blocks(-freed)?;
+        }
+        Ok(cut.done)
+    }
+}
+
+/// What one transaction cuts: so many runs, in these groups.
+struct Plan {
+    groups: PinnedGroups,
+    runs: usize,
+}
+
+/// Cuts runs off the extent tree, if the inode has one.
+fn cut_tree(
+    inode: &Arc<Inode>,
+    pin: &Pin,
+    tx: &mut Transaction,
+    from: u64,
+    runs: usize,
+) -> Step<Cut> {
+    let block = inode.block()?.data();
+    let core = &block.get::<InodeBlock>().core;
+    if core.area != AreaKind::Extents as u8 {
+        return Ok(Cut { done: true, ..Cut::default() });
+    }
+    let tree = ExtentTree { inode, generation: core.generation.get() };
+    ExtentEditor { tree: &tree, pin, group: None, tx }.cut(from, runs)
+}

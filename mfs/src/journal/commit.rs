@@ -1,0 +1,463 @@
+//! Group commit: transactions into the open segment, segments to the ring.
+//!
+//! A commit is a change of memory: it encodes the transaction into the segment that is being
+//! filled and swaps the new blocks in. One task writes segments, one after the other, each with
+//! one forced write; everybody who needs durability waits for it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use event_listener::Event;
+use mx_base::{FsId, Incarnation, SlotId};
+use parking_lot::Mutex;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+use super::record::{encode_record, finish_transaction, transaction_len_max};
+use super::ring::{Extents, Room};
+use super::transaction::{Staged, Transaction};
+use super::{Lsn, SegmentNo};
+use crate::block::{BLOCK_SIZE, Block, BlockNo, SharedRun};
+use crate::cache::CachedBlock;
+use crate::env::{Disk, Durability, JournalPosition, Usage, WriteData};
+use crate::error::{DiskError, FsError};
+use crate::ondisk::header::{self, Header, Writer};
+use crate::ondisk::journal::{
+    RecordKind, SEGMENT_CRC_AT, SEGMENT_HEAD_SIZE, SEGMENT_MAGIC, SegmentHead,
+    TRANSACTION_HEAD_SIZE,
+};
+use crate::slot::SlotRecord;
+
+/// A segment is closed when it has reached this size: 1 MiB, or less in a small journal.
+const SEGMENT_BLOCKS_MAX: u64 = 256;
+
+/// The journal of this mount.
+pub(crate) struct Journal {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) fs_id: FsId,
+    pub(super) writer: Writer,
+    pub(super) life: u32,
+    pub(super) extents: Extents,
+    pub(super) log: Mutex<Log>,
+    /// Dirty blocks by number. Latched after `log`, before a block's state.
+    pub(super) dirty: Mutex<BTreeMap<BlockNo, Arc<CachedBlock>>>,
+    durable: AtomicU64,
+    /// Something became durable, or failed.
+    pub(super) progress: Event,
+    /// The writer has something to do.
+    work: Event,
+    /// Room in the ring came back, or nothing will.
+    pub(super) room_back: Event,
+    /// Somebody waits for room, or the ring is half full.
+    pub(super) checkpoint_wanted: Event,
+    /// A write in place has ended.
+    pub(super) in_place_done: Event,
+    segment_blocks_max: u64,
+    pub(crate) counters: Counters,
+}
+
+/// What tests and `mxctl` count.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) forces: AtomicU64,
+    pub(crate) transactions: AtomicU64,
+    pub(crate) blocks_in_place: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+}
+
+pub(super) struct Log {
+    next_lsn: Lsn,
+    open: Filling,
+    /// Full segments that wait to be written, before `open`.
+    closed: VecDeque<Filling>,
+    /// Room for transactions that are being built.
+    reserved_blocks: u64,
+    pub(super) room: Room,
+    /// Everything up to here has to become durable soon.
+    wanted: Lsn,
+    pub(super) failed: Option<DiskError>,
+    stopping: bool,
+    pub(super) slot: SlotRecord,
+}
+
+#[derive(Default)]
+struct Filling {
+    payload: Vec<u8>,
+    transactions: u32,
+    last: Lsn,
+}
+
+impl Filling {
+    fn blocks(&self) -> u64 {
+        if self.payload.is_empty() {
+            0
+        } else {
+            (SEGMENT_HEAD_SIZE + self.payload.len()).div_ceil(BLOCK_SIZE) as u64
+        }
+    }
+}
+
+/// Room in the ring for one transaction; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    journal: Arc<Journal>,
+    blocks: u64,
+    touched_max: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut log = self.journal.log.lock();
+        log.reserved_blocks -= self.blocks;
+        drop(log);
+        self.journal.room_back.notify(usize::MAX);
+    }
+}
+
+impl Journal {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        fs_id: FsId,
+        (writer, life): (Writer, u32),
+        extents: Extents,
+        start: (SegmentNo, u64),
+        slot: SlotRecord,
+    ) -> Arc<Journal> {
+        let room = Room::empty(extents.ring_blocks(), start.0, start.1);
+        let segment_blocks_max = SEGMENT_BLOCKS_MAX.min(extents.ring_blocks() / 4).max(8);
+        Arc::new(Journal {
+            disk,
+            fs_id,
+            writer,
+            life,
+            extents,
+            log: Mutex::new(Log {
+                next_lsn: Lsn::NONE.next(),
+                open: Filling::default(),
+                closed: VecDeque::new(),
+                reserved_blocks: 0,
+                room,
+                wanted: Lsn::NONE,
+                failed: None,
+                stopping: false,
+                slot,
+            }),
+            dirty: Mutex::default(),
+            durable: AtomicU64::new(0),
+            progress: Event::new(),
+            work: Event::new(),
+            room_back: Event::new(),
+            checkpoint_wanted: Event::new(),
+            in_place_done: Event::new(),
+            segment_blocks_max,
+            counters: Counters::default(),
+        })
+    }
+
+    pub(crate) fn slot(&self) -> SlotId {
+        self.writer.slot
+    }
+
+    pub(crate) fn writer(&self) -> Writer {
+        self.writer
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.writer.incarnation
+    }
+
+    /// Every transaction up to here survives a crash.
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The last transaction committed.
+    pub(crate) fn last(&self) -> Lsn {
+        Lsn(self.log.lock().next_lsn.0 - 1)
+    }
+
+    pub(crate) fn position(&self) -> JournalPosition {
+        let log = self.log.lock();
+        JournalPosition {
+            head: log.room.next_segment().plus(log.closed.len() as u64).0,
+            tail: log.room.tail_segment().0,
+        }
+    }
+
+    /// What this mount uses, with all transactions committed so far.
+    pub(crate) fn usage(&self) -> Usage {
+        self.log.lock().slot.usage()
+    }
+
+    pub(crate) fn orphans(&self) -> Vec<crate::file::FileId> {
+        self.log.lock().slot.orphans()
+    }
+
+    /// Can another transaction put `count` files on the list of orphans?
+    pub(crate) fn has_orphan_places(&self, count: usize) -> bool {
+        self.log.lock().slot.free_orphan_places() >= count
+    }
+
+    pub(crate) fn with_slot<T>(&self, f: impl FnOnce(&mut SlotRecord) -> T) -> T {
+        f(&mut self.log.lock().slot)
+    }
+
+    /// Room for a transaction that changes up to `blocks` blocks, waiting for a checkpoint if the
+    /// ring is full.
+    ///
+    /// # Errors
+    /// When the journal cannot be written any more.
+    pub(crate) async fn reserve(self: &Arc<Self>, blocks: usize) -> Result<Reservation, FsError> {
+        // The slot's block and a block of orphans may be part of any transaction.
+        let touched_max = blocks + 2;
+        let len = SEGMENT_HEAD_SIZE + transaction_len_max(touched_max);
+        let room = len.div_ceil(BLOCK_SIZE) as u64 + 1;
+        assert!(
+            room <= self.segment_blocks_max.max(self.extents.ring_blocks() / 2),
+            "a transaction over {blocks} blocks is too large for the journal"
+        );
+        loop {
+            let listener = self.room_back.listen();
+            {
+                let log = &mut *self.log.lock();
+                if let Some(error) = &log.failed {
+                    return Err(error.clone().into());
+                }
+                if log.promised_blocks() + room <= log.room.free() {
+                    log.reserved_blocks += room;
+                    let used = log.room.used() + log.promised_blocks();
+                    if used * 2 > log.room.ring_blocks() {
+                        self.checkpoint_wanted.notify(1);
+                    }
+                    let journal = Arc::clone(self);
+                    return Ok(Reservation { journal, blocks: room, touched_max });
+                }
+                self.checkpoint_wanted.notify(1);
+            }
+            listener.await;
+        }
+    }
+
+    /// The largest transaction, in blocks, that [`Journal::reserve`] should be asked for.
+    pub(crate) fn transaction_blocks_max(&self) -> usize {
+        let room = self.segment_blocks_max.max(self.extents.ring_blocks() / 2) as usize;
+        (room - 2) * BLOCK_SIZE / transaction_len_max(1) - 2
+    }
+
+    /// Makes the transaction happen, in memory, as a whole. Durable after [`Journal::force`].
+    pub(crate) fn commit(&self, mut transaction: Transaction, reservation: Reservation) -> Lsn {
+        assert!(transaction.len() + 2 <= reservation.touched_max, "more blocks than reserved for");
+        let freed = std::mem::take(&mut transaction.freed);
+        let log = &mut *self.log.lock();
+        if transaction.is_empty() {
+            return Lsn(log.next_lsn.0 - 1);
+        }
+        log.slot.stage(&mut transaction);
+        let lsn = log.next_lsn;
+        log.next_lsn = lsn.next();
+
+        let open_len = log.open.payload.len() + transaction_len_max(transaction.len());
+        if (SEGMENT_HEAD_SIZE + open_len).div_ceil(BLOCK_SIZE) as u64 > self.segment_blocks_max
+            && log.open.transactions > 0
+        {
+            let full = std::mem::take(&mut log.open);
+            log.closed.push_back(full);
+            self.work.notify(1);
+        }
+        let segment = log.room.next_segment().plus(log.closed.len() as u64);
+        let payload = &mut log.open.payload;
+        let head_at = payload.len();
+        payload.resize(head_at + TRANSACTION_HEAD_SIZE, 0);
+        let records = transaction.staged.len();
+        let mut dirty = self.dirty.lock();
+        for staged in transaction.staged {
+            dirty.insert(staged.cached.number, Arc::clone(&staged.cached));
+            log_and_swap(payload, staged, lsn, segment);
+        }
+        drop(dirty);
+        finish_transaction(payload, head_at, lsn, records);
+        log.open.transactions += 1;
+        log.open.last = lsn;
+        for freed in freed {
+            freed.pend(lsn);
+        }
+        self.counters.transactions.fetch_add(1, Ordering::Relaxed);
+        lsn
+    }
+
+    /// Completes when the transaction and all before it are durable.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(crate) async fn force(&self, lsn: Lsn) -> Result<(), FsError> {
+        loop {
+            if self.durable() >= lsn {
+                return Ok(());
+            }
+            let listener = self.progress.listen();
+            {
+                let log = &mut *self.log.lock();
+                if let Some(error) = &log.failed {
+                    return Err(error.clone().into());
+                }
+                if self.durable() >= lsn {
+                    return Ok(());
+                }
+                log.wanted = log.wanted.max(lsn);
+            }
+            self.work.notify(1);
+            listener.await;
+        }
+    }
+
+    /// The task that writes segments; ends after [`Journal::stop`] once nothing is left.
+    pub(crate) async fn run_writer(self: Arc<Self>) {
+        loop {
+            let listener = self.work.listen();
+            let Some(filling) = self.next_to_write() else {
+                if self.log.lock().stopping {
+                    return;
+                }
+                listener.await;
+                continue;
+            };
+            let (filling, taken) = filling;
+            let result = self.write_segment(&filling, taken).await;
+            match result {
+                Ok(()) => self.durable.store(filling.last.0, Ordering::Release),
+                Err(error) => {
+                    tracing::error!(slot = self.writer.slot.0, %error, "journal write failed");
+                    self.fail(error);
+                }
+            }
+            self.progress.notify(usize::MAX);
+        }
+    }
+
+    /// Ends the writer. Everything that is to survive was forced before.
+    pub(crate) fn stop(&self) {
+        self.log.lock().stopping = true;
+        self.work.notify(usize::MAX);
+        self.checkpoint_wanted.notify(usize::MAX);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.log.lock().stopping
+    }
+
+    /// Nothing can be made durable any more: every force and reservation fails from now on.
+    pub(crate) fn fail(&self, error: DiskError) {
+        let mut log = self.log.lock();
+        log.failed.get_or_insert(error);
+        drop(log);
+        self.progress.notify(usize::MAX);
+        self.room_back.notify(usize::MAX);
+        self.in_place_done.notify(usize::MAX);
+    }
+
+    /// The oldest segment, with its place in the ring, if somebody wants it or it is full.
+    fn next_to_write(&self) -> Option<(Filling, (SegmentNo, u64))> {
+        let log = &mut *self.log.lock();
+        if log.failed.is_some() {
+            return None;
+        }
+        let filling = match log.closed.pop_front() {
+            Some(closed) => closed,
+            None if log.wanted > self.durable() && log.open.transactions > 0 => {
+                std::mem::take(&mut log.open)
+            }
+            None => return None,
+        };
+        let place = log.room.take(filling.blocks());
+        Some((filling, place))
+    }
+
+    async fn write_segment(
+        &self,
+        filling: &Filling,
+        (sequence, position): (SegmentNo, u64),
+    ) -> Result<(), DiskError> {
+        let blocks = filling.blocks();
+        let mut segment = Block::zeroed_many(blocks as usize);
+        let bytes = segment.as_mut_bytes();
+        let head = SegmentHead {
+            magic: U32::new(SEGMENT_MAGIC),
+            crc: U32::ZERO,
+            fs_id: self.fs_id.0,
+            sequence: U64::new(sequence.0),
+            position: U64::new(position),
+            incarnation: U32::new(self.writer.incarnation.0),
+            slot: U16::new(self.writer.slot.0),
+            reserved0: U16::ZERO,
+            blocks: U32::new(blocks as u32),
+            payload_len: U32::new(filling.payload.len() as u32),
+            transactions: U32::new(filling.transactions),
+            life: U32::new(self.life),
+        };
+        bytes[..SEGMENT_HEAD_SIZE].copy_from_slice(head.as_bytes());
+        let payload_end = SEGMENT_HEAD_SIZE + filling.payload.len();
+        bytes[SEGMENT_HEAD_SIZE..payload_end].copy_from_slice(&filling.payload);
+        let crc = header::crc32c(bytes);
+        bytes[SEGMENT_CRC_AT..SEGMENT_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+
+        self.counters.forces.fetch_add(1, Ordering::Relaxed);
+        let segment = SharedRun::from(segment);
+        let runs = self.extents.ring_runs(position, blocks);
+        if let [(at, _)] = runs[..] {
+            return self.disk.write(at, WriteData::Run(segment), Durability::Durable).await;
+        }
+        // Over the end of an extent: the pieces may land in any order, the checksum of the whole
+        // says whether all did.
+        let mut from = 0;
+        for (at, len) in runs {
+            let piece: Box<[Block]> = segment[from..from + len as usize].into();
+            self.disk.write(at, WriteData::Run(piece.into()), Durability::Volatile).await?;
+            from += len as usize;
+        }
+        self.disk.flush().await
+    }
+}
+
+impl Log {
+    /// Blocks that will go into the ring for what is committed or reserved.
+    fn promised_blocks(&self) -> u64 {
+        let closed: u64 = self.closed.iter().map(Filling::blocks).sum();
+        closed + self.open.blocks() + self.reserved_blocks
+    }
+}
+
+/// Appends the record of one block and makes the new contents the present ones.
+fn log_and_swap(payload: &mut Vec<u8>, staged: Staged, lsn: Lsn, segment: SegmentNo) {
+    let Staged { cached, base, data, set, leaves } = staged;
+    let mut state = cached.state.lock();
+    assert!(state.data.ptr_eq(&base), "two transactions changed block {}", cached.number);
+    let kind = if state.image_next { RecordKind::Image } else { RecordKind::Delta };
+    let versions = (Header::of(&base).version(), Header::of(&data).version());
+    assert!(versions.0 < versions.1, "versions grow (I3)");
+    let lock = set.resource().name();
+    encode_record(payload, &lock, cached.number, kind, &base, &data, versions);
+    state.image_next = false;
+    state.data = data.into();
+    state.lsn = lsn;
+    if state.writing {
+        state.chain_next.get_or_insert(segment);
+    } else {
+        state.chain.get_or_insert(segment);
+    }
+    drop(state);
+    if let Some(left) = leaves {
+        left.remove(cached.number);
+    }
+    set.adopt(&cached);
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("slot", &self.writer.slot)
+            .field("durable", &self.durable())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! Mounting and leaving.
+//!
+//! A mount holds SB in PR for its life, so that whoever gets SB in EX is alone with the device; and
+//! its slot in EX. The slot becomes live on disk before the first operation, and clean after the
+//! last one is in place.
+
+mod first_journal;
+pub(crate) mod orphans;
+pub mod recover;
+mod slots;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lcl::pin::{Pin, PinError, Want};
+use lcl::{LockClass, Mode};
+use mx_base::{Duration, SlotId};
+
+use crate::env::Env;
+use crate::error::{DiskError, FsError};
+use crate::fs::{Fs, Options};
+use crate::journal::scan::ScanError;
+use crate::locks::{Classes, Resource};
+use crate::ondisk::slot::SlotState;
+use crate::superblock::{self, SuperblockError};
+
+/// How long the journal may hold what is not in place while nobody wants room in it.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why a file system was not mounted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum MountError {
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    #[error("all {0} slots are in use")]
+    NoSlot(u16),
+    #[error("no room for a journal of this mount on the device")]
+    NoRoomForJournal,
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    #[error("the block of {slot} is damaged: {source}")]
+    Slot { slot: SlotId, source: FsError },
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+impl From<DiskError> for MountError {
+    fn from(error: DiskError) -> MountError {
+        MountError::Fs(error.into())
+    }
+}
+
+impl From<PinError> for MountError {
+    fn from(error: PinError) -> MountError {
+        MountError::Fs(error.into())
+    }
+}
+
+/// A mounted file system, and what must be kept until it is left.
+pub struct Mounted {
+    pub fs: Arc<Fs>,
+    superblock: Pin,
+}
+
+/// Mounts the file system on `env.disk`. `register` gets the callouts of the locks before the first
+/// lock is taken.
+///
+/// # Errors
+/// [`MountError`]; nothing is left behind but a slot that the next mount takes.
+pub async fn mount(
+    env: Env,
+    options: Options,
+    register: impl FnOnce(Arc<dyn LockClass>),
+) -> Result<Mounted, MountError> {
+    let sb = superblock::read(&*env.disk).await?;
+    let classes = Arc::new(Classes::default());
+    register(Arc::clone(&classes) as Arc<dyn LockClass>);
+    let options = Options { read_only: options.read_only || sb.read_only, ..options };
+
+    let entry =
+        env.locks.entry(Resource::Superblock.name(), Resource::Superblock.bucket(&sb.layout));
+    // Alone with the device: nobody has it mounted, so nobody else replays what dead mounts left.
+    match entry.pin(Want::shared(Mode::EX).no_queue()).await {
+        Ok(alone) => {
+            recover::recover_unowned(&env, &sb).await?;
+            drop(alone);
+        }
+        Err(PinError::Busy) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let superblock = entry.pin(Want::read()).await?;
+    let slot = slots::take(&env, &sb).await?;
+    let fs = slots::begin(env, options, &sb, slot, &classes).await?;
+    fs.start();
+    Ok(Mounted { fs, superblock })
+}
+
+impl Fs {
+    /// Starts the tasks of the mount.
+    fn start(self: &Arc<Self>) {
+        let runtime = &self.env.runtime;
+        runtime.spawn(Box::pin(Arc::clone(self).run_write_back()));
+        let checkpoints =
+            Arc::clone(&self.journal).run_checkpoints(Arc::clone(runtime), CHECKPOINT_INTERVAL);
+        runtime.spawn(Box::pin(checkpoints));
+        for file in self.journal.orphans() {
+            self.reap_later(file);
+        }
+    }
+}
+
+impl Mounted {
+    /// Leaves in order: everything durable in place, claims given up, the slot clean. The locks are
+    /// free to go afterwards.
+    ///
+    /// # Errors
+    /// When something could not be written; the slot stays live then and is replayed by others.
+    pub async fn leave(self) -> Result<(), FsError> {
+        let fs = &self.fs;
+        fs.write_back_all().await?;
+        fs.give_up_claims().await?;
+        fs.closing.store(true, Ordering::Release);
+        fs.dirty_stopped();
+        fs.journal.force(fs.journal.last()).await?;
+        fs.journal.drain_in_place().await?;
+        fs.mark_slot(SlotState::Clean).await?;
+        fs.journal.stop();
+        drop(self.superblock);
+        Ok(())
+    }
+
+    /// Stops without leaving anything behind but what is durable: this node was cut off. Nothing
+    /// more is written.
+    pub fn cut_off(self) {
+        self.fs.closing.store(true, Ordering::Release);
+        self.fs.journal.fail(DiskError::Fenced);
+        self.fs.dirty_stopped();
+        self.fs.journal.stop();
+    }
+}
+
+impl Fs {
+    /// Writes the slot's state in place, behind everything else in the journal.
+    pub(crate) async fn mark_slot(&self, state: SlotState) -> Result<(), FsError> {
+        let reservation = self.journal.reserve(0).await?;
+        let mut tx = self.transaction();
+        tx.change_slot().state = Some((state, self.env.group.me()));
+        self.commit(tx, reservation);
+        self.journal.settle_in_place(&[self.journal.with_slot(|slot| slot.block())]).await
+    }
+
+    /// Gives back what was claimed ahead, so that others find it.
+    async fn give_up_claims(&self) -> Result<(), FsError> {
+        for group in self.known_groups() {
+            if group.claimed().is_empty() {
+                continue;
+            }
+            let pinned = self.pin_group(group.no).await?;
+            let blocks = 2 + self.layout.chunk_table_blocks(group.no) as usize;
+            self.transact(blocks, |tx| {
+                group.claimed().into_iter().try_for_each(|chunk| pinned.unclaim_data(tx, chunk))
+            })
+            .await?;
+            self.space.change(-group.unclaim_all());
+        }
+        Ok(())
+    }
+}

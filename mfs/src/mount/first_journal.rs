@@ -1,0 +1,260 @@
+//! The journal of a slot that is used for the first time.
+//!
+//! There is no journal yet in which the allocation could be logged, so it is logged in the new
+//! journal itself: free chunks are found under their groups' locks, the journal is opened in them,
+//! and its first transaction marks them used. The slot's block, written in place behind that,
+//! makes the whole valid with one write; before it, the chunks are free and what is in them means
+//! nothing.
+
+use std::sync::Arc;
+
+use lcl::pin::{Pin, PinError, Want};
+use zerocopy::little_endian::{U32, U64};
+
+use super::MountError;
+use crate::alloc::group::Group;
+use crate::alloc::{PinnedGroup, bits};
+use crate::block::{Block, BlockNo};
+use crate::cache::Expect;
+use crate::env::{Durability, Env, WriteData};
+use crate::error::FsError;
+use crate::fs::Fs;
+use crate::journal::ring::Extents;
+use crate::layout::{GroupNo, Layout};
+use crate::locks::Resource;
+use crate::mkfs;
+use crate::ondisk::alloc_group::{
+    CHUNKS_PER_BLOCK, ChunkEntry, ChunkKind, ChunkTableBlock, GROUPS_PER_MAP, GroupMapBlock,
+};
+use crate::ondisk::header::{self, Kind, Writer};
+use crate::ondisk::slot::{JOURNAL_EXTENTS_MAX, JournalExtent, SlotState};
+use crate::superblock::Superblock;
+
+/// Chunks found for a journal, with the locks that keep them free for us.
+pub(super) struct Found {
+    layout: Layout,
+    groups: Vec<FoundGroup>,
+}
+
+struct FoundGroup {
+    no: GroupNo,
+    pin: Pin,
+    /// Runs of free chunks to take: first, count. A leader may be here for its map only.
+    runs: Vec<(u64, u64)>,
+    /// The group has never been used: its bit in the leader's map has to be set.
+    is_new: bool,
+}
+
+impl Found {
+    pub(super) fn extents(&self) -> Extents {
+        let chunk_blocks = u64::from(self.layout.chunk_blocks);
+        let runs = self.groups.iter().flat_map(|g| g.runs.iter().map(|run| (g.no, *run)));
+        let extents = runs.map(|(no, (first, count))| {
+            let at = self.layout.group_first(no).plus(first * chunk_blocks);
+            (at, count * chunk_blocks)
+        });
+        Extents::new(extents.collect())
+    }
+
+    fn blocks(&self) -> u64 {
+        self.extents().blocks()
+    }
+
+    fn extent_count(&self) -> usize {
+        self.groups.iter().map(|g| g.runs.len()).sum()
+    }
+}
+
+/// Finds free chunks for a journal of the size that the superblock says, or half of it where there
+/// is no more.
+pub(super) async fn find(env: &Env, sb: &Superblock) -> Result<Found, MountError> {
+    let layout = sb.layout;
+    let want = u64::from(layout.journal_blocks);
+    let mut found = Found { layout, groups: Vec::new() };
+    // Groups homed here first, as for every allocation.
+    let is_home = |no: &GroupNo| env.locks.is_home(Resource::Group(*no).bucket(&layout));
+    let mut order: Vec<GroupNo> = layout.groups().take(4096).collect();
+    order.sort_by_key(|no| !is_home(no));
+    for no in order {
+        if found.blocks() >= want || found.extent_count() >= JOURNAL_EXTENTS_MAX {
+            break;
+        }
+        look_into(env, sb, no, want, &mut found).await?;
+    }
+    if found.blocks() < want / 2 || found.blocks() < 64 {
+        return Err(MountError::NoRoomForJournal);
+    }
+    Ok(found)
+}
+
+/// Adds free chunks of one group. Locks are only tried: several are held at once, in no order.
+async fn look_into(
+    env: &Env,
+    sb: &Superblock,
+    no: GroupNo,
+    want: u64,
+    found: &mut Found,
+) -> Result<(), MountError> {
+    let layout = &sb.layout;
+    let leader = layout.map_leader(no);
+    if !hold(env, layout, leader, found).await? {
+        return Ok(());
+    }
+    let expect =
+        |group: GroupNo, kind| Expect { kind, owner: crate::ondisk::header::Owner::plain(group.0) };
+    let map = read(env, sb, layout.group_map(leader), expect(leader, Kind::GroupMap)).await?;
+    let in_use = bits::get(&map.get::<GroupMapBlock>().bits, (no.0 % GROUPS_PER_MAP) as usize);
+    if no != leader && !hold(env, layout, no, found).await? {
+        return Ok(());
+    }
+    if !in_use {
+        for (first, blocks) in mkfs::group_blocks(sb.fs_id, layout, no, Writer::MKFS) {
+            env.disk.write(first, WriteData::Run(blocks.into()), Durability::Volatile).await?;
+        }
+        env.disk.flush().await?;
+    }
+    let chunk_blocks = u64::from(layout.chunk_blocks);
+    let mut have = found.blocks();
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    let room = JOURNAL_EXTENTS_MAX - found.extent_count();
+    for t in 0..layout.chunk_table_blocks(no) {
+        let at = layout.chunk_table_first(no).plus(t);
+        let table = read(env, sb, at, expect(no, Kind::ChunkTable)).await?;
+        let entries = &table.get::<ChunkTableBlock>().entries;
+        for (i, entry) in entries.iter().enumerate() {
+            let chunk = t * CHUNKS_PER_BLOCK as u64 + i as u64;
+            if chunk >= layout.chunk_count(no) || have >= want {
+                break;
+            }
+            if entry.kind != ChunkKind::Free as u8 {
+                continue;
+            }
+            let full = runs.len() == room;
+            match runs.last_mut() {
+                Some((first, count)) if *first + *count == chunk => *count += 1,
+                _ if full => break,
+                _ => runs.push((chunk, 1)),
+            }
+            have += chunk_blocks;
+        }
+    }
+    let group = found.groups.iter_mut().find(|g| g.no == no).expect("held");
+    group.runs = runs;
+    group.is_new = !in_use;
+    Ok(())
+}
+
+/// Holds a group's lock from here on; false when another node has it.
+async fn hold(
+    env: &Env,
+    layout: &Layout,
+    no: GroupNo,
+    found: &mut Found,
+) -> Result<bool, MountError> {
+    if found.groups.iter().any(|g| g.no == no) {
+        return Ok(true);
+    }
+    let resource = Resource::Group(no);
+    let entry = env.locks.entry(resource.name(), resource.bucket(layout));
+    match entry.pin(Want::write().no_queue()).await {
+        Ok(pin) => {
+            found.groups.push(FoundGroup { no, pin, runs: Vec::new(), is_new: false });
+            Ok(true)
+        }
+        Err(PinError::Busy) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn read(
+    env: &Env,
+    sb: &Superblock,
+    at: BlockNo,
+    expect: Expect,
+) -> Result<Box<Block>, MountError> {
+    let block = Box::new(env.disk.read(at, 1).await?.into_vec().remove(0));
+    let header = header::check(&block, sb.fs_id, at).map_err(FsError::Corrupt)?;
+    expect.check(at, header).map_err(FsError::Corrupt)?;
+    Ok(block)
+}
+
+impl Fs {
+    /// Logs the allocation of this mount's own journal, as its first transactions.
+    pub(super) async fn adopt_journal(&self, found: Found) -> Result<(), FsError> {
+        let extents = found.extents();
+        let new_groups: Vec<GroupNo> =
+            found.groups.iter().filter(|g| g.is_new).map(|g| g.no).collect();
+        let mut pinned = Vec::new();
+        for found in found.groups {
+            let group = PinnedGroup { group: self.group(found.no), pin: found.pin };
+            self.settle(|| group.group.loaded(&self.layout)).await?;
+            pinned.push((group, found.runs));
+        }
+        for (group, runs) in &pinned {
+            if runs.is_empty() {
+                continue;
+            }
+            let blocks = 2
+                + self.layout.chunk_table_blocks(group.group.no) as usize
+                + self.layout.bitmap_blocks(group.group.no) as usize;
+            self.transact(blocks, |tx| {
+                runs.iter().try_for_each(|(first, count)| {
+                    (*first..first + count).try_for_each(|chunk| group.take_journal(tx, chunk))
+                })
+            })
+            .await?;
+        }
+        for no in new_groups {
+            let leader_no = self.layout.map_leader(no);
+            let leader = pinned.iter().map(|(g, _)| g).find(|g| g.group.no == leader_no);
+            let leader = leader.expect("the leader is held with its group");
+            self.transact(1, |tx| set_in_map(self, tx, &leader.group, &leader.pin, no)).await?;
+        }
+        let slot_extents: Vec<JournalExtent> = extents
+            .iter()
+            .map(|(start, blocks)| JournalExtent {
+                start: U64::new(start.0),
+                blocks: U32::new(blocks as u32),
+                reserved0: U32::ZERO,
+            })
+            .collect();
+        let reservation = self.journal.reserve(0).await?;
+        let mut tx = self.transaction();
+        tx.change_slot().journal_extents = Some(slot_extents);
+        self.commit(tx, reservation);
+        // The groups' locks are kept until the slot's block says that the chunks are taken.
+        self.mark_slot(SlotState::Live).await
+    }
+}
+
+impl PinnedGroup {
+    /// Takes a whole free chunk for a journal.
+    fn take_journal(
+        &self,
+        tx: &mut crate::journal::Transaction,
+        chunk: u64,
+    ) -> crate::cache::Step<()> {
+        let chunk_blocks = self.group.geometry.chunk_blocks;
+        let mut entry: ChunkEntry = self.group.chunk(tx, chunk)?;
+        assert_eq!(entry.kind, ChunkKind::Free as u8, "found free under its lock");
+        entry.kind = ChunkKind::Journal as u8;
+        entry.set_claimant(None);
+        self.group.set_chunk(tx, &self.pin, chunk, entry)?;
+        self.group.add_free(tx, &self.pin, 0, -1)?;
+        self.mark_used(tx, chunk * chunk_blocks, chunk_blocks)
+    }
+}
+
+fn set_in_map(
+    fs: &Fs,
+    tx: &mut crate::journal::Transaction,
+    leader: &Arc<Group>,
+    pin: &Pin,
+    no: GroupNo,
+) -> crate::cache::Step<()> {
+    let expect = Expect { kind: Kind::GroupMap, owner: leader.owner() };
+    let block = leader.set.expect(fs.layout.group_map(leader.no), expect)?;
+    let map: &mut GroupMapBlock = tx.change(pin, &leader.set, &block).get_mut();
+    bits::set(&mut map.bits, (no.0 % GROUPS_PER_MAP) as usize, 1);
+    Ok(())
+}

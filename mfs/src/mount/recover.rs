@@ -1,0 +1,358 @@
+//! Recovering what a dead mount left: its journal replayed, its slot clean, its orphans adopted.
+//!
+//! Two ways lead here. Alone: whoever mounts when nobody else has the file system mounted replays
+//! every slot that is still live before the first operation. Beside others: a node that has it
+//! mounted is told which member died, after the proof that it is fenced (I5); it replays only what
+//! is in limbo on that member's account, while everybody goes on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use lcl::ResourceName;
+use lcl::pin::{Pin, PinError, Want};
+use mx_base::{Incarnation, Member, NodeId, SlotId};
+use zerocopy::little_endian::{U16, U32, U64};
+
+use super::MountError;
+use super::slots::{extents_of, read_orphan_blocks, read_slot};
+use crate::block::{Block, BlockNo};
+use crate::cache::{BlockSet, CachedBlock};
+use crate::env::{Durability, Env, WriteData};
+use crate::error::{DiskError, FsError};
+use crate::file::FileId;
+use crate::fs::Fs;
+use crate::journal::replay::Replay;
+use crate::journal::scan::JournalOf;
+use crate::locks::Resource;
+use crate::ondisk::alloc_group::GroupHeaderBlock;
+use crate::ondisk::header::{self, Header, Kind, Writer};
+use crate::ondisk::inode::{InodeBlock, InodeCore};
+use crate::ondisk::slot::{OrphanBlock, OrphanEntry, SlotBlock, SlotState};
+use crate::slot::file_of;
+use crate::superblock::Superblock;
+
+/// Orphans adopted by one transaction.
+const ADOPTED_AT_ONCE: usize = 16;
+
+/// What a recovery did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    pub slots: u64,
+    /// Segments found in the journals.
+    pub segments: u64,
+    /// Locks that the journals speak of, and those of them with blocks not in place.
+    pub locks: u64,
+    pub locks_live: u64,
+    /// Blocks brought up to date.
+    pub blocks_replayed: u64,
+    /// Locks whose objects had to be isolated.
+    pub locks_damaged: u64,
+    pub orphans_adopted: u64,
+}
+
+/// The member whose slot this is.
+fn member_of(slot: &SlotBlock) -> Option<Member> {
+    let node = NodeId::new(slot.node.get())?;
+    Some(Member { node, incarnation: Incarnation(slot.incarnation.get()) })
+}
+
+/// The journal of a dead slot, ready to be replayed.
+async fn open_journal(
+    env: &Env,
+    sb: &Superblock,
+    slot: SlotId,
+    body: &SlotBlock,
+) -> Result<(Replay, u64), MountError> {
+    let of = JournalOf { fs_id: sb.fs_id, slot, extents: extents_of(body) };
+    let scan = of.scan(&*env.disk).await?;
+    let segments = scan.segments;
+    let writer = Writer { slot, incarnation: Incarnation(body.incarnation.get()) };
+    Ok((Replay::new(Arc::clone(&env.disk), sb.fs_id, writer, scan), segments))
+}
+
+/// Replays every slot that is live, alone with the device (SB is held in EX).
+///
+/// # Errors
+/// When a journal cannot be read or a block cannot be written.
+pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recovered, MountError> {
+    let mut recovered = Recovered::default();
+    for n in 0..sb.layout.slot_count {
+        let slot = SlotId(n);
+        // A slot whose block is damaged was being written when its mount died, or went bad; it is
+        // not used, and fsck says so.
+        let block = match read_slot(env, sb, slot).await {
+            Ok(block) => block,
+            Err(error) => {
+                tracing::error!(slot = n, %error, "slot left alone");
+                continue;
+            }
+        };
+        let body: &SlotBlock = block.get();
+        if SlotState::from_u8(body.state) != Some(SlotState::Live) {
+            continue;
+        }
+        let (replay, segments) = open_journal(env, sb, slot, body).await?;
+        let all = replay.locks();
+        let redone = replay.redo(&all).await?;
+        isolate(env, sb, &redone.damaged).await?;
+        recovered.slots += 1;
+        recovered.segments += segments;
+        recovered.locks += all.len() as u64;
+        recovered.locks_live += all.len() as u64;
+        recovered.blocks_replayed += redone.blocks_written;
+        recovered.locks_damaged += redone.damaged.len() as u64;
+        // Only now: until the slot is clean, another crash replays it again.
+        mark_clean(env, sb, slot).await?;
+        tracing::info!(slot = n, segments, blocks = redone.blocks_written, "slot replayed");
+    }
+    Ok(recovered)
+}
+
+/// Writes a replayed slot's state, in place and durably.
+async fn mark_clean(env: &Env, sb: &Superblock, slot: SlotId) -> Result<(), MountError> {
+    let mut block = read_slot(env, sb, slot).await?;
+    let body: &mut SlotBlock = block.get_mut();
+    body.state = SlotState::Clean as u8;
+    let (version, incarnation) = (body.header.version.get(), body.incarnation.get());
+    body.header.version.set(version + 1);
+    header::seal(&mut block, Writer { slot, incarnation: Incarnation(incarnation) });
+    let data = WriteData::Blocks(vec![block.into()]);
+    env.disk.write(sb.layout.slot_block(slot), data, Durability::Durable).await?;
+    Ok(())
+}
+
+/// Marks objects that could not be replayed, so that every node refuses them.
+async fn isolate(
+    env: &Env,
+    sb: &Superblock,
+    damaged: &BTreeSet<ResourceName>,
+) -> Result<(), DiskError> {
+    for name in damaged {
+        let at = match Resource::of_name(name) {
+            Some(Resource::Inode(inode)) => BlockNo(inode.0),
+            Some(Resource::Group(group)) => sb.layout.group_header(group),
+            _ => continue,
+        };
+        tracing::error!(resource = ?name, "not replayable, isolated");
+        let mut block = Box::new(env.disk.read(at, 1).await?.into_vec().remove(0));
+        let Ok(header) = header::check(&block, sb.fs_id, at) else { continue };
+        match header.kind() {
+            Some(Kind::Inode) => {
+                let core = &mut block.get_mut::<InodeBlock>().core;
+                core.flags.set(core.flags.get() | InodeCore::ISOLATED);
+            }
+            Some(Kind::GroupHeader) => {
+                block.get_mut::<GroupHeaderBlock>().isolated = U32::new(1);
+            }
+            _ => continue,
+        }
+        let head = Header::of_mut(&mut block);
+        head.version.set(head.version() + 1);
+        let writer = Writer {
+            slot: SlotId(head.slot.get()),
+            incarnation: Incarnation(head.incarnation.get()),
+        };
+        header::seal(&mut block, writer);
+        let data = WriteData::Blocks(vec![block.into()]);
+        env.disk.write(at, data, Durability::Durable).await?;
+    }
+    Ok(())
+}
+
+impl Fs {
+    /// Recovers a dead member that is proven fenced: replays its journal as far as its locks are in
+    /// limbo, frees those as their blocks become durable, makes its slot clean and adopts its
+    /// orphans. Doing it twice is doing it once.
+    ///
+    /// # Errors
+    /// When the device or the journal of this node fails. A journal that cannot be read is no error
+    /// of the recovery: its locks are freed, and the slot stays as it is for fsck.
+    pub async fn recover_member(self: &Arc<Self>, dead: Member) -> Result<Recovered, MountError> {
+        let mut recovered = Recovered::default();
+        let sb = crate::superblock::read(&*self.env.disk).await?;
+        let slots = self.slots_of(&sb, dead).await;
+        let mut replays = Vec::new();
+        let mut live = BTreeSet::new();
+        for (slot, block) in &slots {
+            match open_journal(&self.env, &sb, *slot, block.get()).await {
+                Ok((replay, segments)) => {
+                    recovered.segments += segments;
+                    recovered.locks += replay.locks().len() as u64;
+                    live.extend(replay.live().await);
+                    replays.push(replay);
+                }
+                Err(error) => {
+                    tracing::error!(slot = slot.0, %error, "journal not readable");
+                    recovered.locks_damaged += 1;
+                }
+            }
+            // The slot itself belongs to the dead until it is clean.
+            live.insert(Resource::Slot(*slot).name());
+        }
+        recovered.locks_live = live.len() as u64;
+        let limbo = self.env.locks.limbo_of(dead, live.iter().copied().collect()).await?;
+        let limbo: BTreeSet<ResourceName> = limbo.into_iter().collect();
+        for replay in &replays {
+            let redone = replay.redo(&limbo).await?;
+            isolate(&self.env, &sb, &redone.damaged).await?;
+            recovered.blocks_replayed += redone.blocks_written;
+            recovered.locks_damaged += redone.damaged.len() as u64;
+        }
+        self.env.locks.replayed(dead, limbo.into_iter().collect());
+        for (slot, _) in &slots {
+            let resource = Resource::Slot(*slot);
+            let entry = self.env.locks.entry(resource.name(), resource.bucket(&self.layout));
+            let pin = entry.pin(Want::write()).await?;
+            recovered.orphans_adopted += self.take_over(&sb, *slot, &pin, Some(dead)).await?;
+            recovered.slots += 1;
+        }
+        self.env.locks.recovered(dead);
+        Ok(recovered)
+    }
+
+    /// Slots that a member left live.
+    async fn slots_of(&self, sb: &Superblock, member: Member) -> Vec<(SlotId, Box<Block>)> {
+        let mut found = Vec::new();
+        for n in 0..sb.layout.slot_count {
+            let slot = SlotId(n);
+            let Ok(block) = read_slot(&self.env, sb, slot).await else { continue };
+            let body: &SlotBlock = block.get();
+            if SlotState::from_u8(body.state) == Some(SlotState::Live)
+                && member_of(body) == Some(member)
+            {
+                found.push((slot, block));
+            }
+        }
+        found
+    }
+
+    /// Adopts the orphans of slots that were left clean with some.
+    ///
+    /// # Errors
+    /// When the device or the journal of this node fails.
+    pub async fn adopt_orphans(self: &Arc<Self>) -> Result<u64, MountError> {
+        let sb = crate::superblock::read(&*self.env.disk).await?;
+        let mut adopted = 0;
+        for n in 0..sb.layout.slot_count {
+            let slot = SlotId(n);
+            let Ok(block) = read_slot(&self.env, &sb, slot).await else { continue };
+            let body: &SlotBlock = block.get();
+            if SlotState::from_u8(body.state) != Some(SlotState::Clean)
+                || (body.orphans_count.get() == 0 && body.orphan_blocks_head.get() == 0)
+            {
+                continue;
+            }
+            let resource = Resource::Slot(slot);
+            let entry = self.env.locks.entry(resource.name(), resource.bucket(&self.layout));
+            match entry.pin(Want::write().no_queue()).await {
+                Ok(pin) => adopted += self.take_over(&sb, slot, &pin, None).await?,
+                Err(PinError::Busy) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// Moves the orphans of a slot to this mount's own list, and makes the slot clean if it was
+    /// `dead`'s. In transactions of this mount: whoever dies now, a file is on one list.
+    async fn take_over(
+        self: &Arc<Self>,
+        sb: &Superblock,
+        slot: SlotId,
+        pin: &Pin,
+        dead: Option<Member>,
+    ) -> Result<u64, MountError> {
+        let set = BlockSet::new(Resource::Slot(slot));
+        let block = read_slot(&self.env, sb, slot).await?;
+        let body: SlotBlock = *block.get::<SlotBlock>();
+        let expected = match dead {
+            Some(dead) => body.state == SlotState::Live as u8 && member_of(&body) == Some(dead),
+            None => body.state == SlotState::Clean as u8,
+        };
+        if !expected {
+            // Somebody else was quicker.
+            return Ok(0);
+        }
+        let head = body.orphan_blocks_head.get();
+        let own = set.insert_read(sb.layout.slot_block(slot), block.into());
+        let more = read_orphan_blocks(&self.env, sb, &set, slot, head).await?;
+        let mut orphans = listed(&own, &more);
+        let adopted = orphans.clone();
+        loop {
+            let batch: Vec<Place> =
+                orphans.split_off(orphans.len().saturating_sub(ADOPTED_AT_ONCE));
+            let is_last = orphans.is_empty();
+            self.make_orphan_places(batch.len()).await?;
+            self.transact(2 + batch.len(), |tx| {
+                for place in &batch {
+                    tx.add_orphan(place.file);
+                    let block = tx.change(pin, &set, place.block(&own, &more));
+                    place.clear(block);
+                }
+                if is_last {
+                    let body: &mut SlotBlock = tx.change(pin, &set, &own).get_mut();
+                    body.state = SlotState::Clean as u8;
+                }
+                Ok(())
+            })
+            .await?;
+            if is_last {
+                break;
+            }
+        }
+        // In place before the slot's lock is given up: the next one to look reads it there.
+        self.journal.settle_in_place(&set.dirty()).await?;
+        for place in &adopted {
+            self.reap_later(place.file);
+        }
+        Ok(adopted.len() as u64)
+    }
+}
+
+/// Where an orphan stands in another slot's list.
+#[derive(Clone, Copy)]
+struct Place {
+    file: FileId,
+    /// The block of the list behind the slot's own, or the slot's own.
+    further: Option<usize>,
+    at: usize,
+}
+
+impl Place {
+    fn block<'a>(
+        &self,
+        own: &'a Arc<CachedBlock>,
+        more: &'a [Arc<CachedBlock>],
+    ) -> &'a Arc<CachedBlock> {
+        self.further.map_or(own, |i| &more[i])
+    }
+
+    fn clear(&self, block: &mut Block) {
+        let free = OrphanEntry { inode: U64::ZERO, generation: U32::ZERO, reserved0: U32::ZERO };
+        match self.further {
+            None => {
+                let body: &mut SlotBlock = block.get_mut();
+                body.orphans[self.at] = free;
+                body.orphans_count = U16::new(body.orphans_count.get().saturating_sub(1));
+            }
+            Some(_) => {
+                let body: &mut OrphanBlock = block.get_mut();
+                body.orphans[self.at] = free;
+                body.count = U32::new(body.count.get().saturating_sub(1));
+            }
+        }
+    }
+}
+
+/// All orphans of a slot.
+fn listed(own: &CachedBlock, more: &[Arc<CachedBlock>]) -> Vec<Place> {
+    let in_block = |entries: &[OrphanEntry], further: Option<usize>| -> Vec<Place> {
+        let used = entries.iter().enumerate().filter(|(_, entry)| entry.inode.get() != 0);
+        used.map(|(at, entry)| Place { file: file_of(entry), further, at }).collect()
+    };
+    let mut found = in_block(&own.data().get::<SlotBlock>().orphans, None);
+    for (i, block) in more.iter().enumerate() {
+        found.extend(in_block(&block.data().get::<OrphanBlock>().orphans, Some(i)));
+    }
+    found
+}

@@ -1,0 +1,114 @@
+//! Inodes: one block each; the core, and an area for inline data, extents, entries or a target.
+
+use mx_base::Timestamp;
+use zerocopy::little_endian::{I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::header::{HEADER_SIZE, Header};
+use crate::block::BLOCK_SIZE;
+
+/// Wall time with nanoseconds.
+#[derive(
+    Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq,
+)]
+#[repr(C)]
+pub struct Time {
+    pub seconds: I64,
+    pub nanos: U32,
+}
+
+impl From<Timestamp> for Time {
+    fn from(t: Timestamp) -> Time {
+        Time { seconds: I64::new(t.seconds), nanos: U32::new(t.nanos) }
+    }
+}
+
+impl From<Time> for Timestamp {
+    fn from(t: Time) -> Timestamp {
+        let nanos = t.nanos.get().min(Timestamp::NANOS_PER_SECOND - 1);
+        Timestamp { seconds: t.seconds.get(), nanos }
+    }
+}
+
+/// What the area behind the core holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum AreaKind {
+    /// Nothing: device nodes, FIFOs, sockets.
+    Empty = 0,
+    /// The bytes of a small file, or the target of a symbolic link.
+    Bytes = 1,
+    /// The root of the extent tree.
+    Extents = 2,
+    /// The entries of a small directory.
+    Entries = 3,
+    /// The root of the index of a large directory.
+    Index = 4,
+}
+
+impl AreaKind {
+    pub const fn from_u8(byte: u8) -> Option<AreaKind> {
+        Some(match byte {
+            0 => AreaKind::Empty,
+            1 => AreaKind::Bytes,
+            2 => AreaKind::Extents,
+            3 => AreaKind::Entries,
+            4 => AreaKind::Index,
+            _ => return None,
+        })
+    }
+}
+
+/// The attributes of an inode. Also the contents of the value block of INODE(i).
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug)]
+#[repr(C)]
+pub struct InodeCore {
+    /// Type and permissions, as `st_mode`.
+    pub mode: U32,
+    pub uid: U32,
+    pub gid: U32,
+    pub links: U32,
+    pub size: U64,
+    /// Blocks allocated for data, extent nodes and directory blocks, without the inode itself.
+    pub blocks: U64,
+    pub atime: Time,
+    pub mtime: Time,
+    pub ctime: Time,
+    pub btime: Time,
+    /// Device number of a device node, as the kernel's 32-bit encoding.
+    pub rdev: U32,
+    pub flags: U32,
+    pub generation: U32,
+    pub area: u8,
+    /// Levels of extent nodes below the root; 0 when the root holds extents.
+    pub depth: u8,
+    /// Entries in the root of the extent tree.
+    pub root_count: U16,
+    /// Directory: the inode of its parent.
+    pub parent: U64,
+    pub parent_generation: U32,
+    pub reserved0: U32,
+    /// Directory: entries without `.` and `..`.
+    pub entries: U64,
+    pub reserved1: [u8; 72],
+}
+
+impl InodeCore {
+    /// Flag: a recovery could not bring the inode up to date; every access fails.
+    pub const ISOLATED: u32 = 1 << 31;
+}
+
+pub const CORE_SIZE: usize = 192;
+const _: () = assert!(size_of::<InodeCore>() == CORE_SIZE);
+
+/// Bytes behind the core.
+pub const AREA_SIZE: usize = BLOCK_SIZE - HEADER_SIZE - CORE_SIZE;
+
+/// Covered by INODE(i).
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug)]
+#[repr(C)]
+pub struct InodeBlock {
+    pub header: Header,
+    pub core: InodeCore,
+    pub area: [u8; AREA_SIZE],
+}

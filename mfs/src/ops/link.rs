@@ -1,0 +1,95 @@
+//! link.
+
+use lcl::pin::Want;
+
+use super::check_name;
+use super::create::{LINKS_MAX, NODES_PER_ENTRY};
+use super::locking::At;
+use super::lookup::{Entry, Keep, kernel_keeps_attributes};
+use crate::alloc::Needs;
+use crate::dir::{Directory, DirectoryEditor};
+use crate::error::FsError;
+use crate::file::{FileId, FileType};
+use crate::fs::Fs;
+use crate::inode::extents::Grown;
+
+impl Fs {
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`], [`FsError::NotPermitted`] for a directory, [`FsError::TooManyLinks`],
+    /// [`FsError::NotFound`] when the file or the directory was removed.
+    pub async fn link(&self, file: FileId, parent: FileId, name: &[u8]) -> Result<Entry, FsError> {
+        self.check_writable()?;
+        check_name(name)?;
+        let at = At { dir: parent, name };
+        let mut tree = 0;
+        loop {
+            let (pinned, found) =
+                self.pin_places(&[at], &[(file, FileType::Regular)], Want::write()).await?;
+            if found[0].is_some() {
+                return Err(FsError::Exists);
+            }
+            let inode = pinned.inode(file.inode);
+            let (dir, dir_pin) = (pinned.inode(parent.inode), pinned.pin(parent.inode));
+            let file_type = self
+                .settle(|| {
+                    inode.with_file(file, |state| {
+                        let core = state.core();
+                        match (core.file_type(), core.links()) {
+                            (FileType::Directory, _) => {
+                                Err(FsError::NotPermitted("a directory has one name").into())
+                            }
+                            (_, 0) => Err(FsError::NotFound.into()),
+                            (_, LINKS_MAX..) => Err(FsError::TooManyLinks.into()),
+                            (file_type, _) => Ok(file_type),
+                        }
+                    })
+                })
+                .await?;
+            self.check_linked(dir, parent).await?;
+            let group = match tree {
+                0 => None,
+                tree => Some(self.metadata_group(Needs { inodes: 0, tree }).await?),
+            };
+            let grown = self
+                .transact(24, |tx| {
+                    let directory = Directory { inode: dir, key: &self.hash_key };
+                    let group = group.as_ref();
+                    let mut editor = DirectoryEditor { dir: directory, pin: dir_pin, group, tx };
+                    if let Grown::NoRoom = editor.insert(name, file, file_type)? {
+                        tx.abandon();
+                        return Ok(Grown::NoRoom);
+                    }
+                    inode.edit_core(tx, pinned.pin(file.inode), |core| {
+                        core.add_links(1);
+                        core.touch_ctime(self.now());
+                        Ok(())
+                    })?;
+                    self.directory_changed(tx, &pinned, parent, 1, 0)?;
+                    Ok(Grown::Done)
+                })
+                .await?;
+            if let Grown::NoRoom = grown {
+                tree = NODES_PER_ENTRY;
+                continue;
+            }
+            let attributes = self.attributes_of(inode, file).await?;
+            self.env.kernel.remember(file);
+            let (name, attributes_kept) =
+                (self.kernel_keeps_names(dir), kernel_keeps_attributes(inode));
+            let keep = Keep { name, attributes: attributes_kept, pins: pinned.into_pins() };
+            return Ok(Entry { attributes, keep });
+        }
+    }
+
+    /// A directory that takes a new entry must have a name itself.
+    pub(super) async fn check_linked(
+        &self,
+        dir: &std::sync::Arc<crate::inode::Inode>,
+        file: FileId,
+    ) -> Result<(), FsError> {
+        let links = self.settle(|| dir.with_file(file, |state| Ok(state.core().links()))).await?;
+        if links == 0 { Err(FsError::NotFound) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,154 @@
+//! lookup and getattr.
+
+use std::sync::Arc;
+
+use lcl::pin::{Pin, Want};
+
+use super::check_name;
+use crate::dir::Dirent;
+use crate::error::FsError;
+use crate::file::{Attributes, FileId, FileType};
+use crate::fs::Fs;
+use crate::inode::Inode;
+
+/// What the kernel may cache of an answer, and the pins that make it so until it is given.
+#[derive(Debug, Default)]
+pub struct Keep {
+    /// The name, or its absence.
+    pub name: bool,
+    pub attributes: bool,
+    /// Dropped behind the answer.
+    pub pins: Vec<Pin>,
+}
+
+/// A file as an answer shows it.
+#[derive(Debug)]
+pub struct Entry {
+    pub attributes: Attributes,
+    pub keep: Keep,
+}
+
+/// The answer to a lookup.
+#[derive(Debug)]
+pub enum Lookup {
+    Found(Entry),
+    Absent(Keep),
+}
+
+impl Fs {
+    /// The entry `name` of a directory.
+    ///
+    /// # Errors
+    /// [`FsError::NotDirectory`], [`FsError::Stale`], [`FsError::NameTooLong`].
+    pub async fn lookup(&self, parent: FileId, name: &[u8]) -> Result<Lookup, FsError> {
+        self.check_open()?;
+        check_name(name)?;
+        let dir = self.inode(parent.inode)?;
+        loop {
+            let dir_pin = dir.entry.pin(Want::read()).await?;
+            let Some(found) = self.find(&dir, parent, name).await? else {
+                let name = self.kernel_keeps_names(&dir);
+                let keep = Keep { name, attributes: false, pins: vec![dir_pin] };
+                return Ok(Lookup::Absent(keep));
+            };
+            let child = self.inode(found.file.inode)?;
+            let (dir_pin, child_pin) = match child.entry.try_pin(Want::read()) {
+                Some(child_pin) => (dir_pin, child_pin),
+                None if comes_after(&found, parent) => {
+                    let child_pin = child.entry.pin(Want::read()).await?;
+                    (dir_pin, child_pin)
+                }
+                None => {
+                    drop(dir_pin);
+                    let child_pin = child.entry.pin(Want::read()).await?;
+                    let dir_pin = dir.entry.pin(Want::read()).await?;
+                    if self.find(&dir, parent, name).await? != Some(found) {
+                        continue;
+                    }
+                    (dir_pin, child_pin)
+                }
+            };
+            let attributes = self.attributes_of(&child, found.file).await?;
+            self.env.kernel.remember(found.file);
+            let keep = Keep {
+                name: self.kernel_keeps_names(&dir),
+                attributes: kernel_keeps_attributes(&child),
+                pins: vec![dir_pin, child_pin],
+            };
+            return Ok(Lookup::Found(Entry { attributes, keep }));
+        }
+    }
+
+    /// The attributes of a file.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] when it is gone.
+    pub async fn getattr(&self, file: FileId) -> Result<Entry, FsError> {
+        self.check_open()?;
+        let inode = self.inode(file.inode)?;
+        let pin = inode.entry.pin(Want::read()).await?;
+        let attributes = self.attributes_of(&inode, file).await?;
+        let attributes_kept = kernel_keeps_attributes(&inode);
+        let keep = Keep { name: false, attributes: attributes_kept, pins: vec![pin] };
+        Ok(Entry { attributes, keep })
+    }
+
+    /// The directory that holds a directory, for export by handle and for `..`.
+    ///
+    /// # Errors
+    /// [`FsError::NotDirectory`], [`FsError::Stale`].
+    pub async fn parent(&self, dir: FileId) -> Result<FileId, FsError> {
+        let inode = self.inode(dir.inode)?;
+        let _pin = inode.entry.pin(Want::read()).await?;
+        self.settle(|| {
+            inode.with_file(dir, |state| {
+                super::locking::check_directory(state)?;
+                Ok(state.core().parent())
+            })
+        })
+        .await
+    }
+
+    /// The attributes of an inode that is pinned.
+    pub(crate) async fn attributes_of(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+    ) -> Result<Attributes, FsError> {
+        self.settle(|| {
+            inode.with_file(file, |state| {
+                let mut attributes = state.core().attributes(inode.no);
+                // What is promised will be allocated: du does not change behind a write-back.
+                attributes.blocks += state.pages.promised_len();
+                Ok(attributes)
+            })
+        })
+        .await
+    }
+
+    /// May the kernel keep what it learns of a directory's names? Noted, so that the surrender of
+    /// the directory takes it back. The caller holds a pin on the directory.
+    pub(crate) fn kernel_keeps_names(&self, dir: &Inode) -> bool {
+        let mut state = dir.state.lock();
+        if dir.entry.is_closing() {
+            return false;
+        }
+        state.kernel.names = true;
+        true
+    }
+}
+
+/// As [`Fs::kernel_keeps_names`], for attributes.
+pub(crate) fn kernel_keeps_attributes(inode: &Inode) -> bool {
+    let mut state = inode.state.lock();
+    if inode.entry.is_closing() {
+        return false;
+    }
+    state.kernel.attributes = true;
+    true
+}
+
+/// Does an entry's inode come behind its directory in the order of locks?
+fn comes_after(entry: &Dirent, dir: FileId) -> bool {
+    entry.file_type != FileType::Directory || entry.file.inode > dir.inode
+}

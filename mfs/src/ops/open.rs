@@ -1,0 +1,162 @@
+//! open and release.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lcl::Mode;
+use lcl::pin::{Pin, PinError, Want};
+use mx_base::Duration;
+
+use crate::error::FsError;
+use crate::file::{FileId, FileType};
+use crate::fs::Fs;
+use crate::inode::Inode;
+
+/// How long an open waits before it looks again whether the file is being deleted.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OpenFlags {
+    pub write: bool,
+    /// Every write goes to the end (`O_APPEND`).
+    pub append: bool,
+    /// Every write is durable when it is answered (`O_SYNC`, `O_DSYNC`).
+    pub sync: bool,
+    /// Cut to nothing first (`O_TRUNC`).
+    pub truncate: bool,
+}
+
+/// A file that this mount has open. Keeps the file alive in the cluster until it is released.
+pub struct OpenFile {
+    file: FileId,
+    pub(crate) inode: Arc<Inode>,
+    flags: OpenFlags,
+    /// CR on OPEN(i).
+    _open: Pin,
+    /// Failed write-backs that this open file has been told of.
+    failures_told: AtomicU64,
+}
+
+impl OpenFile {
+    pub(crate) fn new(file: FileId, inode: Arc<Inode>, open: Pin, flags: OpenFlags) -> OpenFile {
+        let failures = {
+            let mut state = inode.state.lock();
+            state.opens += 1;
+            state.writers += u32::from(flags.write);
+            state.failures
+        };
+        let failures_told = AtomicU64::new(failures);
+        OpenFile { file, inode, flags, _open: open, failures_told }
+    }
+
+    pub fn file(&self) -> FileId {
+        self.file
+    }
+
+    pub fn flags(&self) -> OpenFlags {
+        self.flags
+    }
+
+    /// A write-back that failed since the file was opened or this was last asked.
+    ///
+    /// # Errors
+    /// [`FsError::Damaged`], once for every open file.
+    pub(crate) fn report_failures(&self) -> Result<(), FsError> {
+        let failures = self.inode.state.lock().failures;
+        let told = self.failures_told.swap(failures, Ordering::Relaxed);
+        if failures > told { Err(FsError::Damaged) } else { Ok(()) }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let mut state = self.inode.state.lock();
+        state.opens -= 1;
+        state.writers -= u32::from(self.flags.write);
+        if state.writers == 0 {
+            // Readers use the kernel's cache.
+            let pages = state.pages.len();
+            state.pages.shed_clean(pages);
+        }
+    }
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenFile({:?} {:?})", self.file, self.flags)
+    }
+}
+
+impl Fs {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] when it was deleted; [`FsError::IsDirectory`]; [`FsError::ReadOnly`].
+    pub async fn open(&self, file: FileId, flags: OpenFlags) -> Result<OpenFile, FsError> {
+        if flags.write || flags.truncate {
+            self.check_writable()?;
+        } else {
+            self.check_open()?;
+        }
+        let inode = self.inode(file.inode)?;
+        let open_pin = self.pin_open(&inode, file).await?;
+        // Under OPEN the file cannot be freed; whether it was before is seen now.
+        {
+            let _pin = inode.entry.pin(Want::read()).await?;
+            self.check_alive(&inode, file).await?;
+        }
+        let open = OpenFile::new(file, Arc::clone(&inode), open_pin, flags);
+        if flags.write {
+            self.drop_shared_pages(&inode, file).await;
+        }
+        if flags.truncate {
+            self.truncate(&inode, file, 0).await?;
+        }
+        Ok(open)
+    }
+
+    /// CR on OPEN(i), unless the file waits for its deletion: that may take until somebody else
+    /// closes it, and an open does not wait so long for nothing.
+    async fn pin_open(&self, inode: &Arc<Inode>, file: FileId) -> Result<Pin, FsError> {
+        loop {
+            if let Some(pin) = inode.open_entry.try_pin(Want::shared(Mode::CR)) {
+                return Ok(pin);
+            }
+            match inode.open_entry.pin(Want::shared(Mode::CR).no_queue()).await {
+                Ok(pin) => return Ok(pin),
+                Err(PinError::Busy) => {}
+                Err(error) => return Err(error.into()),
+            }
+            {
+                let _pin = inode.entry.pin(Want::read()).await?;
+                self.check_alive(inode, file).await?;
+                let unlinked = inode.state.lock().core().links() == 0;
+                if unlinked {
+                    return Err(FsError::Stale);
+                }
+            }
+            self.env.runtime.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn check_alive(&self, inode: &Arc<Inode>, file: FileId) -> Result<(), FsError> {
+        self.settle(|| {
+            inode.with_file(file, |state| match state.core().file_type() {
+                FileType::Directory => Err(FsError::IsDirectory.into()),
+                _ => Ok(()),
+            })
+        })
+        .await
+    }
+
+    /// Pages that the kernel cached while nobody could write are dropped before the first open
+    /// that can: from then on pages exist under EX only (`kernel-cache.md`, section 2).
+    async fn drop_shared_pages(&self, inode: &Arc<Inode>, file: FileId) {
+        let cached = inode.state.lock().kernel.pages.take();
+        if cached.is_some() {
+            self.env.kernel.forget_pages(file, None).await;
+        }
+    }
+}

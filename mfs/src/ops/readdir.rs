@@ -1,0 +1,132 @@
+//! readdir and readdirplus.
+
+use lcl::pin::Want;
+
+use super::lookup::{Entry, Keep, kernel_keeps_attributes};
+use crate::dir::Directory;
+use crate::error::FsError;
+use crate::file::{FileId, FileType};
+use crate::fs::Fs;
+
+/// The cookies of `.` and `..`; those of entries are above.
+const SELF_COOKIE: u64 = 1;
+const PARENT_COOKIE: u64 = 2;
+
+/// One line of a listing.
+#[derive(Debug)]
+pub struct Listed {
+    pub name: Vec<u8>,
+    pub file: FileId,
+    pub file_type: FileType,
+    /// Where a reader goes on behind this entry.
+    pub cookie: u64,
+    /// With attributes, when they were asked for and were at hand.
+    pub entry: Option<Entry>,
+}
+
+/// A piece of a listing.
+#[derive(Debug)]
+pub struct Listing {
+    pub entries: Vec<Listed>,
+    /// Pins to be dropped behind the answer.
+    pub keep: Keep,
+}
+
+impl Fs {
+    /// Up to `max` entries behind `cookie` (0 from the start), at least one if there is one. An
+    /// entry that is there all the time is seen exactly once by a reader that goes on from the
+    /// cookie of the last one it was given.
+    ///
+    /// # Errors
+    /// [`FsError::NotDirectory`], [`FsError::Stale`].
+    pub async fn readdir(&self, dir: FileId, cookie: u64, max: usize) -> Result<Listing, FsError> {
+        self.check_open()?;
+        let inode = self.inode(dir.inode)?;
+        let pin = inode.entry.pin(Want::read()).await?;
+        let tx = self.transaction();
+        let entries = self
+            .settle(|| {
+                let parent = inode.with_file(dir, |state| {
+                    super::locking::check_directory(state)?;
+                    Ok(state.core().parent())
+                })?;
+                let mut entries = Vec::new();
+                let dots: [(&[u8], FileId, u64); 2] =
+                    [(b".", dir, SELF_COOKIE), (b"..", parent, PARENT_COOKIE)];
+                for (name, file, at) in dots {
+                    if at > cookie && entries.len() < max {
+                        let (name, file_type) = (name.to_vec(), FileType::Directory);
+                        entries.push(Listed { name, file, file_type, cookie: at, entry: None });
+                    }
+                }
+                if entries.len() < max {
+                    let directory = Directory { inode: &inode, key: &self.hash_key };
+                    let more =
+                        directory.list(&tx, cookie.max(PARENT_COOKIE), max - entries.len())?;
+                    entries.extend(more.into_iter().map(|named| Listed {
+                        name: named.name,
+                        file: named.entry.file,
+                        file_type: named.entry.file_type,
+                        cookie: named.entry.cookie,
+                        entry: None,
+                    }));
+                }
+                Ok(entries)
+            })
+            .await?;
+        self.touch_atime(&inode);
+        let attributes = kernel_keeps_attributes(&inode);
+        Ok(Listing { entries, keep: Keep { name: false, attributes, pins: vec![pin] } })
+    }
+
+    /// As [`Fs::readdir`], with attributes. Where another node has to be asked, that is done for all
+    /// entries of the piece at once, with the directory let go meanwhile.
+    ///
+    /// # Errors
+    /// As [`Fs::readdir`].
+    pub async fn readdir_plus(
+        &self,
+        dir: FileId,
+        cookie: u64,
+        max: usize,
+    ) -> Result<Listing, FsError> {
+        let mut listing = self.readdir(dir, cookie, max).await?;
+        if self.add_attributes(dir, &mut listing).await? {
+            return Ok(listing);
+        }
+        let files: Vec<FileId> = listing.entries.iter().map(|e| e.file).collect();
+        drop(listing);
+        let fetch = files.into_iter().map(|file| async move {
+            // Whether it worked shows below; an entry may be gone by then.
+            let _ = self.getattr(file).await;
+        });
+        futures_util::future::join_all(fetch).await;
+        let mut listing = self.readdir(dir, cookie, max).await?;
+        self.add_attributes(dir, &mut listing).await?;
+        Ok(listing)
+    }
+
+    /// Adds the attributes that are cached; true when none is missing. The names are kept by the
+    /// kernel as long as the directory's lock is.
+    async fn add_attributes(&self, dir: FileId, listing: &mut Listing) -> Result<bool, FsError> {
+        let inode = self.inode(dir.inode)?;
+        let names = self.kernel_keeps_names(&inode);
+        let mut complete = true;
+        for listed in &mut listing.entries {
+            if listed.name == b"." || listed.name == b".." {
+                continue;
+            }
+            let child = self.inode(listed.file.inode)?;
+            let Some(pin) = child.entry.try_pin(Want::read()) else {
+                complete = false;
+                continue;
+            };
+            let Ok(attributes) = self.attributes_of(&child, listed.file).await else { continue };
+            self.env.kernel.remember(listed.file);
+            let attributes_kept = kernel_keeps_attributes(&child);
+            let keep = Keep { name: names, attributes: attributes_kept, pins: vec![pin] };
+            listed.entry = Some(Entry { attributes, keep });
+        }
+        Ok(complete)
+    }
+}

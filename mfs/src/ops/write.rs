@@ -1,0 +1,280 @@
+//! write: into the cache, under the inode's lock in EX; the disk sees it later, in order.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use lcl::Mode;
+use lcl::pin::{Pin, Want};
+
+use crate::block::BLOCK_SIZE_U64;
+use crate::cache::Step;
+use crate::error::FsError;
+use crate::file::{FILE_SIZE_MAX, FileId, FileType};
+use crate::fs::Fs;
+use crate::inode::extents::{ExtentTree, Mapping};
+use crate::inode::pages::{page_of, pieces};
+use crate::inode::{INLINE_BYTES_MAX, Inode, State};
+use crate::ondisk::inode::AreaKind;
+use crate::ops::open::OpenFile;
+
+/// What has to be there before bytes can be laid into the cache.
+#[derive(Debug, Default)]
+struct Preparation {
+    /// Pages of which only a part is overwritten.
+    bring: Vec<u64>,
+    /// Pages that have no block yet and none promised.
+    promise: Vec<u64>,
+    /// The last page of the file, if its end becomes visible: it is written too.
+    tail: Option<u64>,
+    /// The first page leaves the inode.
+    spill: bool,
+}
+
+/// A write that was done: where it began (the end of the file, for an append) and the new size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    pub offset: u64,
+    pub len: u64,
+}
+
+impl Fs {
+    /// Writes all of `bytes` at `offset`, or at the end for an append. Answered before it is
+    /// durable, unless the file is open with `sync`.
+    ///
+    /// # Errors
+    /// [`FsError::NoSpace`], [`FsError::FileTooLarge`]; nothing is written then.
+    pub async fn write(
+        &self,
+        open: &OpenFile,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Written, FsError> {
+        self.check_writable()?;
+        self.wait_for_room().await?;
+        let inode = &open.inode;
+        let pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
+        let append = open.flags().append;
+        let written = self.write_pinned(inode, open.file(), offset, bytes, append).await?;
+        if open.flags().sync {
+            self.flush_inode(inode, &pin).await?;
+            self.note_dirty(inode, &inode.state.lock());
+            self.journal.force(self.journal.last()).await?;
+        }
+        Ok(written)
+    }
+
+    /// A page that the kernel launders from a shared mapping. `pin` is of purpose kernel page.
+    ///
+    /// # Errors
+    /// As [`Fs::write`].
+    pub async fn write_laundered(
+        &self,
+        open: &OpenFile,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), FsError> {
+        self.check_writable()?;
+        let inode = &open.inode;
+        let _pin: Pin = inode.entry.pin(Want::kernel_page(Mode::EX)).await?;
+        let size =
+            self.settle(|| inode.with_file(open.file(), |state| Ok(state.core().size()))).await?;
+        // A mapping reaches to the end of its last page; the file does not.
+        let len = (bytes.len() as u64).min(size.saturating_sub(offset)) as usize;
+        if len > 0 {
+            self.write_pinned(inode, open.file(), offset, &bytes[..len], false).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_pinned(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        offset: u64,
+        bytes: &[u8],
+        append: bool,
+    ) -> Result<Written, FsError> {
+        if bytes.is_empty() {
+            return Ok(Written { offset, len: 0 });
+        }
+        let mut promised = Promised { fs: self, blocks: 0 };
+        loop {
+            // Found with the state latched, done with it unlatched, looked at again: another write
+            // of this node may have come between.
+            let (at, need) = self
+                .settle(|| {
+                    inode.with_file(file, |state| {
+                        let at = if append { state.core().size() } else { offset };
+                        let end = at.checked_add(bytes.len() as u64);
+                        if end.is_none_or(|end| end > FILE_SIZE_MAX) {
+                            return Err(FsError::FileTooLarge.into());
+                        }
+                        let need = self.prepare(inode, file, state, at, bytes.len() as u64)?;
+                        if need.bring.is_empty() && need.promise.len() as u64 <= promised.blocks {
+                            promised.blocks -= need.promise.len() as u64;
+                            self.lay(inode, state, at, bytes, &need);
+                            return Ok((at, None));
+                        }
+                        Ok((at, Some(need)))
+                    })
+                })
+                .await?;
+            let Some(need) = need else {
+                return Ok(Written { offset: at, len: bytes.len() as u64 });
+            };
+            let short = (need.promise.len() as u64).saturating_sub(promised.blocks);
+            if short > 0 {
+                self.promise_space(short).await?;
+                promised.blocks += short;
+            }
+            self.bring_pages(inode, file, &need.bring).await?;
+        }
+    }
+
+    /// What a write of `len` bytes at `at` needs first.
+    fn prepare(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        state: &State,
+        at: u64,
+        len: u64,
+    ) -> Step<Preparation> {
+        let core = state.core();
+        if core.file_type() != FileType::Regular {
+            return Err(FsError::Invalid("not a regular file").into());
+        }
+        let size = core.size();
+        let new_size = size.max(at + len);
+        let mut need = Preparation::default();
+        let mut touched = BTreeSet::new();
+        for (page, inside, take) in pieces(at, len) {
+            touched.insert(page);
+            let start = page * BLOCK_SIZE_U64;
+            // Bytes of the page that are in the file and not overwritten.
+            let keeps_front = inside > 0 && start < size;
+            let keeps_back = start + ((inside + take) as u64) < size;
+            if (keeps_front || keeps_back) && !state.pages.contains(page) {
+                need.bring.push(page);
+            }
+        }
+        let inline = core.area() == AreaKind::Bytes;
+        need.spill = inline && new_size > INLINE_BYTES_MAX;
+        if need.spill && size > 0 && touched.insert(0) && !state.pages.contains(0) {
+            need.bring.push(0);
+        }
+        if !inline && new_size > size && !size.is_multiple_of(BLOCK_SIZE_U64) {
+            // The rest of the last page becomes part of the file: on the device it may hold what a
+            // truncation left there (I10).
+            let last = page_of(size);
+            let mapped = matches!(self.map(inode, file, last)?, Mapping::Mapped(_));
+            if mapped && touched.insert(last) {
+                need.tail = Some(last);
+                if !state.pages.contains(last) {
+                    need.bring.push(last);
+                }
+            }
+        }
+        if inline && !need.spill {
+            return Ok(need);
+        }
+        for page in touched {
+            if state.pages.is_promised(page) {
+                continue;
+            }
+            let mapped = !inline && matches!(self.map(inode, file, page)?, Mapping::Mapped(_));
+            if !mapped {
+                need.promise.push(page);
+            }
+        }
+        Ok(need)
+    }
+
+    fn map(&self, inode: &Arc<Inode>, file: FileId, page: u64) -> Step<Mapping> {
+        let tree = ExtentTree { inode, generation: file.generation };
+        tree.map(&self.transaction(), page)
+    }
+
+    /// Lays the bytes into the cache; everything is there.
+    fn lay(&self, inode: &Inode, state: &mut State, at: u64, bytes: &[u8], need: &Preparation) {
+        let mut rest = bytes;
+        for (page, inside, take) in pieces(at, bytes.len() as u64) {
+            let (now, later) = rest.split_at(take);
+            state.pages.write(page, inside, now);
+            rest = later;
+        }
+        if need.spill && state.pages.contains(0) {
+            state.pages.mark_dirty(0);
+        }
+        let size = state.core().size().max(at + bytes.len() as u64);
+        self.settle_need(inode, state, size, need);
+    }
+
+    /// Makes a file longer without writing: the new part reads as zeros. `pin` is exclusive.
+    pub(crate) async fn extend(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        size: u64,
+    ) -> Result<(), FsError> {
+        let mut promised = Promised { fs: self, blocks: 0 };
+        loop {
+            let need = self
+                .settle(|| {
+                    inode.with_file(file, |state| {
+                        let old = state.core().size();
+                        // As a write of nothing at the new end.
+                        let need = self.prepare(inode, file, state, size, 0)?;
+                        if need.bring.is_empty() && need.promise.len() as u64 <= promised.blocks {
+                            promised.blocks -= need.promise.len() as u64;
+                            self.lay_size(inode, state, old, size, &need);
+                            return Ok(None);
+                        }
+                        Ok(Some(need))
+                    })
+                })
+                .await?;
+            let Some(need) = need else { return Ok(()) };
+            let short = (need.promise.len() as u64).saturating_sub(promised.blocks);
+            if short > 0 {
+                self.promise_space(short).await?;
+                promised.blocks += short;
+            }
+            self.bring_pages(inode, file, &need.bring).await?;
+        }
+    }
+
+    fn lay_size(&self, inode: &Inode, state: &mut State, old: u64, size: u64, need: &Preparation) {
+        assert!(size >= old, "a file is extended");
+        if need.spill && state.pages.contains(0) {
+            state.pages.mark_dirty(0);
+        }
+        self.settle_need(inode, state, size, need);
+    }
+
+    /// The pages around what was laid, the promises, the new size.
+    fn settle_need(&self, inode: &Inode, state: &mut State, size: u64, need: &Preparation) {
+        if let Some(tail) = need.tail {
+            state.pages.mark_dirty(tail);
+        }
+        for page in &need.promise {
+            state.pages.set_promised(*page);
+        }
+        let core = state.core_mut();
+        core.attributes.size.set(size);
+        core.touch_mtime(self.now());
+        self.note_dirty(inode, state);
+    }
+}
+
+/// Blocks promised for pages that do not carry the promise yet; settled when given up.
+struct Promised<'a> {
+    fs: &'a Fs,
+    blocks: u64,
+}
+
+impl Drop for Promised<'_> {
+    fn drop(&mut self) {
+        self.fs.space.settle(self.blocks);
+    }
+}
