@@ -43,7 +43,7 @@ pub struct Want {
     /// The only pin on this node while it lasts.
     pub exclusive: bool,
     pub purpose: Purpose,
-    /// Fail with [`PinError::Busy`] instead of waiting for other nodes.
+    /// Fail with [`PinError::Busy`] instead of waiting for other nodes, or for pins of this one.
     pub no_queue: bool,
 }
 
@@ -77,8 +77,8 @@ impl Want {
 /// Why a pin was not given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PinError {
-    /// Asked for without queueing, and another node holds a conflicting mode.
-    #[error("another node holds the lock")]
+    /// Asked for without queueing, and somebody holds the lock in a conflicting mode.
+    #[error("the lock is held by somebody else")]
     Busy,
     /// This node has left the cluster or was cut off from it; no lock of it is valid any more.
     #[error("this node holds no locks any more")]

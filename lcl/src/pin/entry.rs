@@ -96,6 +96,20 @@ impl Entry {
         PinFuture { entry: Arc::clone(self), want, ticket: None, done: false }
     }
 
+    /// A shared pin beside one that exists, past those who wait: what the others hold keeps them
+    /// waiting anyway. `None` when no shared pin exists or the mode does not cover.
+    pub fn try_join(self: &Arc<Self>, mode: Mode) -> Option<Pin> {
+        let want = Want::shared(mode);
+        let mut word = self.load();
+        loop {
+            let joined = word.join(want)?;
+            match self.swap(word, joined) {
+                Ok(()) => return Some(Pin { entry: Arc::clone(self), want }),
+                Err(now) => word = now,
+            }
+        }
+    }
+
     // --- for the lock cache's machine and the surrender ---
 
     /// The cluster lock was granted in `mode`: serve those who waited for it.
@@ -243,6 +257,7 @@ impl Entry {
 
     /// Gives pins to those who wait, in order, as far as the rule admits them.
     fn serve(&self, queue: &mut Queue) {
+        let mut blocked = false;
         for waiter in queue.waiters.iter_mut().filter(|w| w.outcome.is_none()) {
             let mut word = self.load();
             let overtakes = waiter.want.purpose == Purpose::KernelPage && word.is_closing();
@@ -250,7 +265,8 @@ impl Entry {
             if waits_for_cluster || (word.is_closing() && !overtakes) {
                 continue;
             }
-            let admitted = loop {
+            // Behind one who waits for pins of this node only pages of a surrender go on.
+            let admitted = (!blocked || overtakes) && loop {
                 match word.admit(waiter.want) {
                     None => break false,
                     Some(pinned) => match self.swap(word, pinned) {
@@ -261,8 +277,11 @@ impl Entry {
             };
             if admitted {
                 waiter.settle(Ok(()));
+            } else if waiter.want.no_queue {
+                // The cluster agrees, this node's own operations are in the way.
+                waiter.settle(Err(PinError::Busy));
             } else if !overtakes {
-                break;
+                blocked = true;
             }
         }
         if let Some(waker) = queue.drain.take() {

@@ -98,6 +98,12 @@ impl Word {
         }
     }
 
+    /// The word with another shared pin, if there is one already.
+    pub(super) fn join(self, want: Want) -> Option<Word> {
+        let shared = self.0 & SHARED_MASK != 0 && self.0 & CUT_OFF == 0;
+        (shared && self.mode().covers(want.mode)).then_some(Word(self.0 + SHARED_ONE))
+    }
+
     /// The word without a pin that was admitted for `want`.
     pub(super) fn release(self, want: Want) -> Word {
         match want.purpose {
