@@ -321,9 +321,7 @@ impl Cluster {
 
     /// Until when this node may serve what it has cached (R13); `None` when it is no member.
     pub fn permit(&self) -> Option<Permit> {
-        let (me, view) = (self.membership.me()?, self.membership.view()?);
-        let administrator = self.membership.known().and_then(|known| known.administrator);
-        Some(self.heartbeat.permit(me, view, administrator, self.membership.starts()))
+        self.membership.permit(&self.heartbeat)
     }
 
     /// [`Permit::majority_until`], or the beginning of time when this node is no member.
@@ -603,6 +601,9 @@ impl Cluster {
             san::Effect::MountGranted { fs, lockspace, first } => {
                 self.outputs.push_back(Output::MountGranted { fs, lockspace, first });
             }
+            san::Effect::MountRevoked { fs, lockspace } => {
+                self.outputs.push_back(Output::MountRevoked { fs, lockspace });
+            }
             san::Effect::MountGroupChanged { fs } => {
                 let members = self.san.mounts().get(&fs).cloned().unwrap_or_default();
                 self.outputs.push_back(Output::MountGroupChanged { fs, members });
@@ -685,7 +686,8 @@ impl Cluster {
 
 /// Have the members that stay more than half of the votes of `before`?
 fn has_majority(before: &View, administrator: Option<Member>, after: &RegisterValue) -> bool {
-    let stay = before.members().iter().filter(|member| after.contains(**member));
+    let before = before.members();
+    let stay = before.iter().filter(|member| after.contains(**member));
     let votes: u32 = stay.map(|m| heartbeat::votes(before, administrator, *m)).sum();
     votes * 2 > heartbeat::votes_in_all(before)
 }

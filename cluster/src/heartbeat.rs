@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mx_base::{Instant, Member, NodeId, SanGeneration, View, ViewId};
+use mx_base::{Instant, Member, NodeId, SanGeneration, ViewId};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -220,31 +220,32 @@ impl Heartbeat {
         self.peers.get(&peer).map(|known| known.missing.clone()).unwrap_or_default()
     }
 
-    /// See [`Permit`]. `starts` says which start each member is.
+    /// The [`Permit`] that `members` give to `me`, one of them. `start_of` says which start each
+    /// of them is. Without an administrator nobody has the vote that breaks a tie, which then is
+    /// missing to everybody.
     pub(crate) fn permit(
         &self,
         me: Member,
-        view: &View,
+        members: &[Member],
         administrator: Option<Member>,
-        starts: &BTreeMap<Member, StartNonce>,
+        start_of: impl Fn(Member) -> Option<StartNonce>,
     ) -> Permit {
-        let answered = |member: &Member| {
+        let answered = |member: Member| {
             let peer = self.peers.get(&member.node)?;
-            (starts.get(member) == Some(&peer.start)).then_some(peer.answered)?
+            (start_of(member) == Some(peer.start)).then_some(peer.answered)?
         };
-        let mut answers: Vec<(Option<Instant>, u32)> = view
-            .members()
+        let mut answers: Vec<(Option<Instant>, u32)> = members
             .iter()
             .filter(|member| **member != me)
-            .map(|member| (answered(member), votes(view, administrator, *member)))
+            .map(|member| (answered(*member), votes(members, administrator, *member)))
             .collect();
         answers.sort_unstable_by(|a, b| b.cmp(a));
         let until = |sent: Option<Instant>| match sent {
             Some(sent) => sent + self.unit.times(timer::SUSPECT),
             None => Instant(0),
         };
-        let total = votes_in_all(view);
-        let mut sum = votes(view, administrator, me);
+        let total = votes_in_all(members);
+        let mut sum = votes(members, administrator, me);
         let mut majority_until = FOR_EVER;
         for (sent, votes) in &answers {
             if sum * 2 > total {
@@ -253,22 +254,36 @@ impl Heartbeat {
             sum += votes;
             majority_until = until(*sent);
         }
+        if sum * 2 <= total {
+            majority_until = Instant(0);
+        }
         let everyone_until = answers.last().map_or(FOR_EVER, |(sent, _)| until(*sent));
         Permit { majority_until, everyone_until }
     }
 }
 
+impl Permit {
+    /// What both permit.
+    #[must_use]
+    pub(crate) fn and(self, other: Permit) -> Permit {
+        Permit {
+            majority_until: self.majority_until.min(other.majority_until),
+            everyone_until: self.everyone_until.min(other.everyone_until),
+        }
+    }
+}
+
 /// Each member has one vote; the administrator has one more when their number is even, so that
 /// one of two halves is more than half.
-pub(crate) fn votes(view: &View, administrator: Option<Member>, member: Member) -> u32 {
-    let tie_break = view.members().len().is_multiple_of(2) && administrator == Some(member);
+pub(crate) fn votes(members: &[Member], administrator: Option<Member>, member: Member) -> u32 {
+    let tie_break = members.len().is_multiple_of(2) && administrator == Some(member);
     1 + u32::from(tie_break)
 }
 
 /// The votes of all members: always odd.
-pub(crate) fn votes_in_all(view: &View) -> u32 {
-    let members = u32::try_from(view.members().len()).expect("at most 64 members");
-    members + u32::from(members.is_multiple_of(2))
+pub(crate) fn votes_in_all(members: &[Member]) -> u32 {
+    let count = u32::try_from(members.len()).expect("at most 64 members");
+    count + u32::from(count.is_multiple_of(2))
 }
 
 #[cfg(test)]
@@ -300,7 +315,7 @@ mod tests {
 
     struct Fixture {
         heartbeat: Heartbeat,
-        view: View,
+        members: Vec<Member>,
         starts: BTreeMap<Member, StartNonce>,
     }
 
@@ -313,7 +328,7 @@ mod tests {
         }
         Fixture {
             heartbeat,
-            view: View::new(ViewId(1), SanGeneration(1), members),
+            members,
             starts: (1..=nodes).map(|id| (member(id), start(id))).collect(),
         }
     }
@@ -325,7 +340,8 @@ mod tests {
         }
 
         fn permit(&self, administrator: u16) -> Permit {
-            self.heartbeat.permit(member(1), &self.view, Some(member(administrator)), &self.starts)
+            let start_of = |member: Member| self.starts.get(&member).copied();
+            self.heartbeat.permit(member(1), &self.members, Some(member(administrator)), start_of)
         }
     }
 
@@ -366,6 +382,20 @@ mod tests {
         assert_eq!(f.permit(1).majority_until, Instant(70 + FIVE_UNITS));
         assert_eq!(f.permit(2).majority_until, Instant(70 + FIVE_UNITS));
         assert_eq!(f.permit(3).majority_until, Instant(0));
+    }
+
+    /// Who will administer is not known before a proposal is committed.
+    #[test]
+    fn the_vote_that_breaks_a_tie_is_missing_to_everybody_while_nobody_administers() {
+        let mut f = of(4);
+        let permit = |f: &Fixture| {
+            let start_of = |member: Member| f.starts.get(&member).copied();
+            f.heartbeat.permit(member(1), &f.members, None, start_of).majority_until
+        };
+        f.answered(2, 70);
+        assert_eq!(permit(&f), Instant(0));
+        f.answered(3, 60);
+        assert_eq!(permit(&f), Instant(60 + FIVE_UNITS));
     }
 
     #[test]

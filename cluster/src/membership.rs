@@ -27,7 +27,7 @@ use mx_base::{Incarnation, Instant, Member, NodeId, SanGeneration, View, ViewId}
 
 use crate::disk::{DiskHeartbeat, DiskWatch};
 use crate::handshake::StartNonce;
-use crate::heartbeat::Ping;
+use crate::heartbeat::{Heartbeat, Permit, Ping};
 use crate::nodes::NodeSet;
 use crate::output::{End, JoinBlob};
 use crate::random::Random;
@@ -113,6 +113,8 @@ struct Agreed {
     /// The view that the proposal was made from.
     base: ViewId,
     dropped: Vec<Member>,
+    /// The members if it is committed.
+    after: Vec<Member>,
 }
 
 /// A join request that waits.
@@ -226,6 +228,25 @@ impl Membership {
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving
+    }
+
+    /// Until when this node may serve what it has cached (R13). A proposal that it has agreed to
+    /// may be committed without its knowledge, and whoever is then in charge counts the votes of
+    /// its members; so those must permit it as well.
+    pub(crate) fn permit(&self, heartbeat: &Heartbeat) -> Option<Permit> {
+        let Standing::Member { me, view } = &self.standing else { return None };
+        let administrator = self.known.as_ref().and_then(|known| known.administrator);
+        let start_of = |member: Member| {
+            let offered = || self.offers.get(&member).map(|(start, _)| *start);
+            self.starts.get(&member).copied().or_else(offered)
+        };
+        let present = heartbeat.permit(*me, view.members(), administrator, start_of);
+        let possible = self.agreed.values().map(|agreed| agreed.after.as_slice());
+        // A leaver that is let go is no member then and needs the present view's permit only.
+        let possible = possible.filter(|members| members.contains(me));
+        Some(possible.fold(present, |permit, members| {
+            permit.and(heartbeat.permit(*me, members, None, start_of))
+        }))
     }
 
     /// Has this node agreed to drop `member`, and may that still be committed?
@@ -432,11 +453,13 @@ impl Membership {
         if !unreachable.is_empty() {
             return Err(Some(Objection::Unreachable(unreachable)));
         }
-        let mut offers = proposal.starts.iter();
-        if let Some((member, _)) =
-            offers.find(|(member, start)| self.offers.get(member).is_some_and(|(o, _)| o != *start))
-        {
-            return Err(Some(Objection::IncarnationOffered(*member)));
+        let offered_otherwise = |join: &&Member| {
+            self.offers.get(join).is_some_and(|(start, base)| {
+                *base == proposal.base.view && proposal.starts.get(join) != Some(start)
+            })
+        };
+        if let Some(join) = proposal.regroup.joins.iter().find(offered_otherwise) {
+            return Err(Some(Objection::IncarnationOffered(*join)));
         }
         if self.agreed.len() >= AGREED_MAX {
             return Err(Some(Objection::Busy));
@@ -450,7 +473,8 @@ impl Membership {
         let base = proposal.base.view;
         let dropped = proposal.base.members.iter().copied();
         let dropped = dropped.filter(|m| proposal.regroup.victims.contains(m.node)).collect();
-        self.agreed.insert(proposal.round, Agreed { base, dropped });
+        let after = proposal.regroup.members_after(&proposal.base);
+        self.agreed.insert(proposal.round, Agreed { base, dropped, after });
         self.offers.extend(proposal.starts.iter().map(|(member, start)| (*member, (*start, base))));
         if let Standing::Joining(joining) = &mut self.standing {
             let offer = |m: &&Member| proposal.starts.get(m) == Some(&self.start);

@@ -41,9 +41,11 @@ pub enum Output {
     CollectJoinState { view: ViewId },
     /// A step of recovery that this node executes.
     Step(Step),
-    /// This node may mount; see [`MountState::Granted`]. A later grant for the same file system
-    /// replaces it: what was begun under the former lock space starts over.
+    /// This node may mount; see [`MountState::Granted`].
     MountGranted { fs: FsId, lockspace: LockspaceId, first: bool },
+    /// A member died before the mount was complete. Nothing may be written under this grant any
+    /// more when the next output is carried out; the mount starts over with the next grant.
+    MountRevoked { fs: FsId, lockspace: LockspaceId },
     /// Who has a file system mounted where, after a change.
     MountGroupChanged { fs: FsId, members: BTreeMap<Member, MountState> },
     /// Everything that a dead member left is recovered, as far as this node knows.

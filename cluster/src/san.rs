@@ -45,6 +45,10 @@ pub(crate) enum Effect {
         lockspace: LockspaceId,
         first: bool,
     },
+    MountRevoked {
+        fs: FsId,
+        lockspace: LockspaceId,
+    },
     MountGroupChanged {
         fs: FsId,
     },

@@ -308,7 +308,10 @@ impl Membership {
         loop {
             incarnation.0 += 1;
             let member = Member { node, incarnation };
-            if self.offers.get(&member).is_none_or(|(offered, _)| *offered == start) {
+            let other = |(offered, base): &(StartNonce, ViewId)| {
+                *offered != start && self.known.as_ref().is_some_and(|known| *base == known.view)
+            };
+            if !self.offers.get(&member).is_some_and(other) {
                 return member;
             }
         }

@@ -3,7 +3,7 @@
 //! Pure choices from what is known; nothing here sends or decides. A wrong choice costs time,
 //! never safety: only one change of a generation can be committed.
 
-use mx_base::{Duration, Instant, Member, NodeId, View};
+use mx_base::{Duration, Instant, Member, NodeId};
 
 use super::{Membership, Neighbour, Neighbours, Standing};
 use crate::heartbeat::{votes, votes_in_all};
@@ -101,21 +101,21 @@ impl Membership {
         neighbours: &Neighbours,
         now: Instant,
     ) -> Duration {
-        let view = base.view();
-        let ours: u32 = stayers.iter().map(|m| votes(&view, base.administrator, *m)).sum();
-        if ours * 2 > votes_in_all(&view) {
+        let all = &base.members;
+        let ours: u32 = stayers.iter().map(|m| votes(all, base.administrator, *m)).sum();
+        if ours * 2 > votes_in_all(all) {
             return Duration::ZERO;
         }
         let lost = base.members.iter().filter(|m| !stayers.contains(m));
         let mut alive: Vec<Member> =
             lost.copied().filter(|m| self.may_be_alive(*m, neighbours, now)).collect();
-        let own = Side::of(&view, base.administrator, stayers);
+        let own = Side::of(base.administrator, stayers);
         let mut rank = 0;
         while let Some(first) = alive.first().copied() {
             let reach = self.disk.reach(first).unwrap_or_else(|| nodes(&alive));
             let (side, others): (Vec<Member>, Vec<Member>) =
                 alive.iter().partition(|m| **m == first || reach.contains(m.node));
-            rank += u32::from(Side::of(&view, base.administrator, &side) > own);
+            rank += u32::from(Side::of(base.administrator, &side) > own);
             alive = others;
         }
         self.unit.times(timer::NOT_PREFERRED * rank)
@@ -146,9 +146,7 @@ struct Side {
 }
 
 impl Side {
-    fn of(view: &View, administrator: Option<Member>, members: &[Member]) -> Side {
-        let members: Vec<Member> =
-            members.iter().copied().filter(|member| view.contains(*member)).collect();
+    fn of(administrator: Option<Member>, members: &[Member]) -> Side {
         Side {
             members: members.len(),
             has_administrator: administrator.is_some_and(|admin| members.contains(&admin)),

@@ -24,6 +24,8 @@ impl Membership {
             Standing::Ended => {}
             Standing::Joining(joining) => {
                 let used_up = joining.is_used_up(self.node, &value);
+                // It may still be welcomed in the view before this one.
+                self.forget_settled(ViewId(value.view.0.saturating_sub(1)));
                 self.known = Some(value);
                 if used_up {
                     // It was let in and put out again before it ever acted.
@@ -89,9 +91,7 @@ impl Membership {
         tracing::info!(view = value.view.0, members = ?value.members, "view installed");
         self.standing = Standing::Member { me, view: value.view() };
         self.starts = starts;
-        // A joiner may have agreed to what comes after the view it is welcomed in.
-        self.offers.retain(|_, (_, base)| *base >= value.view);
-        self.agreed.retain(|_, agreed| agreed.base >= value.view);
+        self.forget_settled(value.view);
         self.welcomed.clear();
         self.newcomers.clear();
         self.coordinator.handle_installed();
@@ -100,6 +100,13 @@ impl Membership {
         self.known = Some(value.clone());
         let installation = Installation { me, value, previous, quiet_from, admission };
         self.effects.push_back(Effect::Installed(Box::new(installation)));
+    }
+
+    /// Forgets proposals made from views before `view`. A joiner may have agreed to what comes
+    /// after the view that it is welcomed in.
+    fn forget_settled(&mut self, view: ViewId) {
+        self.offers.retain(|_, (_, base)| *base >= view);
+        self.agreed.retain(|_, agreed| agreed.base >= view);
     }
 
     /// This start is out for good; a new one may join.

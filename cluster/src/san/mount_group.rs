@@ -6,7 +6,8 @@
 //!   only when every dead member is proven fenced: it replays whatever journals are dirty, and
 //!   everybody else waits until it is ready;
 //! * whoever was granted a mount beside others and had not finished it when a member died asks
-//!   again: the one it relied on may be among the dead.
+//!   again: the one it relied on may be among the dead. It has stopped before it reports to the
+//!   leader of the view, so nobody is granted the file system alone beside it.
 
 use std::collections::BTreeMap;
 
@@ -103,9 +104,10 @@ impl San {
 
     /// A member died: grants beside others that are not finished start over.
     pub(super) fn revoke_unfinished(&mut self) {
-        for state in self.own.values_mut() {
-            if matches!(state, MountState::Granted { first: false, .. }) {
+        for (fs, state) in &mut self.own {
+            if let MountState::Granted { lockspace, first: false } = *state {
                 *state = MountState::Asked;
+                self.effects.push_back(Effect::MountRevoked { fs: *fs, lockspace });
             }
         }
     }

@@ -11,6 +11,10 @@ pub(crate) enum Fault {
     Kill {
         host: usize,
     },
+    /// The process with this part ends.
+    KillRole {
+        role: Role,
+    },
     /// The host is gone: silence. It comes back after so long.
     PowerOff {
         host: usize,
@@ -48,6 +52,17 @@ pub(crate) enum Fault {
     },
 }
 
+/// Whom a death hurts most.
+#[derive(Clone, Copy)]
+pub(crate) enum Role {
+    Administrator,
+    /// The lowest member: coordinates, leads recovery, grants mounts.
+    Leader,
+    Recoverer,
+    /// The member that joined last.
+    Newest,
+}
+
 /// How long faults go on.
 const ROUGH_TIME: u64 = 250 * U;
 
@@ -60,7 +75,11 @@ impl World {
     pub(crate) fn random(seed: u64) -> World {
         let mut world = World::new(seed, 2, Weather::CALM);
         let nodes = usize::try_from(world.rng.between(2, 7)).expect("small");
-        let weather = if world.rng.chance(30) { Weather::CALM } else { Weather::ROUGH };
+        let weather = match world.rng.between(0, 10) {
+            0..3 => Weather::CALM,
+            3..8 => Weather::ROUGH,
+            _ => Weather::STORM,
+        };
         let mut world = World::new(seed, nodes, weather);
         for host in 0..nodes {
             let at = world.rng.between(0, 20 * U);
@@ -71,16 +90,24 @@ impl World {
     }
 
     fn plan_faults(&mut self) {
-        let count = self.rng.between(2, 16);
+        let count = if self.rng.chance(20) { 40 } else { self.rng.between(2, 16) };
+        let mut at = 0;
         for _ in 0..count {
-            let at = self.rng.between(15 * U, ROUGH_TIME);
+            // Every other one comes while the last is still being dealt with.
+            let again = at != 0 && self.rng.chance(50);
+            at = if again {
+                at + self.rng.between(0, 12 * U)
+            } else {
+                self.rng.between(15 * U, ROUGH_TIME)
+            };
+            at = at.min(ROUGH_TIME);
             let hosts = self.hosts.len() as u64;
             let mut pick = || usize::try_from(self.rng.between(0, hosts)).expect("small");
             let (host, other) = (pick(), pick());
             let short = at + self.rng.between(U / 2, 12 * U);
             let long = at + self.rng.between(2 * U, 60 * U);
-            match self.rng.between(0, 9) {
-                0 | 1 => self.at(at, Event::Fault(Fault::Kill { host })),
+            match self.rng.between(0, 12) {
+                0 => self.at(at, Event::Fault(Fault::Kill { host })),
                 2 => self.at(at, Event::Fault(Fault::PowerOff { host, until: long })),
                 3 => {
                     let until = if self.rng.chance(50) { short } else { long };
@@ -105,7 +132,16 @@ impl World {
                     let percent = self.rng.between(1, 100);
                     self.at(at, Event::Fault(Fault::BreakConnections { percent }));
                 }
-                _ => self.at(at, Event::Fault(Fault::Leave { host })),
+                8 => self.at(at, Event::Fault(Fault::Leave { host })),
+                _ => {
+                    let role = match self.rng.between(0, 4) {
+                        0 => Role::Administrator,
+                        1 => Role::Leader,
+                        2 => Role::Recoverer,
+                        _ => Role::Newest,
+                    };
+                    self.at(at, Event::Fault(Fault::KillRole { role }));
+                }
             }
         }
     }
@@ -116,6 +152,11 @@ impl World {
                 self.kill(host);
                 let delay = self.rng.between(0, 40 * U);
                 self.after(delay, Event::Start { host });
+            }
+            Fault::KillRole { role } => {
+                if let Some(host) = self.host_of(role) {
+                    self.fault(Fault::Kill { host });
+                }
             }
             Fault::PowerOff { host, until } => {
                 self.note(|| format!("{} loses power", node_id(host)));
@@ -166,6 +207,17 @@ impl World {
         }
     }
 
+    fn host_of(&self, role: Role) -> Option<usize> {
+        let value = &self.register.value;
+        let member = match role {
+            Role::Administrator => value.administrator,
+            Role::Leader => value.members.first().copied(),
+            Role::Recoverer => self.oracle.recoverer(),
+            Role::Newest => value.members.iter().copied().max_by_key(|m| m.incarnation),
+        };
+        member.map(|member| member.node.index())
+    }
+
     /// Runs to the end; gives the hash of everything that happened.
     pub(crate) fn run(mut self) -> u64 {
         self.run_until(ROUGH_TIME);
@@ -182,6 +234,11 @@ impl World {
         }
         self.run_while(HEALING_MAX, |world| world.unhealed().is_some());
         if let Some(what) = self.unhealed() {
+            for host in 0..self.hosts.len() {
+                let process = self.hosts[host].process.as_ref();
+                let activity = process.map(|p| p.machine.activity());
+                self.note(|| format!("{}: {activity:?}", node_id(host)));
+            }
             panic!("seed {}: not healed: {what}", self.seed);
         }
         self.trace_hash()

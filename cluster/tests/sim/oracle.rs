@@ -50,7 +50,6 @@ impl Oracle {
     pub(crate) fn member(&mut self, me: Member, life: u64) {
         let former = self.lives.insert(me, life);
         assert!(former.is_none_or(|former| former == life), "two processes act as {me}");
-        assert!(!self.is_fenced(me), "{me} joins although it is fenced");
     }
 
     pub(crate) fn agree_on(&mut self, view: &View) {
@@ -157,6 +156,12 @@ impl Oracle {
 
     pub(crate) fn replays(&self, fs: FsId, life: u64) -> bool {
         self.replays.iter().any(|((_, of), by)| *of == fs && *by == life)
+    }
+
+    /// A member that is replaying.
+    pub(crate) fn recoverer(&self) -> Option<Member> {
+        let life = self.replays.values().next()?;
+        self.lives.iter().find(|(_, known)| *known == life).map(|(member, _)| *member)
     }
 
     // Sides

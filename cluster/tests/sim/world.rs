@@ -50,6 +50,14 @@ impl Weather {
         mishap: 0,
         work: true,
     };
+    /// Messages take most of a unit now and then, and the disk more than one.
+    pub(crate) const STORM: Weather = Weather {
+        network_delay: 70_000_000,
+        storage_delay: 150_000_000,
+        unknown: 40,
+        mishap: 20,
+        work: true,
+    };
     pub(crate) const ROUGH: Weather = Weather {
         network_delay: 20_000_000,
         storage_delay: 60_000_000,
@@ -492,6 +500,16 @@ impl World {
             Output::MountGranted { fs, lockspace, first } => {
                 self.granted(host, life, fs, lockspace, first);
             }
+            Output::MountRevoked { fs, lockspace } => {
+                self.note(|| format!("{me} stops mounting {fs} in {lockspace:?}"));
+                let process = self.hosts[host].process.as_mut().expect("it has just spoken");
+                assert_eq!(
+                    process.mounts.insert(fs, Mount::Asked),
+                    Some(Mount::Granted(lockspace))
+                );
+                let member = process.me.expect("only members mount");
+                self.oracle.unmounted(member, fs);
+            }
             Output::Recovered { dead } => {
                 self.note(|| format!("{me} has recovered {dead}"));
                 assert!(self.oracle.is_fenced(dead), "{dead} is recovered but not fenced");
@@ -633,10 +651,7 @@ impl World {
                 process.mounts.insert(fs, Mount::Ready(lockspace));
                 self.oracle.mounted(member, fs, lockspace);
             }
-            Err(_) => {
-                // The next grant follows.
-                process.mounts.insert(fs, Mount::Asked);
-            }
+            Err(error) => panic!("{member} was granted {fs}: {error}"),
         }
         self.drain(host);
     }
@@ -719,8 +734,9 @@ impl World {
     /// In order, exactly once, and from members of the view only (I6).
     fn deliver(&mut self, host: usize, from: Member, payload: &[u8]) {
         let process = self.hosts[host].process.as_mut().expect("it has just spoken");
-        let view = process.machine.view().expect("only members receive traffic");
-        assert!(view.contains(from), "traffic of {from}, who is not in {view:?}");
+        let view = process.view.expect("only members receive traffic");
+        let members = &self.register.members_of[&view];
+        assert!(members.contains(&from), "traffic of {from}, who is not in {view:?}");
         let number = u64::from_le_bytes(payload.try_into().expect("eight bytes"));
         let last = process.received.entry(from).or_insert(0);
         assert_eq!(number, *last + 1, "{from} to {}: in order and once", node_id(host));
