@@ -123,11 +123,11 @@ impl Cluster {
 
     // The register and the disk heartbeats
 
-    /// What the register said in a reading that began after the last call. To be called whenever
-    /// it was read, about every 2 U and after [`Output::ReadRegister`].
-    pub fn handle_register(&mut self, value: RegisterValue, now: Instant) {
+    /// What the register said in a reading that began at `began`. To be called whenever it was
+    /// read, about every 2 U and after [`Output::ReadRegister`].
+    pub fn handle_register(&mut self, value: RegisterValue, began: Instant, now: Instant) {
         self.wake(now);
-        self.membership.handle_register(value, now);
+        self.membership.handle_register(value, began, now);
         self.stirred = true;
         self.settle(now);
     }
@@ -324,9 +324,9 @@ impl Cluster {
         self.membership.permit(&self.heartbeat)
     }
 
-    /// [`Permit::majority_until`], or the beginning of time when this node is no member.
+    /// [`Permit::until`], or the beginning of time when this node is no member.
     pub fn permit_until(&self) -> Instant {
-        self.permit().map_or(Instant(0), |permit| permit.majority_until)
+        self.permit().map_or(Instant(0), Permit::until)
     }
 
     /// The nodes that this one hears, itself among them: goes into its disk heartbeat (R12).
@@ -553,7 +553,10 @@ impl Cluster {
         let Installation { me, value, previous, quiet_from, admission } = installation;
         let kept_majority = previous
             .as_ref()
-            .is_none_or(|(view, administrator)| has_majority(view, *administrator, &value));
+            .is_some_and(|(view, administrator)| has_majority(view, *administrator, &value));
+        // Without it those that were dropped may have renewed each other's permits until they read
+        // the register, that is, until the change was committed.
+        let quiet_from = if kept_majority { quiet_from } else { now };
         let previous = previous.map(|(view, _)| view);
         let gone: Vec<Member> = previous
             .iter()
@@ -574,7 +577,6 @@ impl Cluster {
             view: value.view(),
             administrator,
             previous,
-            kept_majority,
             lost,
             left,
             unrecovered: value.unrecovered(),

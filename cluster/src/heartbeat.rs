@@ -108,15 +108,17 @@ pub(crate) fn pong_from_bytes(bytes: &[u8]) -> Option<u64> {
     Some(sequence.get())
 }
 
-/// Until when a node may serve what it has cached (R13). The owner of the caches must stop at
-/// that instant; a permit that has run out is renewed by the next answered ping.
+/// Until when a node may serve what it has cached (R13). The owner of the caches stops at
+/// [`Permit::until`]; a permit that has run out is renewed by the next answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Permit {
-    /// More than half of the view's votes acknowledged a ping sent 5 U before. [`FOR_EVER`] when
-    /// this node has so many itself.
+    /// More than half of the votes acknowledged a ping sent 5 U before. [`FOR_EVER`] when this
+    /// node has so many itself.
     pub majority_until: Instant,
-    /// Every member of the view did.
+    /// Every other member did. The beginning of time when there is no other.
     pub everyone_until: Instant,
+    /// The register, in a reading that began 5 U before, listed this node.
+    pub register_until: Instant,
 }
 
 /// A permit that nobody else has to renew.
@@ -220,7 +222,7 @@ impl Heartbeat {
         self.peers.get(&peer).map(|known| known.missing.clone()).unwrap_or_default()
     }
 
-    /// The [`Permit`] that `members` give to `me`, one of them. `start_of` says which start each
+    /// What `members` permit to `me`, one of them. `start_of` says which start each
     /// of them is. Without an administrator nobody has the vote that breaks a tie, which then is
     /// missing to everybody.
     pub(crate) fn permit(
@@ -257,18 +259,25 @@ impl Heartbeat {
         if sum * 2 <= total {
             majority_until = Instant(0);
         }
-        let everyone_until = answers.last().map_or(FOR_EVER, |(sent, _)| until(*sent));
-        Permit { majority_until, everyone_until }
+        let everyone_until = answers.last().map_or(Instant(0), |(sent, _)| until(*sent));
+        Permit { majority_until, everyone_until, register_until: FOR_EVER }
     }
 }
 
 impl Permit {
+    /// While everybody vouches for this node nobody can have dropped it. While a majority does,
+    /// only a side without that majority can have: then the register says so, and it was read.
+    pub fn until(self) -> Instant {
+        self.everyone_until.max(self.majority_until.min(self.register_until))
+    }
+
     /// What both permit.
     #[must_use]
     pub(crate) fn and(self, other: Permit) -> Permit {
         Permit {
             majority_until: self.majority_until.min(other.majority_until),
             everyone_until: self.everyone_until.min(other.everyone_until),
+            register_until: self.register_until.min(other.register_until),
         }
     }
 }
@@ -407,9 +416,23 @@ mod tests {
     }
 
     #[test]
-    fn alone_in_the_view_the_permit_has_no_end() {
+    fn alone_in_the_view_only_the_register_can_vouch() {
         let f = of(1);
-        assert_eq!(f.permit(1), Permit { majority_until: FOR_EVER, everyone_until: FOR_EVER });
+        let permit = Permit { register_until: Instant(9), ..f.permit(1) };
+        assert_eq!(permit.majority_until, FOR_EVER);
+        assert_eq!(permit.until(), Instant(9));
+    }
+
+    #[test]
+    fn everybody_together_needs_no_register_and_a_majority_does() {
+        let permit = |majority, everyone, register| Permit {
+            majority_until: Instant(majority),
+            everyone_until: Instant(everyone),
+            register_until: Instant(register),
+        };
+        assert_eq!(permit(90, 70, 10).until(), Instant(70));
+        assert_eq!(permit(90, 0, 10).until(), Instant(10));
+        assert_eq!(permit(90, 0, 95).until(), Instant(90));
     }
 
     #[test]

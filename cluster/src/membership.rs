@@ -140,6 +140,8 @@ pub(crate) struct Membership {
     /// The newest value that this node has heard of; while it is a member, of its view.
     known: Option<RegisterValue>,
     storage_ok: bool,
+    /// When the last reading of the register began that listed this node.
+    confirmed: Option<Instant>,
     /// Which start each member of the view is.
     starts: BTreeMap<Member, StartNonce>,
     /// Which start each incarnation of a proposal was meant for, and the view it was made from.
@@ -175,6 +177,7 @@ impl Membership {
             standing: Standing::Joining(Joining::new(now)),
             known: None,
             storage_ok: false,
+            confirmed: None,
             starts: BTreeMap::new(),
             offers: BTreeMap::new(),
             agreed: BTreeMap::new(),
@@ -244,9 +247,11 @@ impl Membership {
         let possible = self.agreed.values().map(|agreed| agreed.after.as_slice());
         // A leaver that is let go is no member then and needs the present view's permit only.
         let possible = possible.filter(|members| members.contains(me));
-        Some(possible.fold(present, |permit, members| {
+        let permit = possible.fold(present, |permit, members| {
             permit.and(heartbeat.permit(*me, members, None, start_of))
-        }))
+        });
+        let read = self.confirmed.map(|began| began + self.unit.times(timer::SUSPECT));
+        Some(Permit { register_until: read.unwrap_or(Instant(0)), ..permit })
     }
 
     /// Has this node agreed to drop `member`, and may that still be committed?
@@ -265,8 +270,11 @@ impl Membership {
 
     // Inputs
 
-    pub(crate) fn handle_register(&mut self, value: RegisterValue, now: Instant) {
+    pub(crate) fn handle_register(&mut self, value: RegisterValue, began: Instant, now: Instant) {
         self.storage_ok = true;
+        if self.me().is_some_and(|me| value.contains(me)) {
+            self.confirmed = self.confirmed.max(Some(began));
+        }
         if let Standing::Joining(joining) = &mut self.standing {
             joining.handle_read(now);
         }

@@ -89,12 +89,9 @@ pub struct Installed {
     pub left: Vec<Member>,
     /// All dead whose recovery is not recorded as complete.
     pub unrecovered: Vec<Member>,
-    /// From here on, by the clock of this node, no member of the view answers heartbeats of the
-    /// lost: their read permits end 5 U later at the latest if `kept_majority` (R13).
+    /// By the clock of this node: from here on nothing renews the read permit of the lost, so it
+    /// ends 5 U later at the latest (R13).
     pub quiet_from: Instant,
-    /// The members of both views had more than half of the votes of the view before, so that those
-    /// dropped cannot renew a permit among themselves.
-    pub kept_majority: bool,
     /// What the layers above are given on joining; `None` for those who were members before.
     pub join_state: Option<Vec<JoinBlob>>,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
     Change, Cluster, Commit, CommitAnswer, Config, ConnectionId, DiskHeartbeat, End, Frame,
-    JoinBlob, LockspaceId, Output, StartNonce, Step, Unit,
+    JoinBlob, LockspaceId, Output, RegisterValue, StartNonce, Step, Unit,
 };
 use mx_base::{ClusterId, FsId, Incarnation, Member, NodeId, SlotId, ViewId};
 
@@ -76,7 +76,7 @@ pub(crate) struct Request {
 }
 
 enum RequestKind {
-    Read,
+    Read { value: Option<RegisterValue> },
     Commit { commit: Commit, done: Option<CommitAnswer>, unknown: bool },
 }
 
@@ -474,7 +474,12 @@ impl World {
             Output::DeliverLock { from, payload, .. } => self.deliver(host, from, &payload),
             Output::DeliverGroup { from, payload, .. } => self.deliver(host, from, &payload),
             Output::ReadRegister => {
-                let request = Request { host, life, issued: self.now, kind: RequestKind::Read };
+                let request = Request {
+                    host,
+                    life,
+                    issued: self.now,
+                    kind: RequestKind::Read { value: None },
+                };
                 self.request(request);
             }
             Output::CommitView(commit) => {
@@ -571,14 +576,18 @@ impl World {
         process.view = Some(view.id);
         self.oracle.member(installed.me, process.life);
         self.oracle.agree_on(view);
-        if installed.kept_majority {
-            // R13: five units, and one for clocks that run at different rates.
-            let quiet = self.hosts[host].clock(self.now).since(installed.quiet_from);
-            let quiet = u64::try_from(quiet.as_nanos()).expect("short");
-            for member in &installed.lost {
-                let at = (self.now + 6 * U).saturating_sub(quiet);
-                self.at(at, Event::PermitMustBeOver { member: *member });
-            }
+        // R13: five units, and one for clocks that run at different rates.
+        let quiet = self.hosts[host].clock(self.now).since(installed.quiet_from);
+        let quiet = u64::try_from(quiet.as_nanos()).expect("short");
+        let at = (self.now + 6 * U).saturating_sub(quiet);
+        let mut lost = installed.lost.clone();
+        if installed.previous.is_none() && installed.unrecovered.len() == 1 {
+            // A cold start. Several that lost storage together vouch for each other until their
+            // keys are found to be fenced, which is not part of this crate.
+            lost.extend(&installed.unrecovered);
+        }
+        for member in lost {
+            self.at(at, Event::PermitMustBeOver { member });
         }
     }
 
@@ -924,6 +933,11 @@ impl World {
             }
             self.note(|| text);
         }
+        if let RequestKind::Read { value } =
+            &mut self.requests.get_mut(&id).expect("just looked at").kind
+        {
+            *value = Some(self.register.value.clone());
+        }
         if dead {
             self.requests.remove(&id);
             return;
@@ -939,10 +953,12 @@ impl World {
             return;
         }
         match &request.kind {
-            RequestKind::Read => {
+            RequestKind::Read { value } => {
+                let value = value.clone().expect("it was read before it answers");
+                let issued = request.issued;
                 self.requests.remove(&id);
-                let value = self.register.value.clone();
-                self.with(host, |machine, now| machine.handle_register(value, now));
+                let began = self.hosts[host].clock(issued);
+                self.with(host, |machine, now| machine.handle_register(value, began, now));
             }
             RequestKind::Commit { commit, done, .. } => {
                 let token = commit.token;
@@ -980,7 +996,7 @@ impl World {
         let blocks: Vec<DiskHeartbeat> = self.disk.values().copied().collect();
         let value = self.register.value.clone();
         self.with(host, |machine, now| machine.handle_disk_heartbeats(&blocks, now));
-        self.with(host, |machine, now| machine.handle_register(value, now));
+        self.with(host, |machine, now| machine.handle_register(value, now, now));
     }
 
     fn check(&mut self) {
