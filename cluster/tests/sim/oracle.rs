@@ -30,7 +30,6 @@ pub(crate) struct Oracle {
     disk_signs: BTreeMap<Member, Vec<u64>>,
     committed_at: u64,
     next_check: u64,
-    pub(crate) recoveries: u64,
 }
 
 impl Oracle {
@@ -86,20 +85,14 @@ impl Oracle {
 
     // File systems
 
-    pub(crate) fn grant(
-        &mut self,
-        member: Member,
-        fs: FsId,
-        lockspace: LockspaceId,
-        first: bool,
-        hosts: &[Host],
-    ) {
+    pub(crate) fn grant(&mut self, member: Member, fs: FsId, lockspace: LockspaceId, first: bool) {
         if self.is_fenced(member) {
             // It does not know yet, and can do no harm.
             return;
         }
+        // A process that is gone may still have writes on their way: only the fence ends that.
         for ((of, user), known) in &self.users {
-            if *of != fs || *user == member || !self.may_write(*user, hosts) {
+            if *of != fs || *user == member || self.is_fenced(*user) {
                 continue;
             }
             assert!(!first, "{member} mounts {fs} first although {user} may write to it");
@@ -122,23 +115,22 @@ impl Oracle {
         assert!(!self.users.keys().any(|(_, user)| *user == member), "{member} left mounted");
     }
 
-    /// A process that is gone may still have writes on their way: only the fence ends that.
-    fn may_write(&self, member: Member, _hosts: &[Host]) -> bool {
-        !self.is_fenced(member)
-    }
-
     // Recovery
 
-    pub(crate) fn begin_replay(&mut self, dead: Member, fs: FsId, life: u64, hosts: &[Host]) {
-        self.recoveries += 1;
+    pub(crate) fn begin_replay(&mut self, dead: Member, fs: FsId, life: u64) {
         assert!(self.is_fenced(dead), "replay of {dead} before the proof of its fence");
+        let by = self.lives.iter().find(|(_, known)| **known == life).map(|(member, _)| *member);
+        if by.is_some_and(|by| self.is_fenced(by)) {
+            // It does not know yet, and can do no harm.
+            return;
+        }
         if let Some(former) = self.replays.insert((dead, fs), life)
             && former != life
         {
             let member = self.lives.iter().find(|(_, l)| **l == former).map(|(m, _)| *m);
             let member = member.expect("a recoverer is a member");
             assert!(
-                !self.may_write(member, hosts),
+                self.is_fenced(member),
                 "two recoverers of {dead} in {fs}: {member} may still write"
             );
         }

@@ -618,7 +618,7 @@ impl World {
             Step::Replay { dead, fs, .. } => {
                 let mounts = &self.hosts[host].process.as_ref().expect("just spoke").mounts;
                 assert!(matches!(mounts.get(&fs), Some(Mount::Ready(_))), "{me} uses {fs}");
-                self.oracle.begin_replay(dead, fs, life, &self.hosts);
+                self.oracle.begin_replay(dead, fs, life);
                 let delay = self.rng.between(1, 3 * U);
                 self.after(delay, Event::Replayed { host, life, dead, fs });
             }
@@ -634,7 +634,7 @@ impl World {
         let process = self.hosts[host].process.as_mut().expect("it has just spoken");
         process.mounts.insert(fs, Mount::Granted(lockspace));
         let member = process.me.expect("only members mount");
-        self.oracle.grant(member, fs, lockspace, first, &self.hosts);
+        self.oracle.grant(member, fs, lockspace, first);
         let delay = self.rng.between(1, U);
         self.after(delay, Event::Mounted { host, life, fs, lockspace });
     }
