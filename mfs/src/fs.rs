@@ -20,6 +20,8 @@ use crate::layout::Layout;
 use crate::locks::Resource;
 use crate::ondisk::inode::InodeBlock;
 use crate::ops::statfs::SlotUsage;
+use crate::slot::head::SlotHead;
+use crate::superblock::Superblock;
 use crate::writeback::DirtyFiles;
 
 /// How a file system is mounted.
@@ -56,6 +58,8 @@ pub struct Fs {
     /// Key of the hash of names in directories.
     pub(crate) hash_key: [u8; 16],
     pub(crate) journal: Arc<Journal>,
+    /// The head of this mount's slot, while the slot is live.
+    pub(crate) head: Mutex<Option<SlotHead>>,
     pub(crate) inodes: Mutex<BTreeMap<InodeNo, Arc<Inode>>>,
     pub(crate) groups: Groups,
     pub(crate) space: Space,
@@ -67,26 +71,22 @@ pub struct Fs {
 }
 
 impl Fs {
-    #[expect(clippy::too_many_arguments, reason = "called once, by mount")]
     pub(crate) fn new(
         env: Env,
         options: Options,
-        fs_id: FsId,
-        label: String,
-        layout: Layout,
-        root: FileId,
-        hash_key: [u8; 16],
+        sb: &Superblock,
         journal: Arc<Journal>,
     ) -> Arc<Fs> {
         Arc::new(Fs {
             env,
             options,
-            fs_id,
-            label,
-            layout,
-            root,
-            hash_key,
+            fs_id: sb.fs_id,
+            label: sb.label.clone(),
+            layout: sb.layout,
+            root: sb.root,
+            hash_key: sb.hash_key,
             journal,
+            head: Mutex::default(),
             inodes: Mutex::default(),
             groups: Groups::default(),
             space: Space::default(),

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use mx_base::SlotId;
+
 use crate::block::{Block, BlockNo};
 use crate::env::{Disk, Usage};
 use crate::error::{Corruption, CorruptionKind, DiskError};
@@ -66,7 +68,7 @@ pub enum CheckError {
 }
 
 /// How far a check is: what it does, steps done, steps in all.
-pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
+pub type Progress<'a> = &'a mut (dyn FnMut(&str, u64, u64) + Send + Sync);
 
 /// The state of a check.
 pub(crate) struct Check<'a> {
@@ -77,6 +79,8 @@ pub(crate) struct Check<'a> {
     pub(crate) inodes: BTreeMap<InodeNo, Found>,
     /// Files on the slots' lists of orphans.
     pub(crate) orphans: BTreeSet<FileId>,
+    /// Blocks of the slots' journals.
+    pub(crate) journals: Vec<(SlotId, BlockNo)>,
     /// What the slots say is in use, together.
     pub(crate) usage: Usage,
     progress: Progress<'a>,
@@ -95,6 +99,7 @@ pub async fn check(disk: Arc<dyn Disk>, progress: Progress<'_>) -> Result<Report
         groups: BTreeMap::new(),
         inodes: BTreeMap::new(),
         orphans: BTreeSet::new(),
+        journals: Vec::new(),
         usage: Usage { blocks: crate::mkfs::USED_BLOCKS, inodes: crate::mkfs::USED_INODES },
         progress,
     };

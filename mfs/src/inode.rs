@@ -45,8 +45,8 @@ pub(crate) struct Inode {
     pub(crate) open_entry: Arc<Entry>,
     pub(crate) set: Arc<BlockSet>,
     pub(crate) state: Mutex<State>,
-    /// A page's write-back has ended.
-    pub(crate) written: event_listener::Event,
+    /// A flush has ended.
+    pub(crate) flushed: event_listener::Event,
 }
 
 /// What is known of an inode.
@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(crate) opens: u32,
     pub(crate) writers: u32,
     pub(crate) kernel: KernelView,
+    /// A flush is under way; the next one waits for it.
+    pub(crate) flushing: bool,
     /// Write-backs that failed; each open file is told once (`kernel-cache.md`, fsync).
     pub(crate) failures: u64,
     /// The object is isolated: its changes could not be made durable.
@@ -94,7 +96,7 @@ impl Inode {
             open_entry,
             set: BlockSet::new(Resource::Inode(no)),
             state: Mutex::default(),
-            written: event_listener::Event::new(),
+            flushed: event_listener::Event::new(),
         })
     }
 

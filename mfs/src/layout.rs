@@ -76,11 +76,11 @@ impl Layout {
             prev_power_of_two(device_blocks / GROUPS_MIN).clamp(GROUP_BLOCKS_MIN, GROUP_BLOCKS_MAX);
         let chunk_blocks =
             if group_blocks < LARGE_CHUNKS_FROM { CHUNK_BLOCKS_SMALL } else { CHUNK_BLOCKS_LARGE };
-        let slot_count = if device_blocks < (1 << (30 - 12)) { 128 } else { SlotId::MAX_COUNT };
+        let slot_count = if device_blocks < (1 << (30 - 12)) { 64 } else { SlotId::MAX_COUNT };
         let membership_start = SUPERBLOCK_COPY_AT + 1;
         let slot_start = membership_start + MEMBERSHIP_BLOCKS;
-        let group_start =
-            (slot_start + u64::from(slot_count)).next_multiple_of(u64::from(chunk_blocks));
+        let slot_end = slot_start + Layout::BLOCKS_PER_SLOT * u64::from(slot_count);
+        let group_start = slot_end.next_multiple_of(u64::from(chunk_blocks));
         // 64 MiB on devices from 16 GiB on, less on small ones, never below 1 MiB.
         let journal_blocks = (device_blocks / 256).clamp(256, 64 << (20 - 12)) as u32;
         let mut layout = Layout {
@@ -143,7 +143,10 @@ impl Layout {
         }
         if layout.membership_start <= SUPERBLOCK_COPY_AT
             || layout.slot_start < layout.membership_start.saturating_add(MEMBERSHIP_BLOCKS)
-            || layout.group_start < layout.slot_start.saturating_add(u64::from(layout.slot_count))
+            || layout.group_start
+                < layout
+                    .slot_start
+                    .saturating_add(Layout::BLOCKS_PER_SLOT * u64::from(layout.slot_count))
             || layout.group_start >= layout.device_blocks
         {
             return bad("regions overlap");
@@ -158,8 +161,18 @@ impl Layout {
         Ok(layout)
     }
 
-    pub fn slot_block(&self, slot: SlotId) -> BlockNo {
-        BlockNo(self.slot_start + u64::from(slot.0))
+    /// Blocks that a slot takes in the table of slots: two heads, in front, and a body, behind the
+    /// heads of all.
+    pub const BLOCKS_PER_SLOT: u64 = 3;
+
+    /// The two copies of a slot's head.
+    pub fn slot_heads(&self, slot: SlotId) -> [BlockNo; 2] {
+        let first = BlockNo(self.slot_start + 2 * u64::from(slot.0));
+        [first, first.plus(1)]
+    }
+
+    pub fn slot_body(&self, slot: SlotId) -> BlockNo {
+        BlockNo(self.slot_start + 2 * u64::from(self.slot_count) + u64::from(slot.0))
     }
 
     /// Where copies of the superblock may be, the best first.

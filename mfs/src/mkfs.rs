@@ -3,7 +3,7 @@
 //! Writes as little as it can: groups are initialised when they are first used, journals are
 //! allocated when a slot is. The superblock comes last, so a device is formatted or it is not.
 
-use mx_base::{ClusterId, FsId, Timestamp};
+use mx_base::{ClusterId, FsId, SlotId, Timestamp};
 use zerocopy::little_endian::{U16, U32, U64};
 
 use crate::alloc::bits;
@@ -19,10 +19,10 @@ use crate::ondisk::alloc_group::{
 };
 use crate::ondisk::header::{self, Header, Kind, Owner, Writer};
 use crate::ondisk::inode::{AreaKind, InodeBlock};
-use crate::ondisk::slot::{SlotBlock, SlotState};
 use crate::ondisk::superblock::{
     FEATURES_COMPAT_KNOWN, FORMAT_VERSION, SUPERBLOCK_AT, SuperblockBlock,
 };
+use crate::slot::head::SlotHead;
 
 /// Bytes of a label.
 pub const LABEL_MAX: usize = 64;
@@ -84,8 +84,11 @@ pub async fn format(
 
     let membership = format.membership.iter().map(|b| Block::clone(b)).collect();
     put(BlockNo(layout.membership_start), membership).await?;
-    let slots = (0..layout.slot_count).map(|n| slot_block(format.fs_id, &layout, n)).collect();
-    put(BlockNo(layout.slot_start), slots).await?;
+    let slots = || (0..layout.slot_count).map(SlotId);
+    let heads = slots().flat_map(|slot| SlotHead::unused(format.fs_id, &layout, slot));
+    put(BlockNo(layout.slot_start), heads.map(|b| *b).collect()).await?;
+    let bodies = slots().map(|slot| slot_body(format.fs_id, &layout, slot)).collect();
+    put(layout.slot_body(SlotId(0)), bodies).await?;
     progress(2, steps);
 
     for leader in 0..leaders {
@@ -143,12 +146,11 @@ fn superblock(format: &Format, layout: &Layout, at: BlockNo, root: BlockNo) -> B
     block
 }
 
-fn slot_block(fs_id: FsId, layout: &Layout, n: u16) -> Block {
+fn slot_body(fs_id: FsId, layout: &Layout, slot: SlotId) -> Block {
     let mut block = Block::zeroed();
-    let slot: &mut SlotBlock = block.get_mut();
-    let at = layout.slot_block(mx_base::SlotId(n));
-    slot.header = Header::new(fs_id, Kind::Slot, at, Owner::plain(n.into()), 1);
-    slot.state = SlotState::Free as u8;
+    let at = layout.slot_body(slot);
+    let owner = Owner::plain(slot.0.into());
+    *Header::of_mut(&mut block) = Header::new(fs_id, Kind::SlotBody, at, owner, 1);
     header::seal(&mut block, Writer::MKFS);
     *block
 }

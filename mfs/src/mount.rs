@@ -7,7 +7,7 @@
 mod first_journal;
 pub(crate) mod orphans;
 pub mod recover;
-mod slots;
+pub(crate) mod slots;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,7 @@ use crate::fs::{Fs, Options};
 use crate::journal::scan::ScanError;
 use crate::locks::{Classes, Resource};
 use crate::ondisk::slot::SlotState;
+use crate::slot::head::HeadError;
 use crate::superblock::{self, SuperblockError};
 
 /// How long the journal may hold what is not in place while nobody wants room in it.
@@ -38,7 +39,9 @@ pub enum MountError {
     NoRoomForJournal,
     #[error(transparent)]
     Scan(#[from] ScanError),
-    #[error("the block of {slot} is damaged: {source}")]
+    #[error("{slot}: {source}")]
+    SlotHead { slot: SlotId, source: HeadError },
+    #[error("{slot}: {source}")]
     Slot { slot: SlotId, source: FsError },
     #[error(transparent)]
     Fs(#[from] FsError),
@@ -123,7 +126,7 @@ impl Mounted {
         fs.dirty_stopped();
         fs.journal.force(fs.journal.last()).await?;
         fs.journal.drain_in_place().await?;
-        fs.mark_slot(SlotState::Clean).await?;
+        fs.leave_slot().await?;
         fs.journal.stop();
         drop(self.superblock);
         Ok(())
@@ -140,13 +143,14 @@ impl Mounted {
 }
 
 impl Fs {
-    /// Writes the slot's state in place, behind everything else in the journal.
-    pub(crate) async fn mark_slot(&self, state: SlotState) -> Result<(), FsError> {
-        let reservation = self.journal.reserve(0).await?;
-        let mut tx = self.transaction();
-        tx.change_slot().state = Some((state, self.env.group.me()));
-        self.commit(tx, reservation);
-        self.journal.settle_in_place(&[self.journal.with_slot(|slot| slot.block())]).await
+    /// Everything is in place: nothing in the journal matters any more.
+    async fn leave_slot(&self) -> Result<(), FsError> {
+        let head = self.head.lock().take();
+        let mut head = head.expect("a mount leaves its slot once");
+        head.state = SlotState::Clean;
+        let writer = self.journal.writer();
+        head.write(&*self.env.disk, self.fs_id, &self.layout, writer).await?;
+        Ok(())
     }
 
     /// Gives back what was claimed ahead, so that others find it.

@@ -1,8 +1,10 @@
-//! This mount's slot: its block, its counters, its list of orphans.
+//! This mount's slot: its body, its counters, its list of orphans.
 //!
 //! The counters and the list change only inside the transactions that make them change, under the
 //! journal's latch, so that they are exact after a crash. The slot's lock is pinned for the life
 //! of the mount.
+
+pub(crate) mod head;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +16,9 @@ use crate::cache::{BlockSet, CachedBlock};
 use crate::env::Usage;
 use crate::file::{FileId, InodeNo};
 use crate::journal::transaction::{SlotChanges, Transaction};
+use crate::mount::slots::SlotBlocks;
 use crate::ondisk::slot::{
-    ORPHANS_PER_BLOCK, OrphanBlock, OrphanEntry, SLOT_ORPHANS_MAX, SlotBlock,
+    ORPHANS_PER_BLOCK, OrphanBlock, OrphanEntry, SLOT_ORPHANS_MAX, SlotBodyBlock,
 };
 
 /// The slot as this mount keeps it in memory.
@@ -35,12 +38,8 @@ const EMPTY: OrphanEntry =
 
 impl SlotRecord {
     /// Takes the list over as it is on disk.
-    pub(crate) fn new(
-        pin: Pin,
-        set: Arc<BlockSet>,
-        block: Arc<CachedBlock>,
-        more: Vec<Arc<CachedBlock>>,
-    ) -> SlotRecord {
+    pub(crate) fn new(pin: Pin, blocks: SlotBlocks) -> SlotRecord {
+        let SlotBlocks { set, body: block, more } = blocks;
         let mut record = SlotRecord {
             pin: Arc::new(pin),
             set,
@@ -63,7 +62,7 @@ impl SlotRecord {
 
     pub(crate) fn usage(&self) -> Usage {
         let block = self.block.data();
-        let slot: &SlotBlock = block.get();
+        let slot: &SlotBodyBlock = block.get();
         Usage { blocks: slot.used_blocks.get(), inodes: slot.used_inodes.get() }
     }
 
@@ -84,10 +83,6 @@ impl SlotRecord {
         Arc::clone(&self.set)
     }
 
-    pub(crate) fn block(&self) -> Arc<CachedBlock> {
-        Arc::clone(&self.block)
-    }
-
     /// Another block of orphans joins the list.
     fn add_orphan_block(&mut self, block: Arc<CachedBlock>) {
         let first = SLOT_ORPHANS_MAX + self.more.len() * ORPHANS_PER_BLOCK;
@@ -100,14 +95,8 @@ impl SlotRecord {
 
     /// Lays the changes of the slot over its blocks, for a transaction that is about to commit.
     pub(crate) fn stage(&mut self, transaction: &mut Transaction) {
-        let SlotChanges {
-            usage,
-            orphans_added: added,
-            orphans_removed: removed,
-            orphan_block,
-            state,
-            journal_extents,
-        } = std::mem::take(transaction.change_slot());
+        let SlotChanges { usage, orphans_added: added, orphans_removed: removed, orphan_block } =
+            std::mem::take(transaction.change_slot());
         if let Some(new) = orphan_block {
             let at = U64::new(new.number.0);
             match self.more.last() {
@@ -118,17 +107,6 @@ impl SlotRecord {
                 None => self.slot_mut(transaction).orphan_blocks_head = at,
             }
             self.add_orphan_block(new);
-        }
-        if let Some((state, member)) = state {
-            let slot = self.slot_mut(transaction);
-            slot.state = state as u8;
-            slot.node = U16::new(member.node.get());
-            slot.incarnation = U32::new(member.incarnation.0);
-        }
-        if let Some(extents) = journal_extents {
-            let slot = self.slot_mut(transaction);
-            slot.journal_extents[..extents.len()].copy_from_slice(&extents);
-            slot.journal_extents_count = U16::new(extents.len() as u16);
         }
         if usage != Usage::default() {
             let slot = self.slot_mut(transaction);
@@ -153,13 +131,13 @@ impl SlotRecord {
         }
     }
 
-    fn slot_mut<'a>(&self, transaction: &'a mut Transaction) -> &'a mut SlotBlock {
+    fn slot_mut<'a>(&self, transaction: &'a mut Transaction) -> &'a mut SlotBodyBlock {
         transaction.change(&self.pin, &self.set, &self.block).get_mut()
     }
 
     fn entry(&self, place: usize) -> OrphanEntry {
         match place.checked_sub(SLOT_ORPHANS_MAX) {
-            None => self.block.data().get::<SlotBlock>().orphans[place],
+            None => self.block.data().get::<SlotBodyBlock>().orphans[place],
             Some(rest) => {
                 let block = self.more[rest / ORPHANS_PER_BLOCK].data();
                 block.get::<OrphanBlock>().orphans[rest % ORPHANS_PER_BLOCK]

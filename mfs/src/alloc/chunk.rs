@@ -6,9 +6,13 @@
 
 use std::sync::Arc;
 
+use mx_base::FsId;
+
+use super::Space;
+use super::claim::signed;
 use super::group::PinnedGroup;
 use crate::block::{Block, BlockNo};
-use crate::cache::CachedBlock;
+use crate::cache::{CachedBlock, Step};
 use crate::env::{Durability, WriteData};
 use crate::error::FsError;
 use crate::fs::Fs;
@@ -36,9 +40,16 @@ impl Fs {
     ) -> Result<bool, FsError> {
         let chunk_blocks = group.group.geometry.chunk_blocks;
         let chunks = (CLAIM_BLOCKS / chunk_blocks).max(1) as usize;
-        let found = self.settle(|| free_chunks(group, chunks)).await?;
+        let mut found = self.settle(|| free_chunks(group, chunks)).await?;
+        let mut own_claim = None;
         if found.is_empty() {
-            return Ok(false);
+            // At last a chunk that this mount has claimed for data and does not need.
+            let spare = self.settle(|| spare_claim(group)).await?;
+            let Some(spare) = spare.filter(|_| self.space.try_promise(chunk_blocks)) else {
+                return Ok(false);
+            };
+            own_claim = Some(SpareClaim { space: &self.space, blocks: chunk_blocks });
+            found.push(spare);
         }
         let mut fresh = Vec::new();
         for (chunk, entry) in &found {
@@ -51,13 +62,19 @@ impl Fs {
         let reservation = self.journal.reserve(2 + found.len()).await?;
         let mut tx = self.transaction();
         for (chunk, mut entry) in found {
+            if entry.kind == ChunkKind::Free as u8 {
+                self.settle_now(group.group.add_free(&mut tx, &group.pin, 0, -1))?;
+            } else {
+                group.group.unclaim(chunk, signed(chunk_blocks));
+                self.space.change(-signed(chunk_blocks));
+            }
             entry.kind = kind as u8;
             entry.epoch.set(entry.epoch.get() + 1);
             entry.set_claimant(None);
             self.settle_now(group.group.set_chunk(&mut tx, &group.pin, chunk, entry))?;
-            self.settle_now(group.group.add_free(&mut tx, &group.pin, 0, -1))?;
         }
         self.commit(tx, reservation);
+        drop(own_claim);
         for block in fresh {
             group.group.set.adopt(&block);
         }
@@ -93,10 +110,38 @@ impl Fs {
     }
 }
 
+/// Blocks of a claim set aside while its chunk is turned into something else.
+struct SpareClaim<'a> {
+    space: &'a Space,
+    blocks: u64,
+}
+
+impl Drop for SpareClaim<'_> {
+    fn drop(&mut self) {
+        self.space.settle(self.blocks);
+    }
+}
+
+/// A chunk that this mount has claimed and nothing of which is in use or rests.
+fn spare_claim(group: &PinnedGroup) -> Step<Option<(u64, ChunkEntry)>> {
+    let geometry = &group.group.geometry;
+    let tx = Transaction::new(FsId::default());
+    for chunk in group.group.claimed() {
+        let entry = group.group.chunk(&tx, chunk)?;
+        let first = chunk * geometry.chunk_blocks;
+        if u64::from(entry.free.get()) == geometry.chunk_blocks
+            && group.group.rested_run(first, geometry.chunk_blocks) == geometry.chunk_blocks
+        {
+            return Ok(Some((chunk, entry)));
+        }
+    }
+    Ok(None)
+}
+
 /// Up to `count` free chunks none of whose blocks rests.
 fn free_chunks(group: &PinnedGroup, count: usize) -> crate::cache::Step<Vec<(u64, ChunkEntry)>> {
     let geometry = &group.group.geometry;
-    let tx = Transaction::new(mx_base::FsId::default());
+    let tx = Transaction::new(FsId::default());
     let mut found = Vec::new();
     for chunk in 0..geometry.chunks {
         let entry = group.group.chunk(&tx, chunk)?;

@@ -62,7 +62,7 @@ impl Space {
     }
 }
 
-fn signed(blocks: u64) -> i64 {
+pub(super) fn signed(blocks: u64) -> i64 {
     i64::try_from(blocks).expect("a device has fewer blocks")
 }
 

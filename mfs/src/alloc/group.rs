@@ -267,6 +267,13 @@ impl Group {
         memory.claimed_free += free;
     }
 
+    /// This mount has given one claim up.
+    pub(super) fn unclaim(&self, chunk: u64, free: i64) {
+        let memory = &mut *self.memory.lock();
+        memory.claimed.remove(&chunk);
+        memory.claimed_free -= free;
+    }
+
     /// This mount has given all its claims here up; returns the free blocks that were counted.
     pub(crate) fn unclaim_all(&self) -> i64 {
         let memory = &mut *self.memory.lock();

@@ -27,6 +27,14 @@ pub(crate) struct Needs {
     pub(crate) inodes: u64,
     /// Extent nodes, directory blocks, blocks of orphans.
     pub(crate) tree: u64,
+    /// Blocks for data, promised before.
+    pub(crate) data: u64,
+}
+
+impl Needs {
+    pub(crate) fn tree(tree: u64) -> Needs {
+        Needs { tree, ..Needs::default() }
+    }
 }
 
 /// All groups this mount has dealt with, and where it allocates at present.
@@ -170,7 +178,17 @@ impl Fs {
                 }
             }
         }
+        if needs.data > 0 && !self.has_data(group).await? {
+            self.claim_space(group, needs.data).await?;
+            return self.has_data(group).await;
+        }
         Ok(true)
+    }
+
+    /// Has this mount a claimed block in the group that could be taken now?
+    pub(crate) async fn has_data(&self, group: &PinnedGroup) -> Result<bool, FsError> {
+        let mut scratch = self.transaction();
+        Ok(self.settle(|| group.take_data(&mut scratch, 1, None)).await?.is_some())
     }
 
     /// Goes through the groups, the best first, until one suits; it stays pinned.

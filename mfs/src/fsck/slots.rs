@@ -2,72 +2,38 @@
 
 use std::sync::Arc;
 
-use mx_base::{Incarnation, SlotId};
+use mx_base::SlotId;
 
 use super::{Check, CheckError};
-use crate::block::{Block, BlockNo};
+use crate::block::BlockNo;
 use crate::env::Disk;
 use crate::journal::replay::Replay;
-use crate::journal::ring::Extents;
 use crate::journal::scan::JournalOf;
 use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::header::{Kind, Owner, Writer};
-use crate::ondisk::slot::{
-    JOURNAL_EXTENTS_MAX, OrphanBlock, OrphanEntry, SLOT_ORPHANS_MAX, SlotBlock, SlotState,
-};
+use crate::ondisk::slot::{OrphanBlock, OrphanEntry, SlotBodyBlock, SlotState};
 use crate::slot::file_of;
+use crate::slot::head::SlotHead;
 
 impl Check<'_> {
-    async fn slot(&mut self, slot: SlotId) -> Option<Box<Block>> {
-        let at = self.sb.layout.slot_block(slot);
-        match self.read(at, Kind::Slot, Owner::plain(slot.0.into())).await {
-            Ok(block) => Some(block),
-            Err(corruption) => {
-                self.problem(slot, corruption);
-                None
-            }
-        }
-    }
-
-    /// The journal of a slot, if its extents can be.
-    fn extents(&mut self, slot: SlotId, body: &SlotBlock) -> Option<Extents> {
-        let count = usize::from(body.journal_extents_count.get());
-        if count > JOURNAL_EXTENTS_MAX {
-            self.problem(slot, format!("has {count} journal extents"));
-            return None;
-        }
-        let mut extents = Vec::new();
-        for extent in &body.journal_extents[..count] {
-            let (first, len) = (BlockNo(extent.start.get()), u64::from(extent.blocks.get()));
-            let group = self.sb.layout.group_of(first);
-            if len == 0 || group.is_none() || group != self.sb.layout.group_of(first.plus(len - 1))
-            {
-                self.problem(slot, format!("journal extent at block {first} is impossible"));
-                return None;
-            }
-            extents.push((first, len));
-        }
-        Some(Extents::new(extents))
-    }
-
     /// Brings the overlay to the state that a mount would find after its recovery.
     pub(super) async fn replay_journals(&mut self) -> Result<(), CheckError> {
         let count = self.sb.layout.slot_count;
-        for n in 0..count {
-            self.step("journals", n.into(), count.into());
-            let slot = SlotId(n);
-            let at = self.sb.layout.slot_block(slot);
-            // Problems are told when the slots are read.
-            let Ok(block) = self.read(at, Kind::Slot, Owner::plain(n.into())).await else {
-                continue;
+        for (slot, head) in SlotHead::read_all(&*self.disk, self.sb.fs_id, &self.sb.layout).await? {
+            self.step("journals", slot.0.into(), count.into());
+            let head = match head {
+                Ok(head) => head,
+                Err(error) => {
+                    self.problem(slot, error);
+                    continue;
+                }
             };
-            let body: SlotBlock = *block.get();
-            if SlotState::from_u8(body.state) != Some(SlotState::Live) {
-                continue;
+            for (first, len) in head.extents.iter() {
+                self.journals.extend((0..len).map(|i| (slot, first.plus(i))));
             }
+            let (SlotState::Live, Some(member)) = (head.state, head.member) else { continue };
             self.report.slots_replayed += 1;
-            let Some(extents) = self.extents(slot, &body) else { continue };
-            let of = JournalOf { fs_id: self.sb.fs_id, slot, extents };
+            let of = JournalOf { fs_id: self.sb.fs_id, slot, extents: head.extents };
             let scan = match of.scan(&*self.disk).await {
                 Ok(scan) => scan,
                 Err(error) => {
@@ -75,7 +41,7 @@ impl Check<'_> {
                     continue;
                 }
             };
-            let writer = Writer { slot, incarnation: Incarnation(body.incarnation.get()) };
+            let writer = Writer { slot, incarnation: member.incarnation };
             let disk = Arc::clone(&self.disk) as Arc<dyn Disk>;
             let replay = Replay::new(disk, self.sb.fs_id, writer, scan);
             let redone = replay.redo(&replay.locks()).await?;
@@ -88,28 +54,25 @@ impl Check<'_> {
 
     /// Lists of orphans, counters, and the blocks of the journals.
     pub(super) async fn read_slots(&mut self) -> Result<(), CheckError> {
-        for n in 0..self.sb.layout.slot_count {
-            let slot = SlotId(n);
-            let Some(block) = self.slot(slot).await else { continue };
-            let body: SlotBlock = *block.get();
-            if SlotState::from_u8(body.state).is_none() {
-                self.problem(slot, format!("is in unknown state {}", body.state));
-            }
+        for (slot, at) in std::mem::take(&mut self.journals) {
+            self.use_block(slot, at, ChunkKind::Journal);
+        }
+        for slot in (0..self.sb.layout.slot_count).map(SlotId) {
+            let at = self.sb.layout.slot_body(slot);
+            let body = match self.read(at, Kind::SlotBody, Owner::plain(slot.0.into())).await {
+                Ok(block) => *block.get::<SlotBodyBlock>(),
+                Err(corruption) => {
+                    self.problem(slot, corruption);
+                    continue;
+                }
+            };
             self.usage.blocks += body.used_blocks.get();
             self.usage.inodes += body.used_inodes.get();
-            if let Some(extents) = self.extents(slot, &body) {
-                for (first, len) in extents.iter() {
-                    for i in 0..len {
-                        self.use_block(slot, first.plus(i), ChunkKind::Journal);
-                    }
-                }
-            }
             let listed = self.list_orphans(slot, &body.orphans);
             if listed != u64::from(body.orphans_count.get()) {
                 let counted = body.orphans_count.get();
                 self.problem(slot, format!("counts {counted} orphans, lists {listed}"));
             }
-            debug_assert_eq!(body.orphans.len(), SLOT_ORPHANS_MAX);
             let mut next = body.orphan_blocks_head.get();
             let mut blocks = 0;
             while next != 0 && blocks < 4096 {

@@ -15,11 +15,10 @@ use super::pages::PageOut;
 use super::{INLINE_BYTES_MAX, Inode};
 use crate::alloc::{Needs, PinnedGroup};
 use crate::block::{BlockNo, SharedBlock};
-use crate::cache::Step;
 use crate::env::{Durability, WriteData};
 use crate::error::{DiskError, FsError};
 use crate::fs::Fs;
-use crate::journal::Transaction;
+use crate::layout::GroupNo;
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 
 /// Pages written between two flushes of the device: 16 MiB.
@@ -45,7 +44,9 @@ impl Fs {
     /// The first failure; what could not be written is dirty still, and counted so that every open
     /// file is told once.
     pub(crate) async fn flush_inode(&self, inode: &Arc<Inode>, pin: &Pin) -> Result<(), FsError> {
+        let turn = Turn::wait(inode).await;
         let result = self.flush_data_and_core(inode, pin).await;
+        drop(turn);
         if result.is_err() {
             inode.state.lock().failures += 1;
         }
@@ -61,11 +62,8 @@ impl Fs {
             }
             core.size()
         };
-        // Twice: a page that somebody else was writing may be dirty again behind that.
-        for _ in 0..2 {
-            self.sweep(inode, pin).await?;
-            self.writes_ended(inode).await;
-        }
+        self.sweep(inode, pin).await?;
+        self.spill_empty(inode, pin, size).await?;
         self.flush_core(inode, pin, size).await
     }
 
@@ -79,16 +77,6 @@ impl Fs {
             let mut writing = Writing { fs: self, inode, pages: batch };
             self.write_batch(inode, pin, &mut writing).await?;
             writing.done();
-        }
-    }
-
-    async fn writes_ended(&self, inode: &Inode) {
-        loop {
-            let listener = inode.written.listen();
-            if !inode.state.lock().pages.is_writing() {
-                return;
-            }
-            listener.await;
         }
     }
 
@@ -146,19 +134,8 @@ impl Fs {
         writing: &mut Writing<'_>,
     ) -> Result<(), FsError> {
         let first = writing.pages.iter().find(|p| p.page == 0).cloned();
-        let Some(first) = first else {
-            // Nothing was ever in the first page: only the kind of the area changes.
-            return self
-                .change(inode, 1, |_, tx| {
-                    let block = inode.block()?;
-                    let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &block).get_mut();
-                    on_disk.core.area = AreaKind::Extents as u8;
-                    on_disk.area.fill(0);
-                    Ok(())
-                })
-                .await;
-        };
-        let group = self.data_group(None, 0).await?;
+        let Some(first) = first else { return self.spill_empty(inode, pin, u64::MAX).await };
+        let group = self.data_group(None).await?;
         let generation = inode.state.lock().core().attributes.generation.get();
         let at = {
             let mut scratch = self.transaction();
@@ -183,6 +160,22 @@ impl Fs {
         Ok(())
     }
 
+    /// A file that has outgrown its inode without anything in its first page (a write there makes
+    /// that page dirty): only the kind of the area changes.
+    async fn spill_empty(&self, inode: &Arc<Inode>, pin: &Pin, size: u64) -> Result<(), FsError> {
+        if size <= INLINE_BYTES_MAX || inode.state.lock().core().area() != AreaKind::Bytes {
+            return Ok(());
+        }
+        self.change(inode, 1, |_, tx| {
+            let block = inode.block()?;
+            let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &block).get_mut();
+            on_disk.core.area = AreaKind::Extents as u8;
+            on_disk.area.fill(0);
+            Ok(())
+        })
+        .await
+    }
+
     /// Gives every page of the batch that has no block one, as an unwritten extent.
     async fn allocate(
         &self,
@@ -193,24 +186,52 @@ impl Fs {
         let generation = inode.state.lock().core().attributes.generation.get();
         let tree = ExtentTree { inode, generation };
         let mut missing = self.unmapped(&tree, writing).await?;
-        let mut tries = 0;
+        let mut in_vain = 0;
         while !missing.is_empty() {
             let near = self.settle(|| tree.last(&self.transaction())).await?;
             let near = near.map(|e| e.physical.plus(e.blocks - 1));
-            let group = self.data_group(near, NODES_PER_TRANSACTION).await?;
-            let done = self.map_runs(&tree, pin, &group, near, &mut missing).await?;
+            let data = self.data_group(near).await?;
+            let mut done = self.map_runs(&tree, pin, &data, &data, near, &missing).await?;
+            if done.is_none() {
+                // The group has no room for nodes of the tree: those come from another one.
+                let no = data.group.no;
+                drop(data);
+                let (data, nodes) = self.pin_data_and_nodes(no).await?;
+                let nodes = nodes.as_ref().unwrap_or(&data);
+                done = self.map_runs(&tree, pin, &data, nodes, near, &missing).await?;
+            }
+            let done = done.unwrap_or_default();
             writing.settle_promises(&done);
-            if done.is_empty() {
-                tries += 1;
-                if tries > 3 {
-                    return Err(FsError::NoSpace);
-                }
-                // What is left was freed lately and rests until that is durable.
-                drop(group);
-                self.journal.force(self.journal.last()).await?;
+            for (first, len) in &done {
+                let run = missing.iter_mut().find(|(f, _)| f == first).expect("from the list");
+                run.0 += len;
+                run.1 -= len;
+            }
+            missing.retain(|(_, len)| *len > 0);
+            in_vain = if done.is_empty() { in_vain + 1 } else { 0 };
+            if in_vain > 3 {
+                return Err(FsError::NoSpace);
             }
         }
         Ok(())
+    }
+
+    /// A group with claims, and another one with room for nodes (`None`: the same), both pinned in
+    /// order.
+    async fn pin_data_and_nodes(
+        &self,
+        data: GroupNo,
+    ) -> Result<(PinnedGroup, Option<PinnedGroup>), FsError> {
+        for _ in 0..16 {
+            let nodes = self.metadata_group(Needs::tree(NODES_PER_TRANSACTION)).await?.group.no;
+            let mut pinned = self.pin_groups([data, nodes].into()).await?;
+            // Between the two looks somebody else may have taken the room.
+            if self.provide(&pinned[&nodes], Needs::tree(NODES_PER_TRANSACTION)).await? {
+                let data = pinned.remove(&data).expect("pinned");
+                return Ok((data, pinned.remove(&nodes)));
+            }
+        }
+        Err(FsError::NoSpace)
     }
 
     /// Runs of pages of the batch that are not mapped: first page, length.
@@ -238,90 +259,57 @@ impl Fs {
         Ok(runs)
     }
 
-    /// Maps as many of the missing runs as one transaction and one group allow; takes them off the
-    /// list and returns what was mapped.
+    /// Maps as many of the missing runs as one transaction and one group allow, and returns them;
+    /// `None` when there is no room for the nodes that would take.
     async fn map_runs(
         &self,
         tree: &ExtentTree<'_>,
         pin: &Pin,
-        group: &PinnedGroup,
+        data: &PinnedGroup,
+        nodes: &PinnedGroup,
         near: Option<BlockNo>,
-        missing: &mut Vec<(u64, u64)>,
-    ) -> Result<Vec<(u64, u64)>, FsError> {
-        // Inode, nodes on the path and new ones, header, bitmap and table blocks.
-        let done = self
-            .change(tree.inode, 64, |_, tx| self.try_map_runs(tx, tree, pin, group, near, missing))
-            .await?;
-        for (first, len) in &done {
-            let run = missing.iter_mut().find(|(f, _)| f == first).expect("from the list");
-            run.0 += len;
-            run.1 -= len;
-        }
-        missing.retain(|(_, len)| *len > 0);
-        Ok(done)
-    }
-
-    fn try_map_runs(
-        &self,
-        tx: &mut Transaction,
-        tree: &ExtentTree<'_>,
-        pin: &Pin,
-        group: &PinnedGroup,
-        mut near: Option<BlockNo>,
         missing: &[(u64, u64)],
-    ) -> Step<Vec<(u64, u64)>> {
-        let mut done = Vec::new();
-        for (first, len) in missing.iter().take(RUNS_PER_TRANSACTION) {
-            let Some((physical, got)) = group.take_data(tx, *len, near)? else { break };
-            near = Some(physical.plus(got - 1));
-            let extent = Extent { logical: *first, physical, blocks: got, unwritten: true };
-            let mut editor = ExtentEditor { tree, pin, group: Some(group), tx };
-            if let Grown::NoRoom = editor.insert(extent)? {
-                // The whole transaction is dropped: nothing of it may stay.
-                return Err(FsError::NoSpace.into());
+    ) -> Result<Option<Vec<(u64, u64)>>, FsError> {
+        // Inode, nodes on the path and new ones, headers, bitmap and table blocks.
+        self.change(tree.inode, 64, |_, tx| {
+            let mut near = near;
+            let mut done = Vec::new();
+            for (first, len) in missing.iter().take(RUNS_PER_TRANSACTION) {
+                let Some((physical, got)) = data.take_data(tx, *len, near)? else { break };
+                near = Some(physical.plus(got - 1));
+                let extent = Extent { logical: *first, physical, blocks: got, unwritten: true };
+                let mut editor = ExtentEditor { tree, pin, group: Some(nodes), tx };
+                if let Grown::NoRoom = editor.insert(extent)? {
+                    tx.abandon();
+                    return Ok(None);
+                }
+                editor.add_blocks(i64::try_from(got).expect("a run is short"))?;
+                done.push((*first, got));
+                if got < *len || tx.len() > 40 {
+                    break;
+                }
             }
-            editor.add_blocks(i64::try_from(got).expect("a run is short"))?;
-            done.push((*first, got));
-            if got < *len || tx.len() > 40 {
-                break;
-            }
-        }
-        Ok(done)
+            Ok(Some(done))
+        })
+        .await
     }
 
-    /// A group in which this mount has claims, pinned, the one near a block first. If the promises
-    /// of all claims are used up, more is claimed.
-    pub(crate) async fn data_group(
-        &self,
-        near: Option<BlockNo>,
-        nodes: u64,
-    ) -> Result<PinnedGroup, FsError> {
+    /// A group in which this mount has claims with blocks to take, pinned; the one near a block
+    /// first. What was freed lately rests until that is durable, so the log may have to be forced.
+    async fn data_group(&self, near: Option<BlockNo>) -> Result<PinnedGroup, FsError> {
         let near = near.and_then(|block| self.layout.group_of(block));
         let mut groups = self.known_groups();
+        groups.retain(|group| !group.claimed().is_empty());
         groups.sort_by_key(|group| Some(group.no) != near);
-        for known in groups {
-            if known.claimed().is_empty() {
-                continue;
+        for forced in [false, true] {
+            if forced {
+                self.journal.force(self.journal.last()).await?;
             }
-            let group = self.pin_group(known.no).await?;
-            let mut scratch = self.transaction();
-            let found = self.settle(|| group.take_data(&mut scratch, 1, None)).await?;
-            drop(scratch);
-            if found.is_some() && self.provide(&group, Needs { inodes: 0, tree: nodes }).await? {
-                return Ok(group);
-            }
-        }
-        // The groups with claims have no room for nodes, or their free blocks rest.
-        self.journal.force(self.journal.last()).await?;
-        for known in self.known_groups() {
-            if known.claimed().is_empty() {
-                continue;
-            }
-            let group = self.pin_group(known.no).await?;
-            let mut scratch = self.transaction();
-            let found = self.settle(|| group.take_data(&mut scratch, 1, None)).await?;
-            if found.is_some() {
-                return Ok(group);
+            for known in &groups {
+                let group = self.pin_group(known.no).await?;
+                if self.has_data(&group).await? {
+                    return Ok(group);
+                }
             }
         }
         Err(FsError::NoSpace)
@@ -389,8 +377,7 @@ impl Fs {
         let tree = ExtentTree { inode, generation };
         for runs in runs.chunks(RUNS_PER_TRANSACTION) {
             if let Grown::NoRoom = self.mark_runs(&tree, pin, None, runs).await? {
-                let needs = Needs { inodes: 0, tree: NODES_PER_TRANSACTION };
-                let group = self.metadata_group(needs).await?;
+                let group = self.metadata_group(Needs::tree(NODES_PER_TRANSACTION)).await?;
                 let grown = self.mark_runs(&tree, pin, Some(&group), runs).await?;
                 assert!(matches!(grown, Grown::Done), "room for nodes was provided");
             }
@@ -427,6 +414,29 @@ impl Fs {
             if core.dirty { inode.stage_core(tx, pin, core) } else { Ok(()) }
         })
         .await
+    }
+}
+
+/// The right to flush an inode: one flush at a time, so that pages go out in the order in which
+/// they were written and an inline file spills once.
+struct Turn<'a>(&'a Inode);
+
+impl Turn<'_> {
+    async fn wait(inode: &Inode) -> Turn<'_> {
+        loop {
+            let listener = inode.flushed.listen();
+            if !std::mem::replace(&mut inode.state.lock().flushing, true) {
+                return Turn(inode);
+            }
+            listener.await;
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().flushing = false;
+        self.0.flushed.notify(1);
     }
 }
 
@@ -468,7 +478,6 @@ impl Writing<'_> {
         }
         drop(state);
         self.fs.space.settle(surplus);
-        self.inode.written.notify(usize::MAX);
     }
 }
 

@@ -69,10 +69,6 @@ impl Pages {
         self.dirty.is_empty() && self.writing.is_empty()
     }
 
-    pub(crate) fn is_writing(&self) -> bool {
-        !self.writing.is_empty()
-    }
-
     /// A page as it was read; what is cached already counts.
     pub(crate) fn insert_clean(&mut self, page: u64, data: SharedBlock) {
         self.pages.entry(page).or_insert(Page { data, promised: false });

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use lcl::Mode;
 use lcl::pin::Pin;
-use mx_base::{FsId, Member};
+use mx_base::FsId;
 
 use crate::alloc::{Freed, Group};
 use crate::block::{Block, BlockNo, SharedBlock};
@@ -19,7 +19,6 @@ use crate::file::FileId;
 use crate::inode::{Core, Inode};
 use crate::locks::Resource;
 use crate::ondisk::header::{Header, Kind, Owner};
-use crate::ondisk::slot::{JournalExtent, SlotState};
 
 /// See the module.
 #[derive(Debug)]
@@ -56,26 +55,15 @@ pub(crate) struct SlotChanges {
     pub(crate) orphans_removed: Vec<FileId>,
     /// A further block of orphans, already made by the transaction.
     pub(crate) orphan_block: Option<Arc<CachedBlock>>,
-    pub(crate) state: Option<(SlotState, Member)>,
-    pub(crate) journal_extents: Option<Vec<JournalExtent>>,
 }
 
 impl SlotChanges {
     fn is_empty(&self) -> bool {
-        let SlotChanges {
-            usage,
-            orphans_added,
-            orphans_removed,
-            orphan_block,
-            state,
-            journal_extents,
-        } = self;
+        let SlotChanges { usage, orphans_added, orphans_removed, orphan_block } = self;
         *usage == Usage::default()
             && orphans_added.is_empty()
             && orphans_removed.is_empty()
             && orphan_block.is_none()
-            && state.is_none()
-            && journal_extents.is_none()
     }
 }
 

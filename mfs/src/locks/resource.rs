@@ -103,10 +103,12 @@ pub fn covering(header: &Header, layout: &Layout) -> Result<Resource, Corruption
             }
             Resource::Group(GroupNo(owner))
         }
-        Kind::Slot | Kind::Orphans | Kind::JournalHeader => match u16::try_from(owner) {
-            Ok(slot) if slot < layout.slot_count => Resource::Slot(SlotId(slot)),
-            _ => return Err(wrong(CorruptionKind::Owner, 0, owner)),
-        },
+        Kind::SlotHead | Kind::SlotBody | Kind::Orphans | Kind::JournalHeader => {
+            match u16::try_from(owner) {
+                Ok(slot) if slot < layout.slot_count => Resource::Slot(SlotId(slot)),
+                _ => return Err(wrong(CorruptionKind::Owner, 0, owner)),
+            }
+        }
         Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket => {
             Resource::Inode(InodeNo(owner))
         }

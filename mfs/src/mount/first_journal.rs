@@ -2,14 +2,13 @@
 //!
 //! There is no journal yet in which the allocation could be logged, so it is logged in the new
 //! journal itself: free chunks are found under their groups' locks, the journal is opened in them,
-//! and its first transaction marks them used. The slot's block, written in place behind that,
-//! makes the whole valid with one write; before it, the chunks are free and what is in them means
+//! and its first transactions mark them used. The slot's head, written behind that, makes the
+//! whole valid with one write; before it, the chunks are free and what is in them means
 //! nothing.
 
 use std::sync::Arc;
 
 use lcl::pin::{Pin, PinError, Want};
-use zerocopy::little_endian::{U32, U64};
 
 use super::MountError;
 use crate::alloc::group::Group;
@@ -27,7 +26,7 @@ use crate::ondisk::alloc_group::{
     CHUNKS_PER_BLOCK, ChunkEntry, ChunkKind, ChunkTableBlock, GROUPS_PER_MAP, GroupMapBlock,
 };
 use crate::ondisk::header::{self, Kind, Writer};
-use crate::ondisk::slot::{JOURNAL_EXTENTS_MAX, JournalExtent, SlotState};
+use crate::ondisk::slot::JOURNAL_EXTENTS_MAX;
 use crate::superblock::Superblock;
 
 /// Chunks found for a journal, with the locks that keep them free for us.
@@ -179,9 +178,12 @@ async fn read(
 }
 
 impl Fs {
-    /// Logs the allocation of this mount's own journal, as its first transactions.
-    pub(super) async fn adopt_journal(&self, found: Found) -> Result<(), FsError> {
-        let extents = found.extents();
+    /// Logs the allocation of this mount's own journal, as its first transactions, durably. The
+    /// groups stay pinned until the slot's head is written.
+    pub(super) async fn log_first_journal(
+        &self,
+        found: Found,
+    ) -> Result<Vec<PinnedGroup>, FsError> {
         let new_groups: Vec<GroupNo> =
             found.groups.iter().filter(|g| g.is_new).map(|g| g.no).collect();
         let mut pinned = Vec::new();
@@ -210,20 +212,8 @@ impl Fs {
             let leader = leader.expect("the leader is held with its group");
             self.transact(1, |tx| set_in_map(self, tx, &leader.group, &leader.pin, no)).await?;
         }
-        let slot_extents: Vec<JournalExtent> = extents
-            .iter()
-            .map(|(start, blocks)| JournalExtent {
-                start: U64::new(start.0),
-                blocks: U32::new(blocks as u32),
-                reserved0: U32::ZERO,
-            })
-            .collect();
-        let reservation = self.journal.reserve(0).await?;
-        let mut tx = self.transaction();
-        tx.change_slot().journal_extents = Some(slot_extents);
-        self.commit(tx, reservation);
-        // The groups' locks are kept until the slot's block says that the chunks are taken.
-        self.mark_slot(SlotState::Live).await
+        self.journal.force(self.journal.last()).await?;
+        Ok(pinned.into_iter().map(|(group, _)| group).collect())
     }
 }
 

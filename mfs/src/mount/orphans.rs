@@ -21,7 +21,7 @@ impl Fs {
         if self.journal.has_orphan_places(count + 32) {
             return Ok(());
         }
-        let group = self.metadata_group(Needs { inodes: 0, tree: 1 }).await?;
+        let group = self.metadata_group(Needs::tree(1)).await?;
         let owner = Owner::plain(self.journal.slot().0.into());
         let (slot_pin, slot_set) = self.journal.with_slot(|slot| (slot.pin(), slot.set()));
         self.transact(6, |tx| {

@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use lcl::ResourceName;
 use lcl::pin::{Pin, PinError, Want};
-use mx_base::{Incarnation, Member, NodeId, SlotId};
+use mx_base::{Incarnation, Member, SlotId};
 use zerocopy::little_endian::{U16, U32, U64};
 
 use super::MountError;
-use super::slots::{extents_of, read_orphan_blocks, read_slot};
+use super::slots::SlotBlocks;
 use crate::block::{Block, BlockNo};
-use crate::cache::{BlockSet, CachedBlock};
+use crate::cache::CachedBlock;
 use crate::env::{Durability, Env, WriteData};
-use crate::error::{DiskError, FsError};
+use crate::error::DiskError;
 use crate::file::FileId;
 use crate::fs::Fs;
 use crate::journal::replay::Replay;
@@ -27,8 +27,9 @@ use crate::locks::Resource;
 use crate::ondisk::alloc_group::GroupHeaderBlock;
 use crate::ondisk::header::{self, Header, Kind, Writer};
 use crate::ondisk::inode::{InodeBlock, InodeCore};
-use crate::ondisk::slot::{OrphanBlock, OrphanEntry, SlotBlock, SlotState};
+use crate::ondisk::slot::{OrphanBlock, OrphanEntry, SlotBodyBlock, SlotState};
 use crate::slot::file_of;
+use crate::slot::head::SlotHead;
 use crate::superblock::Superblock;
 
 /// Orphans adopted by one transaction.
@@ -50,24 +51,22 @@ pub struct Recovered {
     pub orphans_adopted: u64,
 }
 
-/// The member whose slot this is.
-fn member_of(slot: &SlotBlock) -> Option<Member> {
-    let node = NodeId::new(slot.node.get())?;
-    Some(Member { node, incarnation: Incarnation(slot.incarnation.get()) })
-}
-
 /// The journal of a dead slot, ready to be replayed.
 async fn open_journal(
     env: &Env,
     sb: &Superblock,
-    slot: SlotId,
-    body: &SlotBlock,
+    head: &SlotHead,
 ) -> Result<(Replay, u64), MountError> {
-    let of = JournalOf { fs_id: sb.fs_id, slot, extents: extents_of(body) };
+    let of = JournalOf { fs_id: sb.fs_id, slot: head.slot, extents: head.extents.clone() };
     let scan = of.scan(&*env.disk).await?;
     let segments = scan.segments;
-    let writer = Writer { slot, incarnation: Incarnation(body.incarnation.get()) };
-    Ok((Replay::new(Arc::clone(&env.disk), sb.fs_id, writer, scan), segments))
+    Ok((Replay::new(Arc::clone(&env.disk), sb.fs_id, writer_of(head), scan), segments))
+}
+
+/// In whose name the blocks of a dead slot are written.
+fn writer_of(head: &SlotHead) -> Writer {
+    let member = head.member.expect("a live slot has a member");
+    Writer { slot: head.slot, incarnation: member.incarnation }
 }
 
 /// Replays every slot that is live, alone with the device (SB is held in EX).
@@ -76,22 +75,19 @@ async fn open_journal(
 /// When a journal cannot be read or a block cannot be written.
 pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recovered, MountError> {
     let mut recovered = Recovered::default();
-    for n in 0..sb.layout.slot_count {
-        let slot = SlotId(n);
-        // A slot whose block is damaged was being written when its mount died, or went bad; it is
-        // not used, and fsck says so.
-        let block = match read_slot(env, sb, slot).await {
-            Ok(block) => block,
+    for (slot, head) in SlotHead::read_all(&*env.disk, sb.fs_id, &sb.layout).await? {
+        let mut head = match head {
+            Ok(head) => head,
             Err(error) => {
-                tracing::error!(slot = n, %error, "slot left alone");
+                // Not used any more; fsck says so.
+                tracing::error!(slot = slot.0, %error, "slot left alone");
                 continue;
             }
         };
-        let body: &SlotBlock = block.get();
-        if SlotState::from_u8(body.state) != Some(SlotState::Live) {
+        if head.state != SlotState::Live {
             continue;
         }
-        let (replay, segments) = open_journal(env, sb, slot, body).await?;
+        let (replay, segments) = open_journal(env, sb, &head).await?;
         let all = replay.locks();
         let redone = replay.redo(&all).await?;
         isolate(env, sb, &redone.damaged).await?;
@@ -102,23 +98,12 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
         recovered.blocks_replayed += redone.blocks_written;
         recovered.locks_damaged += redone.damaged.len() as u64;
         // Only now: until the slot is clean, another crash replays it again.
-        mark_clean(env, sb, slot).await?;
-        tracing::info!(slot = n, segments, blocks = redone.blocks_written, "slot replayed");
+        head.state = SlotState::Clean;
+        let writer = writer_of(&head);
+        head.write(&*env.disk, sb.fs_id, &sb.layout, writer).await?;
+        tracing::info!(slot = slot.0, segments, blocks = redone.blocks_written, "slot replayed");
     }
     Ok(recovered)
-}
-
-/// Writes a replayed slot's state, in place and durably.
-async fn mark_clean(env: &Env, sb: &Superblock, slot: SlotId) -> Result<(), MountError> {
-    let mut block = read_slot(env, sb, slot).await?;
-    let body: &mut SlotBlock = block.get_mut();
-    body.state = SlotState::Clean as u8;
-    let (version, incarnation) = (body.header.version.get(), body.incarnation.get());
-    body.header.version.set(version + 1);
-    header::seal(&mut block, Writer { slot, incarnation: Incarnation(incarnation) });
-    let data = WriteData::Blocks(vec![block.into()]);
-    env.disk.write(sb.layout.slot_block(slot), data, Durability::Durable).await?;
-    Ok(())
 }
 
 /// Marks objects that could not be replayed, so that every node refuses them.
@@ -170,11 +155,11 @@ impl Fs {
     pub async fn recover_member(self: &Arc<Self>, dead: Member) -> Result<Recovered, MountError> {
         let mut recovered = Recovered::default();
         let sb = crate::superblock::read(&*self.env.disk).await?;
-        let slots = self.slots_of(&sb, dead).await;
+        let slots = self.slots_of(&sb, dead).await?;
         let mut replays = Vec::new();
         let mut live = BTreeSet::new();
-        for (slot, block) in &slots {
-            match open_journal(&self.env, &sb, *slot, block.get()).await {
+        for head in &slots {
+            match open_journal(&self.env, &sb, head).await {
                 Ok((replay, segments)) => {
                     recovered.segments += segments;
                     recovered.locks += replay.locks().len() as u64;
@@ -182,12 +167,12 @@ impl Fs {
                     replays.push(replay);
                 }
                 Err(error) => {
-                    tracing::error!(slot = slot.0, %error, "journal not readable");
+                    tracing::error!(slot = head.slot.0, %error, "journal not readable");
                     recovered.locks_damaged += 1;
                 }
             }
             // The slot itself belongs to the dead until it is clean.
-            live.insert(Resource::Slot(*slot).name());
+            live.insert(Resource::Slot(head.slot).name());
         }
         recovered.locks_live = live.len() as u64;
         let limbo = self.env.locks.limbo_of(dead, live.iter().copied().collect()).await?;
@@ -199,11 +184,11 @@ impl Fs {
             recovered.locks_damaged += redone.damaged.len() as u64;
         }
         self.env.locks.replayed(dead, limbo.into_iter().collect());
-        for (slot, _) in &slots {
-            let resource = Resource::Slot(*slot);
+        for head in &slots {
+            let resource = Resource::Slot(head.slot);
             let entry = self.env.locks.entry(resource.name(), resource.bucket(&self.layout));
             let pin = entry.pin(Want::write()).await?;
-            recovered.orphans_adopted += self.take_over(&sb, *slot, &pin, Some(dead)).await?;
+            recovered.orphans_adopted += self.take_over(&sb, head.slot, &pin, Some(dead)).await?;
             recovered.slots += 1;
         }
         self.env.locks.recovered(dead);
@@ -211,19 +196,11 @@ impl Fs {
     }
 
     /// Slots that a member left live.
-    async fn slots_of(&self, sb: &Superblock, member: Member) -> Vec<(SlotId, Box<Block>)> {
-        let mut found = Vec::new();
-        for n in 0..sb.layout.slot_count {
-            let slot = SlotId(n);
-            let Ok(block) = read_slot(&self.env, sb, slot).await else { continue };
-            let body: &SlotBlock = block.get();
-            if SlotState::from_u8(body.state) == Some(SlotState::Live)
-                && member_of(body) == Some(member)
-            {
-                found.push((slot, block));
-            }
-        }
-        found
+    async fn slots_of(&self, sb: &Superblock, member: Member) -> Result<Vec<SlotHead>, DiskError> {
+        let heads = SlotHead::read_all(&*self.env.disk, sb.fs_id, &sb.layout).await?;
+        let heads = heads.into_iter().filter_map(|(_, head)| head.ok());
+        let live = heads.filter(|h| h.state == SlotState::Live && h.member == Some(member));
+        Ok(live.collect())
     }
 
     /// Adopts the orphans of slots that were left clean with some.
@@ -233,13 +210,13 @@ impl Fs {
     pub async fn adopt_orphans(self: &Arc<Self>) -> Result<u64, MountError> {
         let sb = crate::superblock::read(&*self.env.disk).await?;
         let mut adopted = 0;
-        for n in 0..sb.layout.slot_count {
-            let slot = SlotId(n);
-            let Ok(block) = read_slot(&self.env, &sb, slot).await else { continue };
-            let body: &SlotBlock = block.get();
-            if SlotState::from_u8(body.state) != Some(SlotState::Clean)
-                || (body.orphans_count.get() == 0 && body.orphan_blocks_head.get() == 0)
-            {
+        for (slot, head) in SlotHead::read_all(&*self.env.disk, sb.fs_id, &sb.layout).await? {
+            if !head.is_ok_and(|head| head.state == SlotState::Clean) {
+                continue;
+            }
+            let body = self.env.disk.read(sb.layout.slot_body(slot), 1).await?;
+            let body: &SlotBodyBlock = body[0].get();
+            if body.orphans_count.get() == 0 && body.orphan_blocks_head.get() == 0 {
                 continue;
             }
             let resource = Resource::Slot(slot);
@@ -254,7 +231,8 @@ impl Fs {
     }
 
     /// Moves the orphans of a slot to this mount's own list, and makes the slot clean if it was
-    /// `dead`'s. In transactions of this mount: whoever dies now, a file is on one list.
+    /// `dead`'s. The files move in transactions of this mount: whoever dies now, a file is on one
+    /// list.
     async fn take_over(
         self: &Arc<Self>,
         sb: &Superblock,
@@ -262,26 +240,22 @@ impl Fs {
         pin: &Pin,
         dead: Option<Member>,
     ) -> Result<u64, MountError> {
-        let set = BlockSet::new(Resource::Slot(slot));
-        let block = read_slot(&self.env, sb, slot).await?;
-        let body: SlotBlock = *block.get::<SlotBlock>();
+        let mut head = sb.slot_head(&*self.env.disk, slot).await?;
         let expected = match dead {
-            Some(dead) => body.state == SlotState::Live as u8 && member_of(&body) == Some(dead),
-            None => body.state == SlotState::Clean as u8,
+            Some(dead) => head.state == SlotState::Live && head.member == Some(dead),
+            None => head.state == SlotState::Clean,
         };
         if !expected {
             // Somebody else was quicker.
             return Ok(0);
         }
-        let head = body.orphan_blocks_head.get();
-        let own = set.insert_read(sb.layout.slot_block(slot), block.into());
-        let more = read_orphan_blocks(&self.env, sb, &set, slot, head).await?;
+        let blocks = SlotBlocks::read(&*self.env.disk, sb.fs_id, &sb.layout, slot).await?;
+        let SlotBlocks { set, body: own, more } = blocks;
         let mut orphans = listed(&own, &more);
         let adopted = orphans.clone();
-        loop {
+        while !orphans.is_empty() {
             let batch: Vec<Place> =
                 orphans.split_off(orphans.len().saturating_sub(ADOPTED_AT_ONCE));
-            let is_last = orphans.is_empty();
             self.make_orphan_places(batch.len()).await?;
             self.transact(2 + batch.len(), |tx| {
                 for place in &batch {
@@ -289,19 +263,18 @@ impl Fs {
                     let block = tx.change(pin, &set, place.block(&own, &more));
                     place.clear(block);
                 }
-                if is_last {
-                    let body: &mut SlotBlock = tx.change(pin, &set, &own).get_mut();
-                    body.state = SlotState::Clean as u8;
-                }
                 Ok(())
             })
             .await?;
-            if is_last {
-                break;
-            }
         }
-        // In place before the slot's lock is given up: the next one to look reads it there.
+        // In place before the slot is clean and its lock is given up: the next one to look reads it
+        // there.
         self.journal.settle_in_place(&set.dirty()).await?;
+        if head.state == SlotState::Live {
+            let writer = writer_of(&head);
+            head.state = SlotState::Clean;
+            head.write(&*self.env.disk, sb.fs_id, &sb.layout, writer).await?;
+        }
         for place in &adopted {
             self.reap_later(place.file);
         }
@@ -331,7 +304,7 @@ impl Place {
         let free = OrphanEntry { inode: U64::ZERO, generation: U32::ZERO, reserved0: U32::ZERO };
         match self.further {
             None => {
-                let body: &mut SlotBlock = block.get_mut();
+                let body: &mut SlotBodyBlock = block.get_mut();
                 body.orphans[self.at] = free;
                 body.orphans_count = U16::new(body.orphans_count.get().saturating_sub(1));
             }
@@ -350,7 +323,7 @@ fn listed(own: &CachedBlock, more: &[Arc<CachedBlock>]) -> Vec<Place> {
         let used = entries.iter().enumerate().filter(|(_, entry)| entry.inode.get() != 0);
         used.map(|(at, entry)| Place { file: file_of(entry), further, at }).collect()
     };
-    let mut found = in_block(&own.data().get::<SlotBlock>().orphans, None);
+    let mut found = in_block(&own.data().get::<SlotBodyBlock>().orphans, None);
     for (i, block) in more.iter().enumerate() {
         found.extend(in_block(&block.data().get::<OrphanBlock>().orphans, Some(i)));
     }

@@ -3,99 +3,102 @@
 use std::sync::Arc;
 
 use lcl::pin::{Pin, PinError, Want};
-use mx_base::SlotId;
+use mx_base::{FsId, SlotId};
 
 use super::{MountError, first_journal};
 use crate::block::{Block, BlockNo};
-use crate::cache::{BlockSet, CachedBlock};
-use crate::env::Env;
+use crate::cache::{BlockSet, CachedBlock, Expect};
+use crate::env::{Disk, Env};
 use crate::error::{Corruption, CorruptionKind, FsError};
 use crate::fs::{Fs, Options};
 use crate::journal::in_place::JournalHeader;
-use crate::journal::ring::Extents;
 use crate::journal::scan::JournalOf;
 use crate::journal::{Journal, SegmentNo};
+use crate::layout::Layout;
 use crate::locks::{Classes, Resource};
-use crate::ondisk::header::{self, Kind, Writer};
-use crate::ondisk::slot::{JOURNAL_EXTENTS_MAX, OrphanBlock, SlotBlock, SlotState};
+use crate::ondisk::header::{self, Kind, Owner, Writer};
+use crate::ondisk::slot::{OrphanBlock, SlotBodyBlock, SlotState};
 use crate::slot::SlotRecord;
+use crate::slot::head::SlotHead;
 use crate::superblock::Superblock;
 
-/// A slot that is ours, and its block as it is on disk.
+/// The longest list of orphans, in blocks: a million files.
+const ORPHAN_BLOCKS_MAX: usize = 4096;
+
+/// A slot that is ours.
 pub(super) struct Taken {
-    pub(super) slot: SlotId,
-    pub(super) pin: Pin,
-    pub(super) block: Box<Block>,
+    head: SlotHead,
+    pin: Pin,
 }
 
-/// Reads and checks the block of a slot.
-pub(crate) async fn read_slot(
-    env: &Env,
-    sb: &Superblock,
-    slot: SlotId,
-) -> Result<Box<Block>, MountError> {
-    let at = sb.layout.slot_block(slot);
-    let mut blocks = env.disk.read(at, 1).await?.into_vec();
-    let block = Box::new(blocks.remove(0));
-    check_slot(&block, sb, slot, at)
-        .map_err(|c| MountError::Slot { slot, source: FsError::Corrupt(c) })?;
-    Ok(block)
+impl Superblock {
+    pub(crate) async fn slot_head(
+        &self,
+        disk: &dyn Disk,
+        slot: SlotId,
+    ) -> Result<SlotHead, MountError> {
+        let head = SlotHead::read(disk, self.fs_id, &self.layout, slot).await;
+        head.map_err(|source| MountError::SlotHead { slot, source })
+    }
 }
 
-fn check_slot(block: &Block, sb: &Superblock, slot: SlotId, at: BlockNo) -> Result<(), Corruption> {
-    let wrong = |kind, expected: u64, found: u64| Corruption { block: at, kind, expected, found };
-    let header = header::check(block, sb.fs_id, at)?;
-    if header.kind() != Some(Kind::Slot) {
-        return Err(wrong(CorruptionKind::Kind, Kind::Slot as u64, header.kind.into()));
-    }
-    if header.owner().id != u64::from(slot.0) {
-        return Err(wrong(CorruptionKind::Owner, slot.0.into(), header.owner().id));
-    }
-    let body: &SlotBlock = block.get();
-    if SlotState::from_u8(body.state).is_none() {
-        let what = CorruptionKind::Contents("state of a slot");
-        return Err(wrong(what, 0, body.state.into()));
-    }
-    let extents = usize::from(body.journal_extents_count.get());
-    let bad_extent = body.journal_extents.iter().take(extents).find(|e| {
-        let (first, len) = (BlockNo(e.start.get()), u64::from(e.blocks.get()));
-        len == 0
-            || sb.layout.group_of(first).is_none()
-            || sb.layout.group_of(first) != sb.layout.group_of(first.plus(len - 1))
-    });
-    if extents > JOURNAL_EXTENTS_MAX || bad_extent.is_some() {
-        let what = CorruptionKind::Contents("journal of a slot");
-        return Err(wrong(what, 0, extents as u64));
-    }
-    Ok(())
+/// A slot's body and the further blocks of its list of orphans, in the set of its lock.
+pub(crate) struct SlotBlocks {
+    pub(crate) set: Arc<BlockSet>,
+    pub(crate) body: Arc<CachedBlock>,
+    pub(crate) more: Vec<Arc<CachedBlock>>,
 }
 
-pub(crate) fn extents_of(body: &SlotBlock) -> Extents {
-    let count = usize::from(body.journal_extents_count.get());
-    let extents = body.journal_extents[..count].iter();
-    Extents::new(extents.map(|e| (BlockNo(e.start.get()), e.blocks.get().into())).collect())
+impl SlotBlocks {
+    /// Reads them; the caller holds the slot's lock in EX.
+    pub(crate) async fn read(
+        disk: &dyn Disk,
+        fs_id: FsId,
+        layout: &Layout,
+        slot: SlotId,
+    ) -> Result<SlotBlocks, MountError> {
+        let set = BlockSet::new(Resource::Slot(slot));
+        let owner = Owner::plain(slot.0.into());
+        let damaged = |c: Corruption| MountError::Slot { slot, source: FsError::Corrupt(c) };
+        let read = async |at: BlockNo, kind: Kind| {
+            let block = Box::new(disk.read(at, 1).await?.into_vec().remove(0));
+            let header = header::check(&block, fs_id, at).map_err(damaged)?;
+            Expect { kind, owner }.check(at, header).map_err(damaged)?;
+            Ok::<Box<Block>, MountError>(block)
+        };
+        let at = layout.slot_body(slot);
+        let body = read(at, Kind::SlotBody).await?;
+        let mut next = body.get::<SlotBodyBlock>().orphan_blocks_head.get();
+        let body = set.insert_read(at, body.into());
+        let mut more = Vec::new();
+        while next != 0 {
+            let at = BlockNo(next);
+            let block = read(at, Kind::Orphans).await?;
+            next = block.get::<OrphanBlock>().next.get();
+            more.push(set.insert_read(at, block.into()));
+            if more.len() > ORPHAN_BLOCKS_MAX {
+                let kind = CorruptionKind::Contents("a list of orphans without end");
+                return Err(damaged(Corruption { block: at, kind, expected: 0, found: 0 }));
+            }
+        }
+        Ok(SlotBlocks { set, body, more })
+    }
 }
 
 /// Takes a slot that is clean, this node's last one if it can be, or one that was never used.
 pub(super) async fn take(env: &Env, sb: &Superblock) -> Result<Taken, MountError> {
     let me = env.group.me();
     let mut candidates = Vec::new();
-    for n in 0..sb.layout.slot_count {
-        let slot = SlotId(n);
-        // Only a look: what counts is read again under the lock.
-        let Ok(block) = read_slot(env, sb, slot).await else { continue };
-        let body: &SlotBlock = block.get();
-        let rank = match SlotState::from_u8(body.state) {
-            Some(SlotState::Clean) if body.node.get() == me.node.get() => 0,
-            Some(SlotState::Clean) => 1,
-            Some(SlotState::Free) => 2,
-            Some(SlotState::Live) | None => continue,
+    // Only a look: what counts is read again under the lock.
+    for (slot, head) in SlotHead::read_all(&*env.disk, sb.fs_id, &sb.layout).await? {
+        let Ok(head) = head else { continue };
+        let rank = match head.state {
+            SlotState::Clean if head.member.is_some_and(|m| m.node == me.node) => 0,
+            SlotState::Clean => 1,
+            SlotState::Free => 2,
+            SlotState::Live => continue,
         };
         candidates.push((rank, slot));
-        // Slots are used from the front: behind the first free one there are only free ones.
-        if rank == 2 && candidates.len() > 16 {
-            break;
-        }
     }
     candidates.sort_unstable();
     for (_, slot) in candidates {
@@ -106,10 +109,9 @@ pub(super) async fn take(env: &Env, sb: &Superblock) -> Result<Taken, MountError
             Err(PinError::Busy) => continue,
             Err(error) => return Err(error.into()),
         };
-        let block = read_slot(env, sb, slot).await?;
-        let state = SlotState::from_u8(block.get::<SlotBlock>().state);
-        if matches!(state, Some(SlotState::Clean | SlotState::Free)) {
-            return Ok(Taken { slot, pin, block });
+        let head = sb.slot_head(&*env.disk, slot).await?;
+        if matches!(head.state, SlotState::Clean | SlotState::Free) {
+            return Ok(Taken { head, pin });
         }
     }
     Err(MountError::NoSlot(sb.layout.slot_count))
@@ -123,70 +125,46 @@ pub(super) async fn begin(
     taken: Taken,
     classes: &Arc<Classes>,
 ) -> Result<Arc<Fs>, MountError> {
-    let writer = Writer { slot: taken.slot, incarnation: env.group.me().incarnation };
-    let set = BlockSet::new(Resource::Slot(taken.slot));
-    let body: SlotBlock = *taken.block.get::<SlotBlock>();
-    let cached: Arc<CachedBlock> =
-        set.insert_read(sb.layout.slot_block(taken.slot), taken.block.into());
-    let more =
-        read_orphan_blocks(&env, sb, &set, taken.slot, body.orphan_blocks_head.get()).await?;
-
-    let first_use = body.journal_extents_count.get() == 0;
+    let Taken { mut head, pin } = taken;
+    let writer = Writer { slot: head.slot, incarnation: env.group.me().incarnation };
+    let disk = Arc::clone(&env.disk);
+    let blocks = SlotBlocks::read(&*disk, sb.fs_id, &sb.layout, head.slot).await?;
+    let first_use = head.extents.blocks() == 0;
     let found = if first_use { Some(first_journal::find(&env, sb).await?) } else { None };
-    let (extents, start) = match &found {
-        Some(found) => (found.extents(), (SegmentNo(1), 0)),
+    let start = match &found {
+        Some(found) => {
+            head.extents = found.extents();
+            (SegmentNo(1), 0)
+        }
         None => {
-            let extents = extents_of(&body);
-            let of = JournalOf { fs_id: sb.fs_id, slot: taken.slot, extents: extents.clone() };
-            let start = of.start(&*env.disk).await?;
-            (extents, (start.sequence, start.position))
+            let extents = head.extents.clone();
+            let of = JournalOf { fs_id: sb.fs_id, slot: head.slot, extents };
+            let start = of.start(&*disk).await?;
+            (start.sequence, start.position)
         }
     };
     let (sequence, position) = start;
-    let header = JournalHeader { fs_id: sb.fs_id, writer, extents: &extents, sequence, position };
-    let life = header.write(&*env.disk, None).await?;
+    let extents = &head.extents;
+    let header = JournalHeader { fs_id: sb.fs_id, writer, extents, sequence, position };
+    let life = header.write(&*disk, None).await?;
 
-    let record = SlotRecord::new(taken.pin, set, cached, more);
+    let record = SlotRecord::new(pin, blocks);
+    let extents = head.extents.clone();
+    let writer_and_life = (writer, life);
     let journal =
-        Journal::new(Arc::clone(&env.disk), sb.fs_id, (writer, life), extents, start, record);
-    let (layout, root) = (sb.layout, sb.root);
-    let fs = Fs::new(env, options, sb.fs_id, sb.label.clone(), layout, root, sb.hash_key, journal);
+        Journal::new(Arc::clone(&disk), sb.fs_id, writer_and_life, extents, start, record);
+    let fs = Fs::new(env, options, sb, journal);
     classes.serve(&fs);
     fs.env.runtime.spawn(Box::pin(Arc::clone(&fs.journal).run_writer()));
-    if let Some(found) = found {
-        fs.adopt_journal(found).await?;
-    }
-    fs.mark_slot(SlotState::Live).await?;
+    let held = match found {
+        Some(found) => Some(fs.log_first_journal(found).await?),
+        None => None,
+    };
+    head.state = SlotState::Live;
+    head.member = Some(fs.env.group.me());
+    head.write(&*disk, sb.fs_id, &sb.layout, writer).await?;
+    // The groups' locks were kept until the head says that the chunks are taken.
+    drop(held);
+    *fs.head.lock() = Some(head);
     Ok(fs)
-}
-
-/// The further blocks of a slot's list of orphans.
-pub(crate) async fn read_orphan_blocks(
-    env: &Env,
-    sb: &Superblock,
-    set: &Arc<BlockSet>,
-    slot: SlotId,
-    head: u64,
-) -> Result<Vec<Arc<CachedBlock>>, MountError> {
-    let mut blocks = Vec::new();
-    let mut next = head;
-    while next != 0 {
-        let at = BlockNo(next);
-        let block = env.disk.read(at, 1).await?.into_vec().remove(0);
-        let expect = crate::cache::Expect {
-            kind: Kind::Orphans,
-            owner: crate::ondisk::header::Owner::plain(slot.0.into()),
-        };
-        header::check(&block, sb.fs_id, at)
-            .and_then(|header| expect.check(at, header))
-            .map_err(|c| MountError::Slot { slot, source: FsError::Corrupt(c) })?;
-        next = block.get::<OrphanBlock>().next.get();
-        blocks.push(set.insert_read(at, Box::new(block).into()));
-        if blocks.len() > 4096 {
-            let kind = CorruptionKind::Contents("a list of orphans without end");
-            let source = Corruption { block: at, kind, expected: 0, found: 0 }.into();
-            return Err(MountError::Slot { slot, source });
-        }
-    }
-    Ok(blocks)
 }

@@ -22,7 +22,7 @@ pub enum Kind {
     Bitmap = 3,
     ChunkTable = 4,
     GroupMap = 5,
-    Slot = 6,
+    SlotHead = 6,
     Orphans = 7,
     /// A block of a metadata chunk that is not in use; covered by its group's lock.
     Free = 8,
@@ -31,6 +31,7 @@ pub enum Kind {
     DirIndex = 11,
     DirBucket = 12,
     JournalHeader = 14,
+    SlotBody = 15,
 }
 
 impl Kind {
@@ -41,7 +42,7 @@ impl Kind {
             3 => Kind::Bitmap,
             4 => Kind::ChunkTable,
             5 => Kind::GroupMap,
-            6 => Kind::Slot,
+            6 => Kind::SlotHead,
             7 => Kind::Orphans,
             8 => Kind::Free,
             9 => Kind::Inode,
@@ -49,6 +50,7 @@ impl Kind {
             11 => Kind::DirIndex,
             12 => Kind::DirBucket,
             14 => Kind::JournalHeader,
+            15 => Kind::SlotBody,
             _ => return None,
         })
     }

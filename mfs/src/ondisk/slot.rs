@@ -50,30 +50,38 @@ pub struct OrphanEntry {
 }
 
 pub const JOURNAL_EXTENTS_MAX: usize = 64;
-pub const SLOT_ORPHANS_MAX: usize = 184;
+pub const SLOT_ORPHANS_MAX: usize = 250;
 pub const ORPHANS_PER_BLOCK: usize = 250;
 
-/// Covered by SLOT(n).
+/// Two copies, written in turn and never journaled: it leads to the journal. Covered by SLOT(n).
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug)]
 #[repr(C)]
-pub struct SlotBlock {
+pub struct SlotHeadBlock {
     pub header: Header,
     pub state: u8,
     pub reserved0: u8,
-    /// The member whose slot this is or was.
+    /// The member whose slot this is or was; 0 before the first.
     pub node: U16,
     pub incarnation: U32,
+    pub journal_extents_count: U16,
+    pub reserved1: [u8; 54],
+    pub journal_extents: [JournalExtent; JOURNAL_EXTENTS_MAX],
+    pub reserved2: [u8; 2944],
+}
+
+/// What changes with the transactions of a slot, and inside them. Covered by SLOT(n).
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug)]
+#[repr(C)]
+pub struct SlotBodyBlock {
+    pub header: Header,
     /// What this slot's transactions took from the file system less what they gave back; the sum
     /// over all slots is what is in use.
     pub used_blocks: I64,
     pub used_inodes: I64,
-    pub journal_extents_count: U16,
     pub orphans_count: U16,
-    pub reserved1: U32,
+    pub reserved0: [u8; 6],
     /// First block of further orphans; 0 if there is none.
     pub orphan_blocks_head: U64,
-    pub reserved2: [u8; 24],
-    pub journal_extents: [JournalExtent; JOURNAL_EXTENTS_MAX],
     pub orphans: [OrphanEntry; SLOT_ORPHANS_MAX],
 }
 

@@ -10,7 +10,7 @@ use super::extent::{ExtentEntry, ExtentNodeBlock};
 use super::header::{self, Header, Kind, Owner, Writer};
 use super::inode::{InodeBlock, InodeCore};
 use super::journal::{JournalHeaderBlock, RecordHead, SegmentHead, TransactionHead};
-use super::slot::{OrphanBlock, SlotBlock};
+use super::slot::{OrphanBlock, SlotBodyBlock, SlotHeadBlock};
 use super::superblock::SuperblockBlock;
 use crate::block::{Block, BlockNo};
 use crate::error::CorruptionKind;
@@ -35,9 +35,10 @@ fn every_field_is_where_the_specification_says() {
         isolated = 84);
     offsets!(ChunkEntry: kind = 0, free = 2, epoch = 4, claim_slot = 8, claim_node = 10,
         claim_incarnation = 12);
-    offsets!(SlotBlock: state = 64, node = 66, incarnation = 68, used_blocks = 72,
-        used_inodes = 80, journal_extents_count = 88, orphans_count = 90, orphan_blocks_head = 96,
-        journal_extents = 128, orphans = 1152);
+    offsets!(SlotHeadBlock: state = 64, node = 66, incarnation = 68, journal_extents_count = 72,
+        journal_extents = 128);
+    offsets!(SlotBodyBlock: used_blocks = 64, used_inodes = 72, orphans_count = 80,
+        orphan_blocks_head = 88, orphans = 96);
     offsets!(OrphanBlock: next = 64, count = 72, orphans = 96);
     offsets!(InodeCore: mode = 0, uid = 4, gid = 8, links = 12, size = 16, blocks = 24, atime = 32,
         mtime = 44, ctime = 56, btime = 68, rdev = 80, flags = 84, generation = 88, area = 92,

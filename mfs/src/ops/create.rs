@@ -157,18 +157,11 @@ impl Fs {
         }
         let mut tree = 0;
         loop {
-            let needs = Needs { inodes: 1, tree };
-            let (group, target) = if spilled {
-                // One group for all: two could not be pinned in order.
-                let group = self.data_group(None, tree).await?;
-                if !self.provide(&group, needs).await? {
-                    return Err(FsError::NoSpace);
-                }
-                let target = self.write_target(&group, new.kind).await?;
-                (group, Some(target))
-            } else {
-                (self.metadata_group(needs).await?, None)
-            };
+            // One group for all: which others might be needed could not be known in order.
+            let needs = Needs { inodes: 1, tree, data: u64::from(spilled) };
+            let group = self.metadata_group(needs).await?;
+            let target =
+                if spilled { Some(self.write_target(&group, new.kind).await?) } else { None };
             let scratch = self.transaction();
             let block = self.settle(|| group.find_metadata(&scratch, ChunkKind::Inode)).await?;
             let Some(block) = block else { return Err(FsError::NoSpace) };

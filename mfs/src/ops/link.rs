@@ -50,7 +50,7 @@ impl Fs {
             self.check_linked(dir, parent).await?;
             let group = match tree {
                 0 => None,
-                tree => Some(self.metadata_group(Needs { inodes: 0, tree }).await?),
+                tree => Some(self.metadata_group(Needs::tree(tree)).await?),
             };
             let grown = self
                 .transact(24, |tx| {

@@ -8,6 +8,7 @@ use lcl::Mode;
 use lcl::pin::{Pin, PinError, Want};
 use mx_base::Duration;
 
+use super::locking::check_directory;
 use crate::error::FsError;
 use crate::file::{FileId, FileType};
 use crate::fs::Fs;
@@ -117,11 +118,28 @@ impl Fs {
         Ok(open)
     }
 
+    /// Opens a directory: it stays alive while it is open, as a file does.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] when it was deleted; [`FsError::NotDirectory`].
+    pub async fn open_directory(&self, file: FileId) -> Result<OpenFile, FsError> {
+        self.check_open()?;
+        let inode = self.inode(file.inode)?;
+        let open_pin = self.pin_open(&inode, file).await?;
+        {
+            let _pin = inode.entry.pin(Want::read()).await?;
+            self.settle(|| inode.with_file(file, |state| Ok(check_directory(state)?))).await?;
+        }
+        Ok(OpenFile::new(file, inode, open_pin, OpenFlags::default()))
+    }
+
     /// CR on OPEN(i), unless the file waits for its deletion: that may take until somebody else
     /// closes it, and an open does not wait so long for nothing.
     async fn pin_open(&self, inode: &Arc<Inode>, file: FileId) -> Result<Pin, FsError> {
         loop {
-            if let Some(pin) = inode.open_entry.try_pin(Want::shared(Mode::CR)) {
+            let cached = inode.open_entry.try_pin(Want::shared(Mode::CR));
+            // A file that is open here cannot be deleted, whoever waits for that.
+            if let Some(pin) = cached.or_else(|| inode.open_entry.try_join(Mode::CR)) {
                 return Ok(pin);
             }
             match inode.open_entry.pin(Want::shared(Mode::CR).no_queue()).await {
@@ -131,9 +149,9 @@ impl Fs {
             }
             {
                 let _pin = inode.entry.pin(Want::read()).await?;
-                self.check_alive(inode, file).await?;
-                let unlinked = inode.state.lock().core().links() == 0;
-                if unlinked {
+                let links =
+                    self.settle(|| inode.with_file(file, |state| Ok(state.core().links()))).await?;
+                if links == 0 {
                     return Err(FsError::Stale);
                 }
             }

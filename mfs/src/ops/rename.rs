@@ -85,7 +85,7 @@ impl Fs {
             }
             let group = match tree {
                 0 => None,
-                tree => Some(self.metadata_group(Needs { inodes: 0, tree }).await?),
+                tree => Some(self.metadata_group(Needs::tree(tree)).await?),
             };
             let step = Move { from, to, source, target, kind };
             let done =

@@ -63,7 +63,12 @@ impl Fs {
         file: FileId,
         set: &SetAttributes,
     ) -> Result<(), FsError> {
-        self.check_file(inode, file).await?;
+        let file_type =
+            self.settle(|| inode.with_file(file, |state| Ok(state.core().file_type()))).await?;
+        if set.permissions.is_some() && file_type == FileType::SymbolicLink {
+            // As the kernel has it (fs/attr.c, notify_change): links have no mode of their own.
+            return Err(FsError::Unsupported);
+        }
         let now = self.now();
         self.change(inode, 1, |state, tx| {
             inode.block()?;
@@ -92,10 +97,6 @@ impl Fs {
         .await?;
         self.note_dirty(inode, &inode.state.lock());
         Ok(())
-    }
-
-    async fn check_file(&self, inode: &Arc<Inode>, file: FileId) -> Result<(), FsError> {
-        self.settle(|| inode.with_file(file, |_| Ok(()))).await
     }
 
     /// Cuts an open file to `size`.

@@ -14,10 +14,13 @@ use crate::fs::Fs;
 use crate::mkfs;
 use crate::ondisk::directory::NAME_MAX;
 use crate::ondisk::header;
-use crate::ondisk::slot::SlotBlock;
+use crate::ondisk::slot::SlotBodyBlock;
 
 /// How long the counters of slots that nobody has announced are kept before they are read again.
 const KEPT: Duration = Duration::from_secs(10);
+
+/// Slots read at once.
+const READ_SLOTS: u16 = 64;
 
 /// Space and inodes, in units of 4 KiB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,20 +77,29 @@ impl Fs {
         {
             return Ok(usage.clone());
         }
-        let count = self.layout.slot_count;
-        let first = self.layout.slot_block(SlotId(0));
-        let blocks = self.env.disk.read(first, usize::from(count)).await?;
         let mut usage = Vec::new();
-        for (n, block) in (0..count).zip(&blocks) {
-            let slot = SlotId(n);
-            // A slot that is being written may be torn; it is read again next time.
-            if header::check(block, self.fs_id, self.layout.slot_block(slot)).is_ok() {
-                let body: &SlotBlock = block.get();
-                let (blocks, inodes) = (body.used_blocks.get(), body.used_inodes.get());
-                if (blocks, inodes) != (0, 0) {
-                    usage.push((slot, Usage { blocks, inodes }));
+        let mut next = 0;
+        while next < self.layout.slot_count {
+            let count = READ_SLOTS.min(self.layout.slot_count - next);
+            let first = self.layout.slot_body(SlotId(next));
+            let blocks = self.env.disk.read(first, usize::from(count)).await?;
+            let mut used = false;
+            for (slot, block) in (next..).map(SlotId).zip(&blocks) {
+                // One that is being written may be torn; it is read again next time.
+                if header::check(block, self.fs_id, self.layout.slot_body(slot)).is_ok() {
+                    let body: &SlotBodyBlock = block.get();
+                    let (blocks, inodes) = (body.used_blocks.get(), body.used_inodes.get());
+                    used |= body.header.version.get() > 1;
+                    if (blocks, inodes) != (0, 0) {
+                        usage.push((slot, Usage { blocks, inodes }));
+                    }
                 }
             }
+            if !used {
+                // Slots are taken from the front.
+                break;
+            }
+            next += count;
         }
         *self.slot_usage.0.lock() = Some((now, usage.clone()));
         Ok(usage)

@@ -71,15 +71,16 @@ impl History {
 
     /// An operation has changed the tree. To be called before the operation may reach the disk.
     pub fn push(&mut self, tree: &Tree) {
-        let snapshot = tree.snapshot();
-        for found in snapshot.found.values() {
-            let Some(content) = &found.content else { continue };
-            let lives = self.lives.entry(found.identity).or_default();
+        // Also files without a name: if their unlinking is not durable they are found again, with
+        // what was written to them since.
+        for ino in tree.inos() {
+            let Ok(content) = tree.content(ino) else { continue };
+            let lives = self.lives.entry(ino.get()).or_default();
             if !lives.last().is_some_and(|(_, last)| content.is_untouched(last)) {
                 lives.push((self.versions.len(), content.clone()));
             }
         }
-        self.versions.push(snapshot);
+        self.versions.push(tree.snapshot());
     }
 
     /// The number of the last version.

@@ -1,0 +1,197 @@
+//! A slot's head: whose it is, in what state, and where its journal lies.
+//!
+//! It is not journaled, for it has to be read before the journal can be. Two copies are written in
+//! turn, so that a write that is torn leaves the other one.
+
+use mx_base::{FsId, Incarnation, Member, NodeId, SlotId};
+use zerocopy::little_endian::{U16, U32, U64};
+
+use crate::block::{Block, BlockNo};
+use crate::env::{Disk, Durability, WriteData};
+use crate::error::{Corruption, CorruptionKind, DiskError};
+use crate::journal::ring::Extents;
+use crate::layout::Layout;
+use crate::ondisk::header::{self, Header, Kind, Owner, Writer};
+use crate::ondisk::slot::{JOURNAL_EXTENTS_MAX, JournalExtent, SlotHeadBlock, SlotState};
+
+/// Heads read at once.
+const READ_SLOTS: u16 = 64;
+
+/// The head of a slot.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotHead {
+    pub(crate) slot: SlotId,
+    pub(crate) state: SlotState,
+    /// The member whose slot it is or was last; `None` before its first use.
+    pub(crate) member: Option<Member>,
+    /// The journal; empty before its first use.
+    pub(crate) extents: Extents,
+    version: u64,
+}
+
+/// Why a head cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HeadError {
+    #[error("both heads are damaged: {0}")]
+    Damaged(Corruption),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+impl SlotHead {
+    /// The newer whole copy.
+    ///
+    /// # Errors
+    /// [`HeadError`].
+    pub(crate) async fn read(
+        disk: &dyn Disk,
+        fs_id: FsId,
+        layout: &Layout,
+        slot: SlotId,
+    ) -> Result<SlotHead, HeadError> {
+        let first = layout.slot_heads(slot)[0];
+        let copies = disk.read(first, 2).await?;
+        SlotHead::newer(&copies, fs_id, layout, slot)
+    }
+
+    /// The heads of all slots, in order.
+    ///
+    /// # Errors
+    /// When the device cannot be read; damaged heads are errors of their own.
+    pub(crate) async fn read_all(
+        disk: &dyn Disk,
+        fs_id: FsId,
+        layout: &Layout,
+    ) -> Result<Vec<(SlotId, Result<SlotHead, HeadError>)>, DiskError> {
+        let mut heads = Vec::new();
+        let mut next = 0;
+        while next < layout.slot_count {
+            let count = READ_SLOTS.min(layout.slot_count - next);
+            let first = layout.slot_heads(SlotId(next))[0];
+            let blocks = disk.read(first, 2 * usize::from(count)).await?;
+            for (slot, copies) in (next..).map(SlotId).zip(blocks.chunks(2)) {
+                heads.push((slot, SlotHead::newer(copies, fs_id, layout, slot)));
+            }
+            next += count;
+        }
+        Ok(heads)
+    }
+
+    fn newer(
+        copies: &[Block],
+        fs_id: FsId,
+        layout: &Layout,
+        slot: SlotId,
+    ) -> Result<SlotHead, HeadError> {
+        let parsed = layout
+            .slot_heads(slot)
+            .into_iter()
+            .zip(copies)
+            .map(|(at, block)| parse(block, at, fs_id, layout, slot));
+        let mut newest: Option<SlotHead> = None;
+        let mut damage = None;
+        for copy in parsed {
+            match copy {
+                Ok(head) if newest.as_ref().is_none_or(|n| head.version > n.version) => {
+                    newest = Some(head);
+                }
+                Ok(_) => {}
+                Err(corruption) => damage = Some(corruption),
+            }
+        }
+        match (newest, damage) {
+            (Some(head), _) => Ok(head),
+            (None, Some(corruption)) => Err(HeadError::Damaged(corruption)),
+            (None, None) => unreachable!("two copies were parsed"),
+        }
+    }
+
+    /// Writes the head over the copy that is not the present one, durably.
+    ///
+    /// # Errors
+    /// When the device fails; the present copy still counts then.
+    pub(crate) async fn write(
+        &mut self,
+        disk: &dyn Disk,
+        fs_id: FsId,
+        layout: &Layout,
+        writer: Writer,
+    ) -> Result<(), DiskError> {
+        self.version += 1;
+        let at = layout.slot_heads(self.slot)[(self.version % 2) as usize];
+        let block = self.block(fs_id, at, writer);
+        disk.write(at, WriteData::Blocks(vec![block.into()]), Durability::Durable).await
+    }
+
+    /// A copy as mkfs writes it: a slot never used.
+    pub(crate) fn unused(fs_id: FsId, layout: &Layout, slot: SlotId) -> [Box<Block>; 2] {
+        let extents = Extents::new(Vec::new());
+        let head = SlotHead { slot, state: SlotState::Free, member: None, extents, version: 0 };
+        // The second copy is older than the first write, which goes there.
+        let [even, odd] = layout.slot_heads(slot);
+        [even, odd].map(|at| head.block(fs_id, at, Writer::MKFS))
+    }
+
+    fn block(&self, fs_id: FsId, at: BlockNo, writer: Writer) -> Box<Block> {
+        let mut block = Block::zeroed();
+        let body: &mut SlotHeadBlock = block.get_mut();
+        let owner = Owner::plain(self.slot.0.into());
+        body.header = Header::new(fs_id, Kind::SlotHead, at, owner, self.version);
+        body.state = self.state as u8;
+        if let Some(member) = self.member {
+            body.node = U16::new(member.node.get());
+            body.incarnation = U32::new(member.incarnation.0);
+        }
+        let mut count = 0;
+        for (place, (start, blocks)) in body.journal_extents.iter_mut().zip(self.extents.iter()) {
+            *place = JournalExtent {
+                start: U64::new(start.0),
+                blocks: U32::new(blocks as u32),
+                reserved0: U32::ZERO,
+            };
+            count += 1;
+        }
+        body.journal_extents_count = U16::new(count);
+        header::seal(&mut block, writer);
+        block
+    }
+}
+
+fn parse(
+    block: &Block,
+    at: BlockNo,
+    fs_id: FsId,
+    layout: &Layout,
+    slot: SlotId,
+) -> Result<SlotHead, Corruption> {
+    let header = header::check(block, fs_id, at)?;
+    let owner = Owner::plain(slot.0.into());
+    crate::cache::Expect { kind: Kind::SlotHead, owner }.check(at, header)?;
+    let body: &SlotHeadBlock = block.get();
+    let wrong = |what, found: u64| {
+        let kind = CorruptionKind::Contents(what);
+        Corruption { block: at, kind, expected: 0, found }
+    };
+    let state = SlotState::from_u8(body.state)
+        .ok_or_else(|| wrong("state of a slot", body.state.into()))?;
+    let count = usize::from(body.journal_extents_count.get());
+    if count > JOURNAL_EXTENTS_MAX {
+        return Err(wrong("extents of a journal", count as u64));
+    }
+    let mut extents = Vec::new();
+    for extent in &body.journal_extents[..count] {
+        let (first, len) = (BlockNo(extent.start.get()), u64::from(extent.blocks.get()));
+        let group = layout.group_of(first);
+        if len == 0 || group.is_none() || group != layout.group_of(first.plus(len - 1)) {
+            return Err(wrong("an extent of a journal", first.0));
+        }
+        extents.push((first, len));
+    }
+    let member = NodeId::new(body.node.get())
+        .map(|node| Member { node, incarnation: Incarnation(body.incarnation.get()) });
+    let extents = Extents::new(extents);
+    if state == SlotState::Live && (member.is_none() || extents.blocks() < 16) {
+        return Err(wrong("a live slot without member or journal", 0));
+    }
+    Ok(SlotHead { slot, state, member, extents, version: header.version() })
+}

@@ -1,0 +1,356 @@
+//! A shared block device with a volatile cache, seen through ports that can be cut off.
+//!
+//! A write becomes visible when it completes and durable when it completes (if it was asked to be)
+//! or with the next flush that began behind it. What a crash leaves of everything else is drawn:
+//! each block whole, not at all, or torn between sectors. A write whose owner has died may land
+//! later ([`Device::settle_late`]). Everything that happened is kept as a log, so that the image
+//! after a crash at any moment can be made from one run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use mfs::block::{BLOCK_SIZE, Block, BlockNo, SharedBlock};
+use mfs::env::{Disk, Durability, WriteData};
+use mfs::error::DiskError;
+use model::Random;
+use mx_base::{BoxFuture, Duration};
+use parking_lot::Mutex;
+
+use crate::exec::Executor;
+
+const SECTOR: usize = 512;
+
+/// Contents of a device; blocks that are not listed are zero.
+pub type Image = BTreeMap<BlockNo, SharedBlock>;
+
+/// What happened on a device, in order.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Issued { id: u64, at: BlockNo, data: Vec<SharedBlock>, durable: bool },
+    Written { id: u64 },
+    FlushBegan { id: u64 },
+    Flushed { id: u64 },
+}
+
+/// How the device misbehaves.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Blocks that cannot be read.
+    pub unreadable: BTreeSet<BlockNo>,
+    /// Blocks that cannot be written.
+    pub unwritable: BTreeSet<BlockNo>,
+}
+
+/// Requests of a device so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    pub reads: u64,
+    pub writes: u64,
+    pub flushes: u64,
+}
+
+/// A device. Clones are the same device.
+#[derive(Clone)]
+pub struct Device(Arc<Mutex<State>>);
+
+struct State {
+    blocks: u64,
+    base: Image,
+    /// What reads see: completed writes over the base.
+    visible: Image,
+    log: Vec<Event>,
+    next_id: u64,
+    faults: Faults,
+    counts: Counts,
+    /// Shortest and longest time of a request, in microseconds.
+    latency: (u64, u64),
+}
+
+impl Device {
+    /// A device of `blocks` blocks that holds `base`.
+    pub fn new(blocks: u64, base: Image) -> Device {
+        Device(Arc::new(Mutex::new(State {
+            blocks,
+            visible: base.clone(),
+            base,
+            log: Vec::new(),
+            next_id: 0,
+            faults: Faults::default(),
+            counts: Counts::default(),
+            latency: (20, 400),
+        })))
+    }
+
+    pub fn blocks(&self) -> u64 {
+        self.0.lock().blocks
+    }
+
+    /// Events so far.
+    pub fn log_len(&self) -> usize {
+        self.0.lock().log.len()
+    }
+
+    pub fn log(&self) -> Vec<Event> {
+        self.0.lock().log.clone()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.0.lock().counts
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.0.lock().faults = faults;
+    }
+
+    /// What reads see now.
+    pub fn visible(&self) -> Image {
+        self.0.lock().visible.clone()
+    }
+
+    pub fn base(&self) -> Image {
+        self.0.lock().base.clone()
+    }
+
+    /// A way to the device for one node.
+    pub fn port(&self, exec: &Executor) -> Arc<Port> {
+        Arc::new(Port { device: self.clone(), exec: exec.clone(), gate: Mutex::new(true) })
+    }
+
+    fn delay(&self, exec: &Executor) -> Duration {
+        let (min, max) = self.0.lock().latency;
+        Duration::from_micros(min + exec.draw(|r| r.below(max - min + 1)))
+    }
+}
+
+impl State {
+    fn check(&self, at: BlockNo, count: usize) -> Result<(), DiskError> {
+        if at.0.checked_add(count as u64).is_none_or(|end| end > self.blocks) {
+            return Err(DiskError::BeyondEnd { at, end: self.blocks });
+        }
+        Ok(())
+    }
+
+    fn failing(&self, bad: &BTreeSet<BlockNo>, at: BlockNo, count: usize) -> bool {
+        bad.range(at..at.plus(count as u64)).next().is_some()
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+/// One node's way to a device.
+pub struct Port {
+    device: Device,
+    exec: Executor,
+    /// Open until the node is fenced.
+    gate: Mutex<bool>,
+}
+
+impl Port {
+    /// The device refuses this node from now on.
+    pub fn fence(&self) {
+        *self.gate.lock() = false;
+    }
+
+    fn check_gate(&self) -> Result<(), DiskError> {
+        if *self.gate.lock() { Ok(()) } else { Err(DiskError::Fenced) }
+    }
+}
+
+fn failed(operation: &'static str, at: BlockNo, blocks: usize) -> DiskError {
+    let reason = "injected fault".to_owned();
+    DiskError::Failed { operation, at, blocks: blocks as u64, reason }
+}
+
+impl Disk for Port {
+    fn blocks(&self) -> u64 {
+        self.device.blocks()
+    }
+
+    fn read(
+        &self,
+        at: BlockNo,
+        count: usize,
+    ) -> BoxFuture<'static, Result<Box<[Block]>, DiskError>> {
+        let (device, exec, gate) = (self.device.clone(), self.exec.clone(), self.check_gate());
+        let delay = device.delay(&exec);
+        Box::pin(async move {
+            gate?;
+            device.0.lock().check(at, count)?;
+            exec.sleep(delay).await;
+            let mut state = device.0.lock();
+            state.counts.reads += 1;
+            if state.failing(&state.faults.unreadable, at, count) {
+                return Err(failed("read", at, count));
+            }
+            let mut blocks = Block::zeroed_many(count);
+            for (number, block) in state.visible.range(at..at.plus(count as u64)) {
+                let i = usize::try_from(number.0 - at.0).expect("in the range");
+                blocks[i] = Block::clone(block);
+            }
+            Ok(blocks)
+        })
+    }
+
+    fn write(
+        &self,
+        at: BlockNo,
+        data: WriteData,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), DiskError>> {
+        let (device, exec) = (self.device.clone(), self.exec.clone());
+        let delay = device.delay(&exec);
+        let data: Vec<SharedBlock> =
+            data.iter().map(|block| Box::new(block.clone()).into()).collect();
+        // Issued when it is asked for, not when it is first awaited, as with a real queue.
+        let issued = self.check_gate().and_then(|()| {
+            let mut state = device.0.lock();
+            state.check(at, data.len())?;
+            if state.failing(&state.faults.unwritable, at, data.len()) {
+                return Err(failed("write", at, data.len()));
+            }
+            state.counts.writes += 1;
+            let id = state.id();
+            let durable = durability == Durability::Durable;
+            state.log.push(Event::Issued { id, at, data: data.clone(), durable });
+            Ok(id)
+        });
+        Box::pin(async move {
+            let id = issued?;
+            exec.sleep(delay).await;
+            let mut state = device.0.lock();
+            for (i, block) in data.into_iter().enumerate() {
+                state.visible.insert(at.plus(i as u64), block);
+            }
+            state.log.push(Event::Written { id });
+            Ok(())
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'static, Result<(), DiskError>> {
+        let (device, exec) = (self.device.clone(), self.exec.clone());
+        let delay = device.delay(&exec);
+        let began = self.check_gate().map(|()| {
+            let mut state = device.0.lock();
+            state.counts.flushes += 1;
+            let id = state.id();
+            state.log.push(Event::FlushBegan { id });
+            id
+        });
+        Box::pin(async move {
+            let id = began?;
+            exec.sleep(delay).await;
+            device.0.lock().log.push(Event::Flushed { id });
+            Ok(())
+        })
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Port(..)")
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+/// The image of a device as its log goes on, with what is still in doubt.
+#[derive(Clone, Debug)]
+pub struct Replayer {
+    durable: Image,
+    /// Writes that are not durable: by id, in the order in which they were issued.
+    doubtful: BTreeMap<u64, Doubtful>,
+    /// For every flush under way, the writes that it will make durable.
+    flushes: BTreeMap<u64, Vec<u64>>,
+}
+
+#[derive(Clone, Debug)]
+struct Doubtful {
+    at: BlockNo,
+    data: Vec<SharedBlock>,
+    durable: bool,
+    completed: bool,
+}
+
+impl Replayer {
+    pub fn new(base: Image) -> Replayer {
+        Replayer { durable: base, doubtful: BTreeMap::new(), flushes: BTreeMap::new() }
+    }
+
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Issued { id, at, data, durable } => {
+                let doubtful =
+                    Doubtful { at: *at, data: data.clone(), durable: *durable, completed: false };
+                self.doubtful.insert(*id, doubtful);
+            }
+            Event::Written { id } => {
+                let write = self.doubtful.get_mut(id).expect("issued before");
+                write.completed = true;
+                if write.durable {
+                    self.settle(*id);
+                }
+            }
+            Event::FlushBegan { id } => {
+                let completed =
+                    self.doubtful.iter().filter(|(_, w)| w.completed).map(|(id, _)| *id);
+                self.flushes.insert(*id, completed.collect());
+            }
+            Event::Flushed { id } => {
+                for write in self.flushes.remove(id).expect("began before") {
+                    self.settle(write);
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, id: u64) {
+        if let Some(write) = self.doubtful.remove(&id) {
+            for (i, block) in write.data.into_iter().enumerate() {
+                self.durable.insert(write.at.plus(i as u64), block);
+            }
+        }
+    }
+
+    /// Is anything in doubt now?
+    pub fn is_certain(&self) -> bool {
+        self.doubtful.is_empty()
+    }
+
+    /// What a loss of power leaves: of every doubtful block, drawn, the new contents, the old ones,
+    /// or a mixture of sectors.
+    pub fn crash(&self, random: &mut Random) -> Image {
+        let mut image = self.durable.clone();
+        // Sometimes a controller loses everything, sometimes nothing.
+        let kept = random.pick(&[0, 10, 50, 50, 90, 100]);
+        for write in self.doubtful.values() {
+            for (i, block) in write.data.iter().enumerate() {
+                let at = write.at.plus(i as u64);
+                if !random.chance(kept) {
+                    continue;
+                }
+                // A completed write sits whole in the cache; one under way may be torn.
+                if write.completed || random.chance(70) {
+                    image.insert(at, block.clone());
+                    continue;
+                }
+                let mut torn = image.get(&at).map_or_else(Block::zeroed, SharedBlock::to_boxed);
+                for sector in (0..BLOCK_SIZE).step_by(SECTOR) {
+                    if random.chance(50) {
+                        torn.0[sector..sector + SECTOR]
+                            .copy_from_slice(&block.0[sector..sector + SECTOR]);
+                    }
+                }
+                image.insert(at, torn.into());
+            }
+        }
+        image
+    }
+}
