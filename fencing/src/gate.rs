@@ -98,7 +98,7 @@ impl Gate {
     /// When the gate is closed or the permit has run out at `now`.
     pub fn admit(self: &Arc<Gate>, now: Instant) -> Result<Admission, Refused> {
         let before = self.state.fetch_add(1, Ordering::AcqRel);
-        let admission = Admission { gate: Arc::clone(self) };
+        let admission = Admission { gate: Arc::clone(self), counts: true };
         match self.judge(before, now) {
             Ok(()) => {
                 self.admitted.fetch_add(1, Ordering::Relaxed);
@@ -186,6 +186,7 @@ impl fmt::Debug for Gate {
 #[must_use = "the request counts as under way for as long as its admission lives"]
 pub struct Admission {
     gate: Arc<Gate>,
+    counts: bool,
 }
 
 impl Admission {
@@ -209,11 +210,18 @@ impl Admission {
         }
         verdict
     }
+
+    /// Whether the device ever ends the request will not be known: the gate is never drained.
+    pub fn abandon(mut self) {
+        self.counts = false;
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.gate.state.fetch_sub(1, Ordering::AcqRel);
+        if self.counts {
+            self.gate.state.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -268,6 +276,14 @@ mod tests {
             assert!(gate.admit(NOW).is_err());
         }
         assert_eq!(gate.under_way(), 0);
+    }
+
+    #[test]
+    fn a_gate_is_not_drained_when_the_end_of_a_request_is_not_known() {
+        let gate = Gate::new();
+        gate.admit(NOW).expect("open").abandon();
+        assert!(gate.close(Closed::SelfFenced));
+        assert!(!gate.is_drained());
     }
 
     /// Every interleaving of one closing with one request: either the request saw the gate closed,
