@@ -55,7 +55,6 @@ fn footprint(message: &Message) -> usize {
             let values = locks.iter().filter(|lock| lock.value.is_some()).count();
             size_of::<ReportedLock>() * locks.len() + VALUE * values
         }
-        Message::ReportEnd { unrecovered, .. } => size_of::<Member>() * unrecovered.len(),
         Message::LiveNames { names, .. } | Message::Released { names, .. } => {
             size_of::<BucketName>() * names.len()
         }
@@ -68,6 +67,7 @@ fn footprint(message: &Message) -> usize {
         | Message::Granted { .. }
         | Message::Denied { .. }
         | Message::Callout { .. }
+        | Message::ReportEnd { .. }
         | Message::Recovered { .. }
         | Message::RecoveredSeen { .. } => VALUE,
     };

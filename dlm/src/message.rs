@@ -100,10 +100,8 @@ pub enum Message {
         locks: Vec<ReportedLock>,
     },
     /// The sender has reported everything it has to report for `view` and all views before.
-    /// `unrecovered` are the dead whose recovery it does not know to be complete.
     ReportEnd {
         view: ViewId,
-        unrecovered: Vec<Member>,
     },
 
     /// From the recoverer of `dead` to a home: the names in its buckets that have live records.
@@ -131,7 +129,9 @@ pub enum Message {
         view: ViewId,
         dead: Member,
     },
-    /// The sender knows it.
+    /// The sender knows it. Sent under the sender's view, so that a recoverer which counts the
+    /// answers of its own view's members cannot be done before it has told those who joined in a
+    /// view that some of them answered under.
     RecoveredSeen {
         view: ViewId,
         dead: Member,

@@ -170,8 +170,8 @@ impl Lockspace {
                 }
                 self.take_in_report(from, lock, now)
             }),
-            Message::ReportEnd { view, unrecovered } => {
-                self.report_ended(from, view, &unrecovered, now);
+            Message::ReportEnd { view } => {
+                self.report_ended(from, view, now);
                 Ok(())
             }
             Message::LiveNames { dead, names, last, .. } => {

@@ -173,41 +173,16 @@ impl Lockspace {
                 }
             }
         }
-        let unrecovered: Vec<Member> =
-            self.dead.iter().filter(|(_, facts)| !facts.recovered).map(|(dead, _)| *dead).collect();
-        assert!(
-            unrecovered.len() <= Message::UNRECOVERED_MAX,
-            "there are no more unrecovered dead than slots"
-        );
         for other in self.others() {
-            self.send(other, Message::ReportEnd { view, unrecovered: unrecovered.clone() });
+            self.send(other, Message::ReportEnd { view });
         }
         self.reported.insert(self.me, view);
     }
 
     /// `from` has reported for `view` and all views before.
-    pub(super) fn report_ended(
-        &mut self,
-        from: Member,
-        view: ViewId,
-        unrecovered: &[Member],
-        now: Instant,
-    ) {
+    pub(super) fn report_ended(&mut self, from: Member, view: ViewId, now: Instant) {
         let through = self.reported.entry(from).or_default();
         *through = view.max(*through);
-        // Whoever was dead by then, and is not in its list, has been recovered: word of that may
-        // have missed this node if it joined meanwhile.
-        let recovered: Vec<Member> = self
-            .dead
-            .iter()
-            .filter(|(dead, facts)| {
-                !facts.recovered && facts.lost_in <= view && !unrecovered.contains(dead)
-            })
-            .map(|(dead, _)| *dead)
-            .collect();
-        for dead in recovered {
-            self.mark_recovered(dead, now);
-        }
         self.end_rebuild(now);
     }
 

@@ -110,10 +110,7 @@ impl Message {
                 put(out, &head(0, 0, *epoch));
                 locks.iter().for_each(|lock| put_report(out, lock));
             }
-            Message::ReportEnd { view, unrecovered } => {
-                put(out, &head(0, 0, *view));
-                unrecovered.iter().for_each(|member| put(out, &member_field(*member)));
-            }
+            Message::ReportEnd { view } => put(out, &head(0, 0, *view)),
             Message::LiveNames { view, dead, names, last } => {
                 put(out, &head(last_flag(*last), 0, *view));
                 put(out, &member_field(*dead));
@@ -215,7 +212,7 @@ impl Message {
             }
             Kind::ReportEnd => {
                 no_bucket(&head)?;
-                Message::ReportEnd { view: epoch, unrecovered: input.until_end(Input::member)? }
+                Message::ReportEnd { view: epoch }
             }
             Kind::LiveNames => {
                 let dead = input.dead(&head)?;
@@ -266,10 +263,6 @@ impl Message {
     pub(crate) const NAMES_MAX: usize =
         (Message::MAX - size_of::<Head>() - size_of::<MemberField>())
             / size_of::<BucketNameField>();
-
-    /// How many dead fit into one ReportEnd.
-    pub(crate) const UNRECOVERED_MAX: usize =
-        (Message::MAX - size_of::<Head>()) / size_of::<MemberField>();
 }
 
 /// What the head and the [`LockBody`] say together.

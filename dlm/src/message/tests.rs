@@ -56,7 +56,7 @@ fn samples() -> Vec<Message> {
                 reported(Some(Mode::NL), None, ValueBlock::new(b"").map(Box::new)),
             ],
         },
-        Message::ReportEnd { view, unrecovered: vec![dead()] },
+        Message::ReportEnd { view },
         Message::LiveNames { view, dead: dead(), names: vec![bucket_name(); 2], last: false },
         Message::InLimbo { view, dead: dead(), names: vec![limbo], last: true },
         Message::Released { view, dead: dead(), names: vec![bucket_name()] },
@@ -115,7 +115,7 @@ fn the_bytes_are_those_of_the_specification() {
             + "bc0a00ff00000000"
             + lock
             + &name,
-        by_view("0a", "00") + dead,
+        by_view("0a", "00"),
         by_view("0b", "00") + dead + &entry + &entry,
         by_view("0c", "04") + dead + "bc0a0100" + &name,
         by_view("0d", "00") + dead + &entry,
@@ -225,6 +225,4 @@ fn the_longest_list_of_names_fits() {
     let names = vec![bucket_name(); Message::NAMES_MAX];
     let message = Message::Released { view: ViewId(1), dead: dead(), names };
     assert!(encode(&message).len() <= Message::MAX);
-    let unrecovered = vec![dead(); Message::UNRECOVERED_MAX];
-    assert!(encode(&Message::ReportEnd { view: ViewId(1), unrecovered }).len() <= Message::MAX);
 }

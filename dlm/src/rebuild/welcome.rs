@@ -8,7 +8,6 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::dead::{Dead, DeadTable};
-use crate::message::Message;
 use crate::name::Bucket;
 
 /// The state of the lockspace under one view, as a member of it knows it. Good for entering that
@@ -49,8 +48,8 @@ struct DeadField {
 const DEAD: usize = size_of::<DeadField>();
 const LIVES: usize = NodeId::MAX as usize;
 const FIXED: usize = 8 + 8 * Bucket::COUNT as usize + 4 * LIVES;
-/// More than the slots of a file system, each of which one dead member can leave unrecovered.
-const DEAD_MAX: usize = Message::UNRECOVERED_MAX;
+/// Four times the slots of a file system, each of which one dead member can leave unrecovered.
+const DEAD_MAX: usize = 4096;
 const RECOVERED: u8 = 1;
 const CACHES_GONE: u8 = 2;
 const _: () = assert!(DEAD == 16);

@@ -249,6 +249,32 @@ fn only_what_is_in_limbo_is_redone_and_what_is_waited_for_first() {
     assert_eq!(world.held(b, kept), Some(PR));
 }
 
+/// Before that it would take for limbo what a survivor holds, and the recoverer would write to it.
+#[test]
+fn a_home_answers_what_is_in_limbo_only_when_it_knows_what_survivors_hold() {
+    let mut world = World::of(4);
+    let [a, b, c, d] = [1, 2, 3, 4].map(|node| member(node, 1));
+    let mut trial = World::of(4);
+    trial.commit(a, vec![a, b], Vec::new());
+    let at = (0..)
+        .map(resource)
+        .find(|at| {
+            world.nodes[&a].space.home(at.bucket) == Some(c)
+                && trial.nodes[&a].space.home(at.bucket) == Some(a)
+        })
+        .expect("a inherits some of c's buckets");
+    let reader = get(&mut world, b, at, PR);
+    world.crash(c);
+    world.crash(d);
+    world.commit(a, vec![a, b], Vec::new());
+    world.fence(d, &[at]);
+    world.begin_recovery(a, d);
+    world.deliver_all();
+    world.settle();
+    assert_eq!(world.held(b, reader), Some(PR));
+    assert_eq!(world.dead[&d].redo.as_deref(), Some(&[][..]), "b holds it: d had given it up");
+}
+
 #[test]
 fn a_change_of_view_during_a_recovery_frees_and_loses_nothing() {
     let mut world = World::of(4);
@@ -343,7 +369,7 @@ fn a_recovery_ends_only_when_every_member_knows() {
 }
 
 /// The welcome was made before word of the recovery's end came, and the recoverer did not know of
-/// the joiner when it told everybody.
+/// the joiner when it told everybody: it must not be done before it has told the joiner, too.
 #[test]
 fn a_joiner_learns_of_a_recovery_that_ended_while_it_joined() {
     let (mut world, a, b, d) = three();
@@ -354,6 +380,13 @@ fn a_joiner_learns_of_a_recovery_that_ended_while_it_joined() {
     let joiner = world.give_life(4);
     world.commit(a, vec![a, b, joiner], Vec::new());
     world.finish_recovery(d);
+    for _ in 0..3 {
+        world.deliver(b, a);
+        world.deliver(a, b);
+    }
+    assert!(!world.dead[&d].is_recovered, "a has seen it, but under a view that b does not know");
+    world.follow(joiner);
+    assert!(world.nodes[&joiner].space.dead().any(|(_, facts)| !facts.recovered));
     world.settle();
     assert!(world.nodes[&joiner].space.dead().all(|(_, facts)| facts.recovered));
     let at = resource_at(&world, joiner);

@@ -543,7 +543,7 @@ impl History {
 
 #[expect(clippy::disallowed_methods, reason = "the seeds come from whoever runs the test")]
 fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("DLM_SEEDS") else { return 0..60 };
+    let Ok(text) = std::env::var("DLM_SEEDS") else { return 0..50 };
     let (from, to) = text.split_once("..").expect("DLM_SEEDS=A..B");
     from.parse().expect("a number")..to.parse().expect("a number")
 }

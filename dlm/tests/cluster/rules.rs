@@ -99,6 +99,23 @@ fn a_conversion_goes_before_a_new_request() {
 }
 
 #[test]
+fn a_conversion_does_not_overtake_another() {
+    let (mut world, a, b, c) = three();
+    let at = resource_at(&world, a);
+    let (one, two) = (get(&mut world, a, at, PR), get(&mut world, b, at, PR));
+    let three = get(&mut world, c, at, CR);
+    world.convert(a, one, EX, false);
+    world.deliver_all();
+    world.convert(c, three, PR, false);
+    world.deliver_all();
+    assert_eq!(world.held(c, three), Some(CR), "PR goes with what is held, but a is first");
+    world.answer(b, two, false);
+    world.answer(c, three, false);
+    world.deliver_all();
+    assert_eq!(world.held(a, one), Some(EX));
+}
+
+#[test]
 fn while_a_conversion_waits_no_new_request_is_granted_but_nl() {
     let (mut world, a, b, c) = three();
     let at = resource_at(&world, a);
@@ -150,6 +167,17 @@ fn a_holder_is_called_out_once_for_what_the_first_waiter_wants() {
     world.answer(a, reader, true);
     world.deliver_all();
     assert_eq!(world.held(c, writer), Some(EX));
+}
+
+#[test]
+fn a_holder_that_makes_too_little_room_is_called_out_again() {
+    let (mut world, a, b, c) = three();
+    let at = resource_at(&world, a);
+    let holder = get(&mut world, b, at, EX);
+    get(&mut world, c, at, EX);
+    world.lower(b, holder, PR, true);
+    world.deliver_all();
+    assert_eq!(world.nodes[&b].space.counters().callouts, 2);
 }
 
 #[test]
