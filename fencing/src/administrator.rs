@@ -11,6 +11,7 @@ use mx_base::{Member, NodeId, SanGeneration, ViewId};
 
 use crate::generation::{self, GenerationMoved};
 use crate::heartbeat::Quiet;
+use crate::key::is_life;
 use crate::node_set::NodeSet;
 use crate::proof::{FenceProof, Victim};
 use crate::reg_val::{Author, Phase, RegVal};
@@ -70,7 +71,7 @@ pub enum Refusal {
     NotThere { node: NodeId },
     #[error("{node} is a member already")]
     MemberExists { node: NodeId },
-    #[error("{member} is not newer than incarnation {newest} of the same node")]
+    #[error("{member} is not a life newer than incarnation {newest} of the same node")]
     IncarnationUsed { member: Member, newest: mx_base::Incarnation },
     #[error("the former life of {node} is not proven fenced")]
     FormerLifeNotFenced { node: NodeId },
@@ -290,7 +291,7 @@ fn require_incarnation(value: &RegVal, member: Member, nodes_max: u16) -> Result
         return Err(Refusal::BeyondNodesMax { node: member.node, nodes_max });
     }
     let newest = value.newest_incarnation(member.node);
-    if member.incarnation <= newest {
+    if member.incarnation <= newest || !is_life(member.incarnation) {
         return Err(Refusal::IncarnationUsed { member, newest });
     }
     Ok(())

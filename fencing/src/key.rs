@@ -13,17 +13,18 @@ const MAGIC: u64 = 0x4D58; // "MX"
 
 impl Key {
     /// # Panics
-    /// For incarnation 0, which no life has.
+    /// For incarnation 0, which no life has, and for the last number, after which none could come.
     pub fn of(member: Member) -> Key {
-        assert!(member.incarnation.0 != 0, "a life has an incarnation from 1 on");
+        assert!(is_life(member.incarnation), "no life has incarnation {}", member.incarnation);
         Key(member)
     }
 
-    /// `None` when it is no key of ours: other magic, a node id out of range, or incarnation 0.
+    /// `None` when it is no key of ours: other magic, a node id out of range, or an incarnation
+    /// that no life has.
     pub fn from_u64(bits: u64) -> Option<Key> {
         let node = NodeId::new(u16::try_from(bits >> 32 & 0xFFFF).ok()?)?;
         let incarnation = Incarnation(u32::try_from(bits & 0xFFFF_FFFF).ok()?);
-        (bits >> 48 == MAGIC && incarnation.0 != 0).then_some(Key(Member { node, incarnation }))
+        (bits >> 48 == MAGIC && is_life(incarnation)).then_some(Key(Member { node, incarnation }))
     }
 
     pub fn to_u64(self) -> u64 {
@@ -33,6 +34,11 @@ impl Key {
     pub const fn member(self) -> Member {
         self.0
     }
+}
+
+/// Fencing a life means letting in only later ones, so the last number is not used.
+pub(crate) const fn is_life(incarnation: Incarnation) -> bool {
+    incarnation.0 != 0 && incarnation.0 != u32::MAX
 }
 
 impl fmt::Display for Key {
@@ -60,7 +66,9 @@ mod tests {
         let bits = Key::of(member).to_u64();
         assert_eq!(bits, 0x4D58_0007_0102_0304);
         assert_eq!(Key::from_u64(bits).map(Key::member), Some(member));
-        for foreign in [0, 1, 0x4D58_0000_0000_0001, 0x4D58_0041_0000_0001, 0x4D58_0001_0000_0000] {
+        let (no_node, node_65) = (0x4D58_0000_0000_0001, 0x4D58_0041_0000_0001);
+        let (no_life, last_number) = (0x4D58_0001_0000_0000, 0x4D58_0001_FFFF_FFFF);
+        for foreign in [0, 1, no_node, node_65, no_life, last_number] {
             assert_eq!(Key::from_u64(foreign), None, "{foreign:#x}");
         }
     }

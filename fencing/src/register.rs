@@ -24,6 +24,7 @@
 mod attempt;
 mod partition;
 mod scan;
+mod survey;
 
 use std::collections::VecDeque;
 
@@ -37,6 +38,8 @@ use crate::random::Random;
 use crate::reg_val::{Author, RegVal};
 use attempt::Stage;
 use partition::Partition;
+
+pub use survey::Survey;
 
 /// What the machine is made with.
 #[derive(Clone, Copy, Debug)]

@@ -58,19 +58,8 @@ impl Device {
     /// # Errors
     /// When the device cannot be opened, or somebody else has it.
     pub fn open(path: &Path, patience: Duration) -> Result<Device, OpenError> {
-        let deadline = Instant::now() + patience;
-        let mut told = false;
-        let mut wait = || {
-            if Instant::now() >= deadline {
-                return Err(OpenError::InUse { path: path.to_owned(), waited: patience });
-            }
-            if !told {
-                info!(device = %path.display(), "waiting for requests of a former user to end");
-                told = true;
-            }
-            std::thread::sleep(LOCK_RETRY);
-            Ok(())
-        };
+        let mut waiting = Waiting::new(path, patience);
+        let in_use = || OpenError::InUse { path: path.to_owned(), waited: patience };
         let failed = |source| OpenError::Open { path: path.to_owned(), source };
         let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
@@ -82,19 +71,18 @@ impl Device {
             match open_file(path, claim) {
                 Ok(opened) => break opened,
                 // A block device that another program has claimed.
-                Err(error) if errno(&error) == Some(Errno::BUSY) => wait()?,
+                Err(error) if errno(&error) == Some(Errno::BUSY) => {
+                    waiting.pause().ok_or_else(in_use)?;
+                }
                 Err(source) => return Err(failed(source)),
             }
         };
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) => wait()?,
-                Err(Errno::INTR) => {}
-                Err(error) => {
-                    let source = error.into();
-                    return Err(OpenError::Lock { path: path.to_owned(), source });
-                }
+        match lock(&file, &mut waiting) {
+            Ok(true) => {}
+            Ok(false) => return Err(in_use()),
+            Err(errno) => {
+                let source = errno.into();
+                return Err(OpenError::Lock { path: path.to_owned(), source });
             }
         }
         let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
@@ -131,6 +119,49 @@ impl Device {
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Waiting for a former user, who may be dead and still have requests under way.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    path: &'a Path,
+    deadline: Instant,
+    told: bool,
+}
+
+impl Waiting<'_> {
+    pub(crate) fn new(path: &Path, patience: Duration) -> Waiting<'_> {
+        Waiting { path, deadline: Instant::now() + patience, told: false }
+    }
+
+    /// A while later; `None` when patience has run out.
+    pub(crate) fn pause(&mut self) -> Option<()> {
+        if Instant::now() >= self.deadline {
+            return None;
+        }
+        if !self.told {
+            info!(path = %self.path.display(), "in use: waiting for the requests of a former user to end");
+            self.told = true;
+        }
+        std::thread::sleep(LOCK_RETRY);
+        Some(())
+    }
+}
+
+/// Takes the lock on an open file; false when somebody else has it for too long.
+pub(crate) fn lock(file: &File, waiting: &mut Waiting<'_>) -> Result<bool, Errno> {
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) => {
+                if waiting.pause().is_none() {
+                    return Ok(false);
+                }
+            }
+            Err(errno) => return Err(errno),
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use fencing::gate::Refused;
 use fencing::{Answer, Block, Closed, DeviceId, FenceAgent, FenceRequest, Key};
 use fencing_agents::arbiter::ArbiterAgent;
-use fencing_agents::arbiter::client::{ConnectError, RequestFailed};
+use fencing_agents::arbiter::client::{ConnectError, Identity, RequestFailed};
 use fencing_agents::arbiter::protocol::{
-    FRAME_SIZE, Fault, HelloRefusal, Identity, Request, Status, Transfer,
+    FRAME_SIZE, Fault, HelloRefusal, Request, Status, Transfer,
 };
 use fencing_agents::arbiter::server::{Server, StartError};
 use fencing_agents::device::OpenError;
@@ -336,6 +336,21 @@ fn a_new_session_of_a_life_opens_after_the_former_ones_requests_have_ended() {
 }
 
 #[test]
+fn an_observer_that_comes_again_has_its_former_session_ended() {
+    let world = World::new("arbiter-observer-again");
+    let first = Raw::open(world.scratch.path(), Identity::Observer).expect("admitted");
+    // The same nonce: the same memory, to which a late read could still go.
+    let second = Raw::open(world.scratch.path(), Identity::Observer).expect("admitted");
+    assert!(first.is_at_end());
+    second.request(1, Request::Ping);
+    assert_eq!(second.reply(), (1, Status::Done));
+    let other = world.connect(Identity::Observer).expect("admitted");
+    other.ping().wait().expect("answered");
+    second.request(2, Request::Ping);
+    assert_eq!(second.reply(), (2, Status::Done), "another observer is another one");
+}
+
+#[test]
 fn sessions_on_other_channels_are_left_alone() {
     let world = World::new("arbiter-channels");
     let (first, _) = world.connect_on(identity(2, 1), 0).expect("admitted");
@@ -373,13 +388,11 @@ fn a_second_arbiter_on_the_same_device_state_or_socket_does_not_start() {
         Err(error) => error,
         Ok(server) => panic!("{server:?}"),
     };
-    let same = config(dir);
+    let patience = std::time::Duration::from_millis(50);
+    let same = fencing_agents::arbiter::server::Config { patience, ..config(dir) };
     assert!(matches!(refused(same.clone()), StartError::State(_)));
-    let own_state = fencing_agents::arbiter::server::Config {
-        state: dir.join("other-state"),
-        patience: std::time::Duration::from_millis(50),
-        ..same.clone()
-    };
+    let own_state =
+        fencing_agents::arbiter::server::Config { state: dir.join("other-state"), ..same.clone() };
     let error = refused(own_state.clone());
     assert!(matches!(error, StartError::Device(OpenError::InUse { .. })), "{error:?}");
     let own_device = fencing_agents::arbiter::server::Config {

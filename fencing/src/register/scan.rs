@@ -175,7 +175,7 @@ fn position(node: NodeId, copy: CopyNo) -> usize {
 }
 
 /// Whose block it is.
-fn owner(block: MpBlock) -> (NodeId, CopyNo) {
+pub(super) fn owner(block: MpBlock) -> (NodeId, CopyNo) {
     let (first, _) = layout::register_run(1);
     let position = block.0 - first.0;
     let id = u16::try_from(position / 2 + 1).expect("at most 64 nodes");

@@ -394,6 +394,26 @@ fn a_device_that_loses_an_acknowledged_write_is_ruled_out() {
 }
 
 #[test]
+fn a_survey_finds_the_next_life_without_a_ballot() {
+    let mut disks = [Disk::new(0, NODES_MAX)];
+    let value = first_commit(&mut disks);
+    let join = Change::join(member(1, 1), value.generation(), member(2, 7));
+    let mut first = ready(3, 1);
+    must_commit(&mut first, &mut disks, join);
+    // The newest record is damaged in one copy; the other one tells.
+    disks[0].spoil(3, CopyNo::First);
+    let mut survey = Survey::new(CLUSTER, NODES_MAX);
+    let (at, _) = layout::register_run(NODES_MAX);
+    survey.add(MpIndex(0), at, &disks[0].blocks);
+    assert_eq!(survey.next_life(node(2), Incarnation(0)), Some(member(2, 8)));
+    assert_eq!(survey.next_life(node(2), Incarnation(9)), Some(member(2, 10)));
+    assert_eq!(survey.next_life(node(4), Incarnation(0)), Some(member(4, 1)));
+    assert_eq!(survey.next_life(node(4), Incarnation(u32::MAX - 1)), None);
+    assert_eq!(survey.generation(), SanGeneration(2));
+    assert_eq!(survey.members(), [member(1, 1), member(2, 7)]);
+}
+
+#[test]
 fn a_failing_device_ends_in_an_outcome_and_a_minority_of_them_does_not_matter() {
     let mut disks: Vec<Disk> = (0..3).map(|i| Disk::new(i, NODES_MAX)).collect();
     let mut register = ready(1, 3);

@@ -30,11 +30,11 @@ use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
 use fencing::gate::Refused;
-use fencing::{Closed, DeviceId, Gate, Victim};
+use fencing::{Closed, DeviceId, Gate, Key, Victim};
 
 use super::protocol::{
-    AREA_BLOCKS_MAX, Counters, Fault, HelloRefusal, Identity, NodeReport, PAYLOAD_BLOCKS_MAX,
-    Request, Welcome,
+    AREA_BLOCKS_MAX, Counters, Fault, Hello, HelloRefusal, NodeReport, PAYLOAD_BLOCKS_MAX, Request,
+    Welcome,
 };
 use super::shared_memory::SharedMemory;
 use crate::completion::{Completion, completion};
@@ -44,6 +44,16 @@ use requests::{CountersAnswer, DoneAnswer, ListAnswer, ReadAnswer, Requests};
 
 /// Blocks of shared memory that suit a node: 16 MiB.
 pub const AREA_BLOCKS: u32 = 4096;
+
+/// Who opens a session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Identity {
+    /// May read, list and count; never write or fence.
+    Observer,
+    /// A node in one of its lives. `nonce` is drawn at random by every start of the node's daemon:
+    /// an incarnation belongs to the start that registered it first.
+    Member { key: Key, nonce: u64 },
+}
 
 /// How a client is set up.
 #[derive(Clone)]
@@ -116,9 +126,9 @@ pub struct Client {
 
 struct Shared {
     config: Config,
-    /// The shared memory, for the handshake, and its size.
+    /// What every session begins with, and the shared memory that goes along.
+    hello: Hello,
     descriptor: OwnedFd,
-    area_blocks: u32,
     wake: OwnedFd,
     state: Mutex<Requests>,
 }
@@ -134,11 +144,12 @@ impl Client {
     pub fn connect(config: Config, patience: Duration) -> Result<Client, ConnectError> {
         let blocks = config.area_blocks.clamp(PAYLOAD_BLOCKS_MAX, AREA_BLOCKS_MAX);
         let (descriptor, memory) = SharedMemory::create(blocks).map_err(ConnectError::System)?;
-        let link = link::Link::open_within(&config, &descriptor, blocks, patience)?;
+        let hello = hello(&config, blocks).map_err(ConnectError::System)?;
+        let link = link::Link::open_within(&config.socket, &hello, &descriptor, patience)?;
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(ConnectError::System)?;
         let state = Mutex::new(Requests::new(memory, blocks, link));
-        let shared = Arc::new(Shared { config, descriptor, area_blocks: blocks, wake, state });
+        let shared = Arc::new(Shared { config, hello, descriptor, wake, state });
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("mx-arbiter-link".into())
@@ -313,6 +324,19 @@ impl Shared {
             answer.fail(failed);
         }
     }
+}
+
+fn hello(config: &Config, area_blocks: u32) -> Result<Hello, Errno> {
+    let (key, nonce) = match config.identity {
+        Identity::Member { key, nonce } => (Some(key), nonce),
+        Identity::Observer => {
+            let mut nonce = [0_u8; 8];
+            rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())?;
+            (None, zerocopy::transmute!(nonce))
+        }
+    };
+    let Config { cluster, device, channel, .. } = *config;
+    Ok(Hello { cluster, device, key, nonce, channel, area_blocks })
 }
 
 fn request_size(blocks: u64) -> Option<u32> {

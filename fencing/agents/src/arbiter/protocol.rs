@@ -9,7 +9,7 @@ mod hello;
 mod report;
 
 pub use frame::{Fault, Kind, Reply, Request, RequestError, Status, Transfer};
-pub use hello::{Hello, HelloError, HelloRefusal, Identity, Welcome};
+pub use hello::{Hello, HelloError, HelloRefusal, Welcome};
 pub use report::{Counters, NodeReport, decode_list, encode_list};
 
 /// The version of the protocol that this code speaks, and the only one.

@@ -136,9 +136,7 @@ impl Server {
     /// When one of them cannot be had, above all because somebody else has it.
     pub fn start(config: Config) -> Result<Server, StartError> {
         let owner = Owner { cluster: config.cluster, device: config.device_id };
-        // The state first: its lock is free the moment a predecessor is dead, so that a second
-        // server is told from requests that have not ended yet.
-        let state = StateDir::open(&config.state, owner)?;
+        let state = StateDir::open(&config.state, owner, config.patience)?;
         let device = Device::open(&config.device, config.patience)?;
         let table = state.load()?;
         let listener = listen_on(&config.socket, config.patience)?;

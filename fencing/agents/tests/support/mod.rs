@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use fencing::{Block, DeviceId, Gate, Key, Victim};
 use fencing_agents::Completion;
-use fencing_agents::arbiter::client::{self, Client, ConnectError};
-use fencing_agents::arbiter::protocol::{Identity, NodeReport};
+use fencing_agents::arbiter::client::{self, Client, ConnectError, Identity};
+use fencing_agents::arbiter::protocol::NodeReport;
 use fencing_agents::arbiter::server::{self, Server, Stop};
 use mx_base::{ClusterId, Incarnation, Instant, Member, NodeId};
 

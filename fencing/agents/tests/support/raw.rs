@@ -5,8 +5,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use fencing_agents::arbiter::client::Identity;
 use fencing_agents::arbiter::protocol::{
-    HELLO_SIZE, Hello, HelloRefusal, Identity, PACKET_MAX, Reply, Request, Status, Welcome,
+    HELLO_SIZE, Hello, HelloRefusal, PACKET_MAX, Reply, Request, Status, Welcome,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{
@@ -19,7 +20,18 @@ pub struct Raw {
 }
 
 pub fn hello(identity: Identity) -> Hello {
-    Hello { cluster: super::CLUSTER, device: super::DEVICE, identity, channel: 0, area_blocks: 256 }
+    let (key, nonce) = match identity {
+        Identity::Member { key, nonce } => (Some(key), nonce),
+        Identity::Observer => (None, 7),
+    };
+    Hello {
+        cluster: super::CLUSTER,
+        device: super::DEVICE,
+        key,
+        nonce,
+        channel: 0,
+        area_blocks: 256,
+    }
 }
 
 /// Memory as a client shares it.

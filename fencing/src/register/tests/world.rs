@@ -40,6 +40,15 @@ pub(super) struct Tally {
     pub(super) not_done: u64,
 }
 
+impl Tally {
+    pub(super) fn add(&mut self, other: &Tally) {
+        self.committed += other.committed;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.not_done += other.not_done;
+    }
+}
+
 enum Io {
     Write {
         block: MpBlock,

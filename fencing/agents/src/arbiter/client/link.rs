@@ -1,6 +1,7 @@
 //! The connection to the arbiter: handshake, the thread that receives, connecting again.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tracing::{debug, info, warn};
 use fencing::Closed;
 
 use super::requests::Ended;
-use super::{Config, ConnectError, RequestFailed, Shared};
+use super::{ConnectError, RequestFailed, Shared};
 use crate::arbiter::protocol::{
     FRAME_SIZE, HELLO_SIZE, Hello, HelloRefusal, PACKET_MAX, Reply, Status, Welcome,
 };
@@ -49,15 +50,15 @@ impl Link {
 
     /// Tries until it works, the arbiter refuses for good, or `patience` has passed.
     pub(super) fn open_within(
-        config: &Config,
+        path: &Path,
+        hello: &Hello,
         descriptor: &OwnedFd,
-        area_blocks: u32,
         patience: Duration,
     ) -> Result<Link, ConnectError> {
         let deadline = Instant::now() + patience;
         let mut pause = RETRY_MIN;
         loop {
-            let last = match open(config, descriptor.as_fd(), area_blocks, None) {
+            let last = match open(path, hello, descriptor.as_fd(), None) {
                 Ok(link) => return Ok(link),
                 Err(OpenFailed::Refused(refusal)) if !refusal.passes() => {
                     return Err(ConnectError::Refused(refusal));
@@ -67,7 +68,7 @@ impl Link {
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let path = config.socket.clone();
+                let path = path.to_owned();
                 return Err(ConnectError::NoAnswer { path, waited: patience, last });
             }
             std::thread::sleep(pause.min(left));
@@ -78,20 +79,13 @@ impl Link {
 
 /// One attempt. `interrupt` becomes readable when nobody wants the link any more.
 fn open(
-    config: &Config,
+    path: &Path,
+    hello: &Hello,
     descriptor: BorrowedFd<'_>,
-    area_blocks: u32,
     interrupt: Option<BorrowedFd<'_>>,
 ) -> Result<Link, OpenFailed> {
     let away = |errno: Errno| OpenFailed::Away(errno.to_string());
-    let socket = socket::connect(&config.socket).map_err(away)?;
-    let hello = Hello {
-        cluster: config.cluster,
-        device: config.device,
-        identity: config.identity,
-        channel: config.channel,
-        area_blocks,
-    };
+    let socket = socket::connect(path).map_err(away)?;
     if !socket::send(socket.as_fd(), &hello.encode(), Some(descriptor)).map_err(away)? {
         return Err(OpenFailed::Away("the socket takes no handshake".into()));
     }
@@ -227,7 +221,7 @@ fn reconnect(shared: &Shared) {
             return;
         }
         let (descriptor, interrupt) = (shared.descriptor.as_fd(), Some(shared.wake.as_fd()));
-        match open(&shared.config, descriptor, shared.area_blocks, interrupt) {
+        match open(&shared.config.socket, &shared.hello, descriptor, interrupt) {
             Ok(link) => {
                 info!(socket = %shared.config.socket.display(), "the arbiter is back");
                 let now = (shared.config.clock)();

@@ -10,24 +10,19 @@ use super::{AREA_BLOCKS_MAX, HELLO_SIZE, VERSION};
 const HELLO_MAGIC: [u8; 8] = *b"MXARBHEL";
 const WELCOME_MAGIC: [u8; 8] = *b"MXARBWEL";
 
-/// Who opens a session.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Identity {
-    /// May read, list and count; never write or fence.
-    Observer,
-    /// A node in one of its lives. `nonce` is drawn at random by every start of the node's daemon:
-    /// an incarnation belongs to the start that registered it first.
-    Member { key: Key, nonce: u64 },
-}
-
 /// The first packet of a client; it carries the descriptor of the shared memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hello {
     pub cluster: ClusterId,
     pub device: DeviceId,
-    pub identity: Identity,
-    /// Tells sessions of one life apart: a new one replaces the former one of the same channel,
-    /// after its requests have ended.
+    /// A node in one of its lives; `None` for an observer, who may read, list and count, and
+    /// never write or fence.
+    pub key: Option<Key>,
+    /// Of a node: drawn at random by every start of its daemon; an incarnation belongs to the start
+    /// that registered it first. Of an observer: drawn at random by every client.
+    pub nonce: u64,
+    /// Tells sessions of one life, or of one observer, apart: a new one replaces the former one of
+    /// the same channel, after its requests have ended.
     pub channel: u16,
     /// Blocks of the shared memory, 1 to [`AREA_BLOCKS_MAX`].
     pub area_blocks: u32,
@@ -174,10 +169,6 @@ const _: () = assert!(size_of::<WelcomeRaw>() == HELLO_SIZE);
 
 impl Hello {
     pub fn encode(&self) -> [u8; HELLO_SIZE] {
-        let (key, nonce) = match self.identity {
-            Identity::Observer => (0, 0),
-            Identity::Member { key, nonce } => (key.to_u64(), nonce),
-        };
         let raw = HelloRaw {
             magic: HELLO_MAGIC,
             version_min: VERSION.into(),
@@ -186,8 +177,8 @@ impl Hello {
             reserved: [0; 2],
             cluster: self.cluster.0,
             device: self.device.0,
-            key: key.into(),
-            nonce: nonce.into(),
+            key: self.key.map_or(0, Key::to_u64).into(),
+            nonce: self.nonce.into(),
             area_blocks: self.area_blocks.into(),
             reserved_2: [0; 60],
         };
@@ -206,12 +197,9 @@ impl Hello {
         if min > VERSION || max < VERSION {
             return Err(HelloError::Version { min, max });
         }
-        let identity = match raw.key.get() {
-            0 => Identity::Observer,
-            key => Identity::Member {
-                key: Key::from_u64(key).ok_or(HelloError::Key { key })?,
-                nonce: raw.nonce.get(),
-            },
+        let key = match raw.key.get() {
+            0 => None,
+            key => Some(Key::from_u64(key).ok_or(HelloError::Key { key })?),
         };
         let blocks = raw.area_blocks.get();
         if !(1..=AREA_BLOCKS_MAX).contains(&blocks) {
@@ -220,7 +208,8 @@ impl Hello {
         Ok(Hello {
             cluster: ClusterId(raw.cluster),
             device: DeviceId(raw.device),
-            identity,
+            key,
+            nonce: raw.nonce.get(),
             channel: raw.channel.get(),
             area_blocks: blocks,
         })

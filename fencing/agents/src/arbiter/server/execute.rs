@@ -17,7 +17,6 @@ use fencing::Block;
 use fencing::layout::BLOCK_SIZE;
 
 use super::faults::Fate;
-use super::session::Peer;
 use super::{Event, Serving};
 use crate::arbiter::protocol::{Counters, Kind, PAYLOAD_BLOCKS_MAX, Request, Status, Transfer};
 use crate::arbiter::shared_memory::SharedMemory;
@@ -196,7 +195,7 @@ impl Serving<'_> {
         }
         let session = self.sessions[position].as_ref().expect("an open session");
         let memory = session.memory.clone().expect("an open session has memory");
-        let writer = session.peer.and_then(Peer::member).expect("only members write");
+        let writer = session.peer.and_then(|peer| peer.member).expect("only members write");
         let mut buffer = self.buffers.take(transfer.count as usize);
         let bytes = &mut buffer.as_mut_bytes()[..transfer.count as usize * BLOCK_SIZE];
         memory.copy_out(transfer.area_block, transfer.count, bytes);
@@ -234,7 +233,7 @@ impl Serving<'_> {
     ) -> Option<Arc<SharedMemory>> {
         let session = self.sessions[position].as_ref().expect("an open session");
         let memory = session.memory.clone().expect("an open session has memory");
-        match session.peer.and_then(Peer::member) {
+        match session.peer.and_then(|peer| peer.member) {
             Some(member) if !self.table.admits(member) => {
                 self.refuse_fenced(position, id, member, request);
                 None

@@ -28,15 +28,16 @@ impl Serving<'_> {
     pub(super) fn begin_fence(&mut self, position: usize, id: u64, by: Member, victim: Victim) {
         self.table.fence(victim);
         self.store_table();
-        let is_victim =
-            |peer: Option<Peer>| peer.and_then(Peer::member).is_some_and(|m| victim.includes(m));
+        let is_victim = |peer: Option<Peer>| {
+            peer.and_then(|peer| peer.member).is_some_and(|m| victim.includes(m))
+        };
         let mut dropped = 0_u32;
         for other in 0..self.sessions.len() {
             let Some(session) = &mut self.sessions[other] else { continue };
             if !is_victim(session.peer) {
                 continue;
             }
-            let member = session.peer.and_then(Peer::member).expect("a victim is a member");
+            let member = session.peer.and_then(|peer| peer.member).expect("a victim is a member");
             for (id, request) in std::mem::take(&mut session.queue) {
                 dropped += 1;
                 self.refuse_fenced(other, id, member, request);

@@ -7,9 +7,11 @@ use std::time::Instant;
 use mx_base::Incarnation;
 use tracing::{info, warn};
 
+use fencing::Key;
+
 use super::session::{Peer, Session, State};
 use super::{ACCEPT_PAUSE, SESSIONS_MAX, Serving};
-use crate::arbiter::protocol::{Hello, HelloRefusal, Identity, REQUESTS_MAX, Welcome};
+use crate::arbiter::protocol::{Hello, HelloRefusal, REQUESTS_MAX, Welcome};
 use crate::arbiter::shared_memory::SharedMemory;
 use crate::arbiter::socket;
 
@@ -86,10 +88,11 @@ impl Serving<'_> {
             warn!(%error, "a client's shared memory cannot be used");
             HelloRefusal::BadArea
         })?;
-        let peer = Peer { identity: hello.identity, channel: hello.channel };
-        if let Identity::Member { key, nonce } = hello.identity {
-            self.table.judge(key.member(), nonce)?;
-            self.table.register(key.member(), nonce);
+        let Hello { key, nonce, channel, .. } = hello;
+        let peer = Peer { member: key.map(Key::member), nonce, channel };
+        if let Some(member) = peer.member {
+            self.table.judge(member, nonce)?;
+            self.table.register(member, nonce);
             self.store_table();
         }
         for other in 0..self.sessions.len() {
@@ -116,7 +119,7 @@ impl Serving<'_> {
                     && other.executing > 0
                     && other.peer.is_some_and(|former| former.is_replaced_by(peer))
             };
-            let member = peer.member();
+            let member = peer.member;
             if self.sessions.iter().flatten().any(waits_for)
                 || (member.is_some() && version > self.stored)
             {
@@ -148,7 +151,7 @@ impl Serving<'_> {
         for position in 0..self.sessions.len() {
             let waits = self.sessions[position].as_ref().is_some_and(|session| {
                 let stored = self.stored;
-                let member = session.peer.is_some_and(|peer| peer.member().is_some());
+                let member = session.peer.is_some_and(|peer| peer.member.is_some());
                 matches!(session.state, State::Registering { version }
                     if member && version > stored && version <= failed)
             });

@@ -11,8 +11,8 @@ use tracing::{debug, info, warn};
 
 use super::{Event, Serving};
 use crate::arbiter::protocol::{
-    FRAME_SIZE, FRAMES_MAX, HELLO_SIZE, Identity, NodeReport, PACKET_MAX, REQUESTS_MAX, Reply,
-    Request, Status, encode_list,
+    FRAME_SIZE, FRAMES_MAX, HELLO_SIZE, NodeReport, PACKET_MAX, REQUESTS_MAX, Reply, Request,
+    Status, encode_list,
 };
 use crate::arbiter::shared_memory::SharedMemory;
 use crate::arbiter::socket;
@@ -23,21 +23,21 @@ const PACKETS_AT_ONCE: usize = 8;
 /// A client that has introduced itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Peer {
-    pub(super) identity: Identity,
+    /// `None` for an observer.
+    pub(super) member: Option<Member>,
+    pub(super) nonce: u64,
     pub(super) channel: u16,
 }
 
 impl Peer {
-    pub(super) fn member(self) -> Option<Member> {
-        match self.identity {
-            Identity::Observer => None,
-            Identity::Member { key, .. } => Some(key.member()),
-        }
-    }
-
-    /// Would a session of `other` take the place of one of `self`?
+    /// Would a session of `other` take the place of one of `self`? The memory of both may be the
+    /// same, and a member's requests may be sent again by the new one.
     pub(super) fn is_replaced_by(self, other: Peer) -> bool {
-        self.member().is_some() && self.member() == other.member() && self.channel == other.channel
+        let same = match self.member {
+            Some(_) => self.member == other.member,
+            None => other.member.is_none() && self.nonce == other.nonce,
+        };
+        same && self.channel == other.channel
     }
 }
 
@@ -210,13 +210,13 @@ impl Serving<'_> {
             return self.end_malformed(position, id, "a payload outside the shared memory");
         }
         session.unanswered += 1;
-        if let Some(member) = peer.member()
+        if let Some(member) = peer.member
             && !self.table.admits(member)
         {
             return self.refuse_fenced(position, id, member, request);
         }
         let session = self.sessions[position].as_mut().expect("an open session");
-        match (request, peer.member()) {
+        match (request, peer.member) {
             (Request::Write { .. } | Request::Flush | Request::Fence { .. }, None) => {
                 session.reply(id, Status::NotAllowed);
             }
@@ -339,7 +339,7 @@ impl Serving<'_> {
             let entry = self.table.entry(node);
             let of_node = |session: &&Session| {
                 session.is_open()
-                    && session.peer.and_then(Peer::member).is_some_and(|m| m.node == node)
+                    && session.peer.and_then(|peer| peer.member).is_some_and(|m| m.node == node)
             };
             let sessions = self.sessions.iter().flatten().filter(of_node).count();
             let executing = self.executing_writes.iter().filter(|(member, _)| member.node == node);

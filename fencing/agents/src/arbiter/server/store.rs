@@ -11,18 +11,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mx_base::{ClusterId, NodeId};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::EventfdFlags;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use fencing::DeviceId;
 
 use super::fence_table::{FenceTable, NodeEntry};
+use crate::device::{self, Waiting};
 use crate::engine;
 
 const MAGIC: [u8; 8] = *b"MXARBSTA";
@@ -82,7 +82,13 @@ pub(super) struct StateDir {
 }
 
 impl StateDir {
-    pub(super) fn open(dir: &Path, owner: Owner) -> Result<StateDir, StoreError> {
+    /// Waits at most `patience` for a former server: a killed one keeps the lock until its requests
+    /// have ended.
+    pub(super) fn open(
+        dir: &Path,
+        owner: Owner,
+        patience: Duration,
+    ) -> Result<StateDir, StoreError> {
         let failed = |what| move |source| StoreError::Io { path: dir.to_owned(), what, source };
         std::fs::create_dir_all(dir).map_err(failed("cannot be made"))?;
         let path = dir.join("lock");
@@ -93,9 +99,9 @@ impl StateDir {
             .mode(0o600)
             .open(&path)
             .map_err(failed("no lock file can be made in it"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(StateDir { dir: dir.to_owned(), owner, _lock: lock }),
-            Err(Errno::WOULDBLOCK) => Err(StoreError::InUse { path: dir.to_owned() }),
+        match device::lock(&lock, &mut Waiting::new(&path, patience)) {
+            Ok(true) => Ok(StateDir { dir: dir.to_owned(), owner, _lock: lock }),
+            Ok(false) => Err(StoreError::InUse { path: dir.to_owned() }),
             Err(errno) => Err(failed("cannot be locked")(errno.into())),
         }
     }
