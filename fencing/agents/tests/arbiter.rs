@@ -148,8 +148,8 @@ fn a_fence_is_answered_only_after_the_writes_that_were_executing() {
     let slow = two.write(7, filled(0xBB), false);
     wait_until(&one, 2, |report| report.writes_executing == 1);
     let mut fence = one.fence(victim(2, 1));
-    // The ping was sent after the fence, so its answer comes after the fence was marked.
-    one.ping().wait().expect("answered");
+    // A later fence is stored with all earlier ones; only the executing write is missing.
+    one.fence(victim(3, 1)).wait().expect("fenced");
     assert_eq!(report(&one, 2).incarnation_min, Incarnation(2));
     assert!(!is_ready(&mut fence), "a write of the victim is executing");
     assert_eq!(world.byte(7), 0);
@@ -308,6 +308,17 @@ fn an_incarnation_belongs_to_the_start_that_registered_it() {
     drop(world.member(2, 4));
     drop(world.member(2, 5));
     assert_refused(world.connect(identity(2, 4)), HelloRefusal::Superseded);
+}
+
+#[test]
+fn a_life_is_let_in_only_when_its_registration_is_stored() {
+    let world = World::new("arbiter-unstored");
+    let dir = world.scratch.path();
+    std::fs::rename(dir.join("state"), dir.join("away")).expect("moved");
+    let refused = Raw::open(dir, identity(2, 4)).map(drop);
+    assert_eq!(refused, Err(HelloRefusal::StateUnavailable));
+    std::fs::rename(dir.join("away"), dir.join("state")).expect("moved back");
+    Raw::open(dir, identity(2, 4)).map(drop).expect("stored at the second try");
 }
 
 #[test]
@@ -470,6 +481,20 @@ fn a_request_is_not_sent_again_once_the_gate_is_closed() {
     other.ping().wait().expect("answered");
     assert_eq!(world.byte(4), 0);
     assert_eq!(client.write(4, filled(4), true).wait(), Err(closed));
+}
+
+#[test]
+fn a_request_is_not_sent_again_without_a_permit() {
+    let mut world = World::new("arbiter-permit-away");
+    let (client, gate) = world.connect_on(identity(1, 1), 0).expect("admitted");
+    world.arbiter = None;
+    let write = client.write(4, filled(4), true);
+    gate.permit(mx_base::Instant(0));
+    world.arbiter = Some(Arbiter::start(config(world.scratch.path())));
+    assert_eq!(write.wait(), Err(RequestFailed::Gate(Refused::NoPermit)));
+    assert_eq!(world.byte(4), 0);
+    gate.permit(mx_base::Instant(u64::MAX));
+    client.write(4, filled(5), true).wait().expect("the permit was renewed");
 }
 
 #[test]

@@ -210,18 +210,16 @@ impl Serving<'_> {
             return self.end_malformed(position, id, "a payload outside the shared memory");
         }
         session.unanswered += 1;
-        if let Some(member) = peer.member
-            && !self.table.admits(member)
-        {
-            return self.refuse_fenced(position, id, member, request);
-        }
-        let session = self.sessions[position].as_mut().expect("an open session");
         match (request, peer.member) {
             (Request::Write { .. } | Request::Flush | Request::Fence { .. }, None) => {
                 session.reply(id, Status::NotAllowed);
             }
+            // Whether the life is fenced is asked when they are executed, and only then.
             (Request::Read(_) | Request::Write { .. } | Request::Flush, _) => {
                 session.queue.push_back((id, request));
+            }
+            (_, Some(member)) if !self.table.admits(member) => {
+                self.refuse_fenced(position, id, member, request);
             }
             (Request::Fence { victim }, Some(by)) => self.begin_fence(position, id, by, victim),
             (Request::List { area_block }, _) => {
