@@ -7,6 +7,7 @@
 
 pub mod class;
 pub mod pin;
+mod sync;
 
 pub use class::LockClass;
 pub use dlm::{Bucket, Mode, ResourceName, ValueBlock};

@@ -90,4 +90,10 @@ pub trait Requester: Send + Sync {
     /// An operation waits on `entry` for a mode that the held one does not cover. Called without
     /// any lock of the entry held; may be called again for a wait that is known already.
     fn missed(&self, entry: &std::sync::Arc<Entry>, want: Want);
+
+    /// Somebody who waited for a mode that is not held does not wait any more. Called as `missed`
+    /// is; whoever does not care does nothing.
+    fn abandoned(&self, entry: &std::sync::Arc<Entry>) {
+        let _ = entry;
+    }
 }

@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin as StdPin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use dlm::{Bucket, Mode, ResourceName};
-use parking_lot::{Mutex, MutexGuard};
-
 use super::word::Word;
 use super::{PinError, Purpose, Requester, Want};
+use crate::sync::{AtomicU64, Mutex};
+use dlm::{Bucket, Mode, ResourceName};
 
 /// One cluster lock as this node caches it. Lives as long as somebody refers to it; while the
 /// lock is held the lock cache's machine does.
@@ -32,6 +31,8 @@ struct Queue {
     next_ticket: u64,
     /// The surrender that waits for pins to go.
     drain: Option<Waker>,
+    /// The mode that will be left of a surrender that another node asked for.
+    called_out_to: Option<Mode>,
 }
 
 struct Waiter {
@@ -51,7 +52,7 @@ impl Entry {
             name,
             bucket,
             word: AtomicU64::new(Word::UNLOCKED.0),
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::default()),
             requester,
         })
     }
@@ -131,6 +132,24 @@ impl Entry {
         self.serve(&mut queue);
     }
 
+    /// Another node asks for the surrender that has begun, and `to` will be left: those who would
+    /// not wait for other nodes, and need more, fail.
+    ///
+    /// # Panics
+    /// When no surrender has begun.
+    pub fn call_out(&self, to: Mode) {
+        let queue = &mut *self.queue.lock();
+        assert!(self.load().is_closing(), "a callout is answered by a surrender");
+        queue.called_out_to = Some(to);
+        let is_refused = |want: Want| want.no_queue && !to.covers(want.mode);
+        for waiter in queue.waiters.iter_mut().filter(|w| w.outcome.is_none()) {
+            if is_refused(waiter.want) {
+                waiter.settle(Err(PinError::Busy));
+            }
+        }
+        self.update(|word| word.waited(queue.is_waited()));
+    }
+
     /// Completes when no operation holds a pin. At most one task may wait so.
     pub async fn operations_drained(&self) {
         self.drained(|word| word.operations() == 0).await;
@@ -188,38 +207,70 @@ impl Entry {
         let mut queue = self.queue.lock();
         self.update(|word| {
             assert!(word.is_closed() && word.pins() == 0, "reopened after a surrender: {word:?}");
+            assert!(word.mode().covers(mode), "a surrender lowers: {word:?} to {mode}");
             word.reopened(mode)
         });
+        queue.called_out_to = None;
         self.serve(&mut queue);
     }
 
-    /// What the first waiter asks for that the held mode does not cover, and the weakest mode
-    /// that would satisfy all of them.
+    /// What has to be asked for next, together with what is held: the mode of the first who would
+    /// not wait, alone, so that it is not refused for another's sake; if there is none, the weakest
+    /// mode that would satisfy everybody.
     pub fn wanted(&self) -> Option<Want> {
         let queue = self.queue.lock();
         let held = self.mode();
-        let mut uncovered = queue
-            .waiters
-            .iter()
-            .filter(|w| w.outcome.is_none() && !held.covers(w.want.mode))
-            .map(|w| w.want);
-        let first = uncovered.next()?;
-        Some(uncovered.fold(first, |all, want| Want {
-            mode: all.mode.join(want.mode),
-            no_queue: all.no_queue && want.no_queue,
-            ..all
-        }))
+        let mut patient: Option<Want> = None;
+        for waiter in queue.uncovered(held) {
+            let want = Want { mode: held.join(waiter.want.mode), ..waiter.want };
+            if want.no_queue {
+                return Some(want);
+            }
+            let mode = patient.map_or(want.mode, |all| all.mode.join(want.mode));
+            patient = Some(Want { mode, ..patient.unwrap_or(want) });
+        }
+        patient
     }
 
-    /// The cluster refused `mode` without queueing: those who asked so for it fail.
+    /// How many wait, for other nodes and for pins of this one.
+    pub fn waiters(&self) -> usize {
+        self.queue.lock().waiters.iter().filter(|waiter| waiter.outcome.is_none()).count()
+    }
+
+    /// The cluster refused `mode` without queueing: those fail who would not wait and need it, or
+    /// more, beside what is held.
     pub fn refuse(&self, mode: Mode) {
         let queue = &mut *self.queue.lock();
+        let held = self.mode();
         for waiter in &mut queue.waiters {
-            if waiter.outcome.is_none() && waiter.want.no_queue && waiter.want.mode.covers(mode) {
+            let Waiter { want, outcome: None, .. } = waiter else { continue };
+            let needs = held.join(want.mode);
+            if want.no_queue && needs != held && needs.covers(mode) {
                 waiter.settle(Err(PinError::Busy));
             }
         }
         self.update(|word| word.waited(queue.is_waited()));
+    }
+
+    /// Was the entry pinned since the last call?
+    pub fn take_accessed(&self) -> bool {
+        if !self.load().is_accessed() {
+            return false;
+        }
+        self.update(Word::unaccessed);
+        true
+    }
+
+    /// Nobody holds a pin, nobody waits, and no surrender is under way; may change at any time.
+    pub fn is_idle(&self) -> bool {
+        let word = self.load();
+        word.pins() == 0 && !word.is_waited() && !word.is_closing()
+    }
+
+    /// Pins of operations and of kernel pages, at some moment during the call.
+    pub fn pins(&self) -> (u64, u64) {
+        let word = self.load();
+        (word.operations(), word.kernel_pages())
     }
 
     /// This node holds no locks any more: everybody who waits or comes later fails. Pins that
@@ -266,15 +317,16 @@ impl Entry {
                 continue;
             }
             // Behind one who waits for pins of this node only pages of a surrender go on.
-            let admitted = (!blocked || overtakes) && loop {
-                match word.admit(waiter.want) {
-                    None => break false,
-                    Some(pinned) => match self.swap(word, pinned) {
-                        Ok(()) => break true,
-                        Err(now) => word = now,
-                    },
-                }
-            };
+            let admitted = (!blocked || overtakes)
+                && loop {
+                    match word.admit(waiter.want) {
+                        None => break false,
+                        Some(pinned) => match self.swap(word, pinned) {
+                            Ok(()) => break true,
+                            Err(now) => word = now,
+                        },
+                    }
+                };
             if admitted {
                 waiter.settle(Ok(()));
             } else if waiter.want.no_queue {
@@ -322,14 +374,22 @@ impl Entry {
 
     /// Enters the queue; `Ok` when the pin could be given after all.
     fn enqueue(&self, want: Want, waker: &Waker) -> Result<(), u64> {
-        let mut queue: MutexGuard<'_, Queue> = self.queue.lock();
+        let mut queue = self.queue.lock();
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
         let (outcome, waker) = (None, Some(waker.clone()));
         queue.waiters.push_back(Waiter { ticket, want, outcome, waker });
         self.update(|word| word.waited(true));
-        if self.load().is_cut_off() {
-            queue.waiters.back_mut().expect("just pushed").settle(Err(PinError::CutOff));
+        let refusal = if self.load().is_cut_off() {
+            Some(PinError::CutOff)
+        } else {
+            // Set only while a surrender is under way.
+            let lacks = |to: Mode| want.no_queue && !to.covers(want.mode);
+            queue.called_out_to.filter(|to| lacks(*to)).map(|_| PinError::Busy)
+        };
+        if let Some(error) = refusal {
+            queue.waiters.back_mut().expect("just pushed").settle(Err(error));
+            self.update(|word| word.waited(queue.is_waited()));
             return Err(ticket);
         }
         self.serve(&mut queue);
@@ -344,6 +404,12 @@ impl Entry {
 }
 
 impl Queue {
+    /// Those who wait for the cluster.
+    fn uncovered(&self, held: Mode) -> impl Iterator<Item = &Waiter> {
+        let waits = move |w: &&Waiter| w.outcome.is_none() && !held.covers(w.want.mode);
+        self.waiters.iter().filter(waits)
+    }
+
     fn is_waited(&self) -> bool {
         self.drain.is_some() || self.waiters.iter().any(|w| w.outcome.is_none())
     }
@@ -427,6 +493,7 @@ impl Future for PinFuture {
             }
             let word = this.entry.load();
             if !word.is_closing()
+                && !word.is_cut_off()
                 && !word.mode().covers(this.want.mode)
                 && let Some(requester) = this.entry.requester.upgrade()
             {
@@ -472,6 +539,12 @@ impl Drop for PinFuture {
         }
         // An exclusive waiter that leaves may have held others back.
         self.entry.serve(&mut queue);
+        drop(queue);
+        if !self.entry.mode().covers(self.want.mode)
+            && let Some(requester) = self.entry.requester.upgrade()
+        {
+            requester.abandoned(&self.entry);
+        }
     }
 }
 
@@ -480,6 +553,3 @@ impl fmt::Debug for PinFuture {
         write!(f, "PinFuture({:?} {:?})", self.entry.name, self.want)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use dlm::{Bucket, ResourceName};
-use parking_lot::Mutex;
 
 use super::{Entry, Requester};
+use crate::sync::Mutex;
 
 /// Enough that two threads rarely meet in one shard; a power of two.
 const SHARDS: usize = 64;
@@ -17,19 +18,26 @@ const SHARDS: usize = 64;
 pub struct Table {
     shards: Vec<Mutex<BTreeMap<ResourceName, Arc<Entry>>>>,
     requester: Weak<dyn Requester>,
+    is_cut_off: AtomicBool,
 }
 
 impl Table {
     pub fn new(requester: Weak<dyn Requester>) -> Table {
-        Table { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), requester }
+        let shards = (0..SHARDS).map(|_| Mutex::new(BTreeMap::new())).collect();
+        Table { shards, requester, is_cut_off: AtomicBool::new(false) }
     }
 
     /// The entry of a resource; a new one holds nothing.
     pub fn entry(&self, name: ResourceName, bucket: Bucket) -> Arc<Entry> {
         let mut shard = self.shard(&name).lock();
-        let entry = shard
-            .entry(name)
-            .or_insert_with(|| Entry::new(name, bucket, Weak::clone(&self.requester)));
+        let entry = shard.entry(name).or_insert_with(|| {
+            let entry = Entry::new(name, bucket, Weak::clone(&self.requester));
+            // Whoever cuts off sets this before it looks into the shards.
+            if self.is_cut_off.load(Ordering::SeqCst) {
+                entry.cut_off();
+            }
+            entry
+        });
         assert_eq!(entry.bucket(), bucket, "a resource has one bucket: {name:?}");
         Arc::clone(entry)
     }
@@ -55,6 +63,24 @@ impl Table {
             // Copied out: `f` may drop pins or ask for locks.
             let entries: Vec<Arc<Entry>> = shard.lock().values().cloned().collect();
             entries.iter().for_each(&mut f);
+        }
+    }
+
+    /// This node holds no locks any more: all entries, and those to come, are cut off.
+    pub fn cut_off(&self) {
+        self.is_cut_off.store(true, Ordering::SeqCst);
+        self.for_each(|entry| entry.cut_off());
+    }
+
+    /// Forgets all entries that nobody else refers to and that hold nothing.
+    pub fn forget_unused(&self) {
+        for shard in &self.shards {
+            shard.lock().retain(|_, entry| {
+                let is_unused = Arc::strong_count(entry) == 1
+                    && entry.is_idle()
+                    && entry.mode() == dlm::Mode::NL;
+                !is_unused
+            });
         }
     }
 

@@ -17,6 +17,7 @@ use super::{Purpose, Want};
 /// | 6     | somebody waits: whoever unpins must look at the queue |
 /// | 7     | a kernel page was served since the last pass of the surrender |
 /// | 8     | cut off for good |
+/// | 9     | pinned since the last look of whoever makes room |
 /// | 16-39 | shared pins of operations |
 /// | 40-63 | pins of kernel pages |
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,7 @@ const EXCLUSIVE: u64 = 1 << 5;
 const WAITED: u64 = 1 << 6;
 const SERVED: u64 = 1 << 7;
 const CUT_OFF: u64 = 1 << 8;
+const ACCESSED: u64 = 1 << 9;
 const SHARED_ONE: u64 = 1 << 16;
 const SHARED_MASK: u64 = 0xff_ffff << 16;
 const KERNEL_ONE: u64 = 1 << 40;
@@ -86,14 +88,14 @@ impl Word {
             Purpose::Surrender => None,
             Purpose::KernelPage => {
                 assert!(self.0 & KERNEL_MASK != KERNEL_MASK, "kernel page pins overflow");
-                Some(Word((self.0 + KERNEL_ONE) | SERVED))
+                Some(Word((self.0 + KERNEL_ONE) | SERVED | ACCESSED))
             }
             Purpose::Operation if want.exclusive => {
-                (self.pins() == 0).then_some(Word(self.0 | EXCLUSIVE))
+                (self.pins() == 0).then_some(Word(self.0 | EXCLUSIVE | ACCESSED))
             }
             Purpose::Operation => {
                 assert!(self.0 & SHARED_MASK != SHARED_MASK, "shared pins overflow");
-                Some(Word(self.0 + SHARED_ONE))
+                Some(Word((self.0 + SHARED_ONE) | ACCESSED))
             }
         }
     }
@@ -101,6 +103,7 @@ impl Word {
     /// The word with another shared pin, if there is one already.
     pub(super) fn join(self, want: Want) -> Option<Word> {
         let shared = self.0 & SHARED_MASK != 0 && self.0 & CUT_OFF == 0;
+        assert!(self.0 & SHARED_MASK != SHARED_MASK, "shared pins overflow");
         (shared && self.mode().covers(want.mode)).then_some(Word(self.0 + SHARED_ONE))
     }
 
@@ -135,8 +138,18 @@ impl Word {
         Word(self.0 | CLOSING)
     }
 
+    /// A pass of the surrender begins. Pages that are being served right now may reach the kernel
+    /// after it, so they count for the pass after.
     pub(super) fn unserved(self) -> Word {
-        Word(self.0 & !SERVED)
+        if self.kernel_pages() == 0 { Word(self.0 & !SERVED) } else { Word(self.0 | SERVED) }
+    }
+
+    pub(super) fn is_accessed(self) -> bool {
+        self.0 & ACCESSED != 0
+    }
+
+    pub(super) fn unaccessed(self) -> Word {
+        Word(self.0 & !ACCESSED)
     }
 
     /// Closed, if the last pass served no kernel page and no pin is left.
@@ -163,6 +176,7 @@ impl fmt::Debug for Word {
             (WAITED, "waited"),
             (SERVED, "served"),
             (CUT_OFF, "cut off"),
+            (ACCESSED, "accessed"),
         ] {
             if self.0 & bit != 0 {
                 write!(f, " {name}")?;
