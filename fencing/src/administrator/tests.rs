@@ -1,3 +1,5 @@
+//! Every change, legal and illegal, and random ones that must keep the value sound.
+
 use super::*;
 use crate::agent::{Answer, MethodId, Reach};
 use crate::director::{DevicePlan, Director, Method, Output};

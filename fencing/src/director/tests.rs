@@ -1,3 +1,5 @@
+//! Fences with answers that are good, bad, late, or never come.
+
 use super::*;
 use mx_base::Incarnation;
 

@@ -1,3 +1,5 @@
+//! What repeated reads of heartbeat blocks show, and the pace of the own ones.
+
 use super::*;
 use crate::layout::{self, MpIndex};
 use crate::node_set::NodeSet;

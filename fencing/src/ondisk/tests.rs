@@ -1,3 +1,5 @@
+//! The records on disk: golden bytes, what is not believed, and that no bytes make a decoder panic.
+
 use std::collections::BTreeMap;
 
 use super::heartbeat::{HeartbeatFlags, HeartbeatRecord};

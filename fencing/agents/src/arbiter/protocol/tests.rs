@@ -1,3 +1,5 @@
+//! The protocol: golden bytes, what is refused and why, and that no bytes make a decoder panic.
+
 use fencing::{Block, DeviceId, Key, Victim};
 use mx_base::{ClusterId, Incarnation, Member, NodeId};
 
