@@ -4,4 +4,4 @@ pub(crate) mod blocks;
 pub(crate) mod load;
 
 pub(crate) use blocks::{BlockSet, CachedBlock};
-pub(crate) use load::{Expect, Fault, Missing, Step};
+pub(crate) use load::{Expect, Fault, Step};

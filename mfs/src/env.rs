@@ -110,10 +110,10 @@ pub trait KernelCache: Send + Sync {
     /// lock that is held.
     fn remember(&self, file: FileId);
 
-    /// Drops what the kernel knows of an object's attributes (and, of a directory, its listing).
-    /// Never blocks on requests of this mount. Completes when the kernel has done so or does not
-    /// know the object.
-    fn forget_attributes(&self, file: FileId) -> BoxFuture<'static, ()>;
+    /// Drops what the kernel knows of an object's attributes and, of a directory, its listing. Never
+    /// blocks on requests of this mount. Completes when the kernel has done so or does not know
+    /// the object.
+    fn forget_attributes(&self, file: FileId, is_directory: bool) -> BoxFuture<'static, ()>;
 
     /// Makes every name of the mount be looked up again. Never blocks.
     fn forget_names(&self) -> BoxFuture<'static, ()>;

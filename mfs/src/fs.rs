@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mx_base::{FsId, Timestamp};
+use mx_base::{Duration, FsId, Timestamp};
 use parking_lot::Mutex;
 
 use crate::alloc::claim::Claimant;
@@ -34,6 +34,10 @@ pub struct Options {
     pub dirty_pages_max: usize,
     /// Clean pages kept for files that are open for writing.
     pub clean_pages_max: usize,
+    /// How long the journal may hold what is not in place while nobody wants room in it.
+    pub checkpoint_interval: Duration,
+    /// Runs of blocks that one transaction of a truncation or deletion frees.
+    pub runs_cut_at_once: usize,
 }
 
 impl Default for Options {
@@ -43,6 +47,8 @@ impl Default for Options {
             no_atime: false,
             dirty_pages_max: 64 << (20 - 12),
             clean_pages_max: 128 << (20 - 12),
+            checkpoint_interval: Duration::from_secs(5),
+            runs_cut_at_once: 32,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use lcl::pin::{Pin, PinError, Want};
 use lcl::{LockClass, Mode};
-use mx_base::{Duration, SlotId};
+use mx_base::SlotId;
 
 use crate::env::Env;
 use crate::error::{DiskError, FsError};
@@ -24,9 +24,6 @@ use crate::locks::{Classes, Resource};
 use crate::ondisk::slot::SlotState;
 use crate::slot::head::HeadError;
 use crate::superblock::{self, SuperblockError};
-
-/// How long the journal may hold what is not in place while nobody wants room in it.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why a file system was not mounted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,6 +57,7 @@ impl From<PinError> for MountError {
 }
 
 /// A mounted file system, and what must be kept until it is left.
+#[derive(Debug)]
 pub struct Mounted {
     pub fs: Arc<Fs>,
     superblock: Pin,
@@ -103,8 +101,9 @@ impl Fs {
     fn start(self: &Arc<Self>) {
         let runtime = &self.env.runtime;
         runtime.spawn(Box::pin(Arc::clone(self).run_write_back()));
+        let interval = self.options.checkpoint_interval;
         let checkpoints =
-            Arc::clone(&self.journal).run_checkpoints(Arc::clone(runtime), CHECKPOINT_INTERVAL);
+            Arc::clone(&self.journal).run_checkpoints(Arc::clone(runtime), interval);
         runtime.spawn(Box::pin(checkpoints));
         for file in self.journal.orphans() {
             self.reap_later(file);

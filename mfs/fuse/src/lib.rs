@@ -1,1 +1,21 @@
-//! Translates kernel requests to file-system operations.
+//! The shell between the kernel's FUSE and the file system.
+//!
+//! Translates requests to operations of [`mfs`] and invalidations of the file system to
+//! notifications of the kernel, and decides nothing. The only place that knows numbers of `errno`.
+//!
+//! * [`adapter`]: one method a request; [`entries`], [`data`] and [`listing`] answer them.
+//! * [`notify`]: what the kernel is told to forget.
+//! * [`nodes`]: what the kernel knows, and by which number.
+//! * [`session`]: mounting, serving, the end.
+
+mod adapter;
+mod data;
+mod entries;
+mod errno;
+mod listing;
+mod nodes;
+mod notify;
+pub mod session;
+
+pub use notify::Notifier;
+pub use session::{Connection, MountFlags, Mounting, Session, SessionError};

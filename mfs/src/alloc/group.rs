@@ -34,7 +34,6 @@ pub(crate) struct Group {
 pub(crate) struct Geometry {
     pub(crate) first: BlockNo,
     pub(crate) blocks: u64,
-    pub(crate) fixed_blocks: u64,
     pub(crate) chunk_blocks: u64,
     pub(crate) chunks: u64,
     header: BlockNo,
@@ -79,7 +78,6 @@ impl Geometry {
         Geometry {
             first: layout.group_first(no),
             blocks: layout.group_len(no),
-            fixed_blocks: layout.fixed_blocks(no),
             chunk_blocks: u64::from(layout.chunk_blocks),
             chunks: layout.chunk_count(no),
             header: layout.group_header(no),
@@ -246,10 +244,6 @@ impl Group {
         let memory = self.memory.lock();
         let (start, (count, _)) = memory.resting.range(..=index).next_back()?;
         (start + count > index).then_some(start + count)
-    }
-
-    pub(crate) fn has_resting(&self) -> bool {
-        !self.memory.lock().resting.is_empty()
     }
 
     pub(super) fn cursor(&self, purpose: u8) -> u64 {

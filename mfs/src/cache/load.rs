@@ -133,12 +133,4 @@ impl Fs {
         }
         Ok(())
     }
-
-    /// As a value of its own, for structures that were read outside a set.
-    pub(crate) async fn read_checked(&self, number: BlockNo) -> Result<Box<Block>, FsError> {
-        let mut blocks = self.env.disk.read(number, 1).await?.into_vec();
-        let block = Box::new(blocks.remove(0));
-        header::check(&block, self.fs_id, number)?;
-        Ok(block)
-    }
 }

@@ -18,7 +18,6 @@ use crate::block::BlockNo;
 use crate::cache::{CachedBlock, Expect, Step};
 use crate::error::{Corruption, CorruptionKind};
 use crate::journal::Transaction;
-use crate::layout::Layout;
 use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX, ROOT_ENTRIES_MAX};
 use crate::ondisk::header::{Kind, Owner};
@@ -151,26 +150,6 @@ impl<'a> ExtentTree<'a> {
             Some(next) => Ok(Mapping::Hole(next)),
             None => Ok(Mapping::Hole(u64::MAX)),
         }
-    }
-
-    /// The extents and holes of `from..to`, cut to it.
-    pub(crate) fn map_range(&self, tx: &Transaction, from: u64, to: u64) -> Step<Vec<Mapping>> {
-        let mut found = Vec::new();
-        let mut at = from;
-        while at < to {
-            match self.map(tx, at)? {
-                Mapping::Mapped(extent) => {
-                    let part = extent.slice(at, to);
-                    at = part.end();
-                    found.push(Mapping::Mapped(part));
-                }
-                Mapping::Hole(end) => {
-                    at = end.min(to);
-                    found.push(Mapping::Hole(at));
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// The last extent of the file.
@@ -548,14 +527,6 @@ fn merge_all(extents: &mut Vec<Extent>) {
         }
     }
     *extents = merged;
-}
-
-/// Can every block of the extent belong to a file at all?
-pub(crate) fn check_extent(layout: &Layout, extent: &Extent) -> bool {
-    extent.blocks > 0
-        && layout.group_of(extent.physical).is_some()
-        && layout.group_of(extent.physical)
-            == layout.group_of(extent.physical.plus(extent.blocks - 1))
 }
 
 fn contents(block: &CachedBlock, what: &'static str, found: u64) -> crate::cache::Fault {

@@ -21,8 +21,6 @@ use crate::journal::Transaction;
 use crate::layout::GroupNo;
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 
-/// Runs cut by one transaction.
-const RUNS_PER_TRANSACTION: usize = 32;
 /// Groups that one transaction frees in.
 const GROUPS_PER_TRANSACTION: usize = 8;
 
@@ -77,7 +75,7 @@ impl Fs {
     /// Finds what the next transaction cuts, and pins the groups that lies in.
     async fn plan_cut(&self, inode: &Arc<Inode>, pin: &Pin, from: u64) -> Result<Plan, FsError> {
         self.make_orphan_places(1).await?;
-        let mut runs = RUNS_PER_TRANSACTION;
+        let mut runs = self.options.runs_cut_at_once;
         loop {
             let groups = self
                 .settle(|| {

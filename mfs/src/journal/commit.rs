@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use event_listener::Event;
-use mx_base::{FsId, Incarnation, SlotId};
+use mx_base::{FsId, SlotId};
 use parking_lot::Mutex;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -164,10 +164,6 @@ impl Journal {
         self.writer
     }
 
-    pub(crate) fn incarnation(&self) -> Incarnation {
-        self.writer.incarnation
-    }
-
     /// Every transaction up to here survives a crash.
     pub(crate) fn durable(&self) -> Lsn {
         Lsn(self.durable.load(Ordering::Acquire))
@@ -238,12 +234,6 @@ impl Journal {
             }
             listener.await;
         }
-    }
-
-    /// The largest transaction, in blocks, that [`Journal::reserve`] should be asked for.
-    pub(crate) fn transaction_blocks_max(&self) -> usize {
-        let room = self.segment_blocks_max.max(self.extents.ring_blocks() / 2) as usize;
-        (room - 2) * BLOCK_SIZE / transaction_len_max(1) - 2
     }
 
     /// Makes the transaction happen, in memory, as a whole. Durable after [`Journal::force`].

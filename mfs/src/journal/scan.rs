@@ -16,7 +16,7 @@ use super::{Lsn, SegmentNo};
 use crate::block::{BLOCK_SIZE, Block, BlockNo};
 use crate::env::Disk;
 use crate::error::{Corruption, CorruptionKind, DiskError};
-use crate::ondisk::header::{self, Header, Kind, Owner};
+use crate::ondisk::header::{self, Kind, Owner};
 use crate::ondisk::journal::{
     JournalHeaderBlock, SEGMENT_CRC_AT, SEGMENT_HEAD_SIZE, SEGMENT_MAGIC, SegmentHead,
 };

@@ -140,7 +140,7 @@ impl Fs {
             self.env.kernel.forget_names().await;
         }
         if view.attributes || (is_directory && pass == 0 && !to.covers(Mode::PR)) {
-            self.env.kernel.forget_attributes(file).await;
+            self.env.kernel.forget_attributes(file, is_directory).await;
         }
         if let Some((from, to)) = view.pages {
             // The first pass drops everything: read-ahead may hold more than was served lately.

@@ -92,7 +92,13 @@ pub fn env(exec: &Executor, device: &Device, incarnation: u32) -> Env {
 
 /// Options that make small runs write back and checkpoint often.
 fn options() -> Options {
-    Options { dirty_pages_max: 64, clean_pages_max: 64, ..Options::default() }
+    Options {
+        dirty_pages_max: 64,
+        clean_pages_max: 64,
+        checkpoint_interval: Duration::from_millis(700),
+        runs_cut_at_once: 2,
+        ..Options::default()
+    }
 }
 
 async fn mounted(env: Env) -> Result<Mounted, MountError> {
@@ -158,10 +164,14 @@ pub fn crash_everywhere(plan: &Plan, stride: usize) -> Result<Coverage, Failure>
         if !at.is_multiple_of(stride) && !(is_write && random.chance(10)) {
             continue;
         }
-        let image = replayer.crash(&mut random);
+        let mut image = replayer.crash(&mut random);
         coverage.crashes += 1;
+        if random.chance(20) {
+            image = crash_while_mounting(plan, image, &mut random)?;
+            coverage.crashes += 1;
+        }
         let crashed =
-            check_image(plan, &image).and_then(|()| look(plan, image, 2, &pages)).and_then(
+            check_image(plan, &image).and_then(|()| look(plan, image, 3, &pages)).and_then(
                 |found| history.judge(&found).map(|_| ()).map_err(|e| Failure(e.to_string())),
             );
         crashed.map_err(|Failure(what)| {
@@ -169,6 +179,30 @@ pub fn crash_everywhere(plan: &Plan, stride: usize) -> Result<Coverage, Failure>
         })?;
     }
     Ok(coverage)
+}
+
+/// Mounts a crashed image, and crashes again at some moment of that.
+fn crash_while_mounting(
+    plan: &Plan,
+    image: Image,
+    random: &mut Random,
+) -> Result<Image, Failure> {
+    let exec = Executor::new(random.next_u64());
+    let device = Device::new(plan.device_blocks, image);
+    let env = env(&exec, &device, 2);
+    exec.run(NODE, LIMIT, async move {
+        let mounted = mounted(env).await.map_err(|e| Failure(format!("mount: {e}")))?;
+        std::mem::forget(mounted);
+        Ok(())
+    })
+    .map_err(|s| Failure(format!("mounting stopped: {s:?}")))??;
+    exec.run_for(Duration::from_secs(2));
+    exec.kill(NODE);
+    let log = device.log();
+    let stop = random.below(log.len() as u64 + 1);
+    let mut replayer = Replayer::new(device.base());
+    (0..stop).zip(&log).for_each(|(_, event)| replayer.apply(event));
+    Ok(replayer.crash(random))
 }
 
 /// Mounts, runs the operations, leaves if `to_the_end`. Returns the device and what happened when.

@@ -68,7 +68,7 @@ pub struct NoKernel;
 impl KernelCache for NoKernel {
     fn remember(&self, _file: FileId) {}
 
-    fn forget_attributes(&self, _file: FileId) -> BoxFuture<'static, ()> {
+    fn forget_attributes(&self, _file: FileId, _is_directory: bool) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }
 

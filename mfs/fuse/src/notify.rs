@@ -1,0 +1,186 @@
+//! Notifications: what the kernel is told to forget.
+//!
+//! They are written to a duplicate of the connection's descriptor by threads of their own, which
+//! hold no lock and no latch of the daemon: a notification may wait for a request that is being
+//! served (`kernel-cache.md`, facts 3 and 4).
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use futures_channel::oneshot;
+use mfs::env::KernelCache;
+use mfs::file::FileId;
+use mx_base::BoxFuture;
+
+use crate::nodes::Nodes;
+
+/// `FUSE_NOTIFY_INVAL_INODE` and `FUSE_NOTIFY_INC_EPOCH` (include/uapi/linux/fuse.h).
+const INVAL_INODE: i32 = 2;
+const INC_EPOCH: i32 = 8;
+
+/// Enough that invalidations that wait for pages do not hold others up.
+const THREADS: usize = 4;
+/// While an answer that teaches the kernel a node is on its way, the kernel does not know it yet;
+/// pauses between tries grow from the first to the second.
+const RETRY_FIRST: Duration = Duration::from_micros(20);
+const RETRY_MAX: Duration = Duration::from_millis(5);
+
+/// Tells the kernel what to forget.
+pub struct Notifier {
+    nodes: Arc<Nodes>,
+    jobs: Sender<(Job, oneshot::Sender<()>)>,
+    /// Does the kernel know epochs (6.16 and later)? Without them names get no time-out, so that
+    /// there is nothing to forget.
+    has_epochs: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Job {
+    Inode { file: FileId, offset: i64, len: i64 },
+    Epoch,
+}
+
+impl Notifier {
+    /// Starts the threads; they end when the notifier is dropped.
+    pub(crate) fn start(connection: &File, nodes: Arc<Nodes>) -> io::Result<Arc<Notifier>> {
+        let (jobs, received) = crossbeam_channel::unbounded();
+        for i in 0..THREADS {
+            let connection = connection.try_clone()?;
+            let (nodes, received) = (Arc::clone(&nodes), received.clone());
+            thread::Builder::new()
+                .name(format!("notify-{i}"))
+                .spawn(move || run(&connection, &nodes, &received))?;
+        }
+        Ok(Arc::new(Notifier { nodes, jobs, has_epochs: AtomicBool::new(false) }))
+    }
+
+    /// The connection is established: finds out what the kernel knows.
+    pub(crate) fn connected(&self, connection: &File) {
+        self.has_epochs.store(supports_epochs(connection), Ordering::Release);
+    }
+
+    /// May the kernel keep names?
+    pub(crate) fn has_epochs(&self) -> bool {
+        self.has_epochs.load(Ordering::Acquire)
+    }
+
+    fn submit(&self, job: Job) -> BoxFuture<'static, ()> {
+        let (done, waiting) = oneshot::channel();
+        // The threads live as long as the sender does.
+        let _ = self.jobs.send((job, done));
+        Box::pin(async move {
+            let _ = waiting.await;
+        })
+    }
+}
+
+impl KernelCache for Notifier {
+    fn remember(&self, file: FileId) {
+        self.nodes.remember(file);
+    }
+
+    fn forget_attributes(&self, file: FileId, is_directory: bool) -> BoxFuture<'static, ()> {
+        // A negative offset leaves pages alone. For a directory its listing goes as well, which
+        // never waits.
+        let offset = if is_directory { 0 } else { -1 };
+        self.submit(Job::Inode { file, offset, len: 0 })
+    }
+
+    fn forget_names(&self) -> BoxFuture<'static, ()> {
+        if !self.has_epochs() {
+            return Box::pin(std::future::ready(()));
+        }
+        self.submit(Job::Epoch)
+    }
+
+    fn forget_pages(&self, file: FileId, bytes: Option<Range<u64>>) -> BoxFuture<'static, ()> {
+        let range = bytes.unwrap_or(0..0);
+        let offset = i64::try_from(range.start).unwrap_or(0);
+        let len = i64::try_from(range.end - range.start).unwrap_or(0);
+        self.submit(Job::Inode { file, offset, len })
+    }
+}
+
+fn run(connection: &File, nodes: &Nodes, jobs: &Receiver<(Job, oneshot::Sender<()>)>) {
+    while let Ok((job, done)) = jobs.recv() {
+        match job {
+            Job::Inode { file, offset, len } => {
+                let node = nodes.id(file);
+                let mut pause = RETRY_FIRST;
+                while nodes.is_known(file) {
+                    match send(connection, INVAL_INODE, &inval_inode(node, offset, len)) {
+                        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                            thread::sleep(pause);
+                            pause = (pause * 2).min(RETRY_MAX);
+                        }
+                        Err(error) => {
+                            // The connection has ended; so have its caches, or the guard sees to it.
+                            tracing::debug!(%error, node, "invalidation not delivered");
+                            break;
+                        }
+                        Ok(()) => break,
+                    }
+                }
+            }
+            Job::Epoch => {
+                if let Err(error) = send(connection, INC_EPOCH, &[]) {
+                    tracing::debug!(%error, "epoch not delivered");
+                }
+            }
+        }
+        let _ = done.send(());
+    }
+}
+
+fn inval_inode(node: u64, offset: i64, len: i64) -> [u8; 24] {
+    let mut payload = [0; 24];
+    payload[..8].copy_from_slice(&native64(node));
+    payload[8..16].copy_from_slice(&native64(offset.cast_unsigned()));
+    payload[16..].copy_from_slice(&native64(len.cast_unsigned()));
+    payload
+}
+
+/// `struct fuse_out_header` with unique 0, then the payload; in the byte order of the machine, as
+/// everything between kernel and daemon.
+fn send(mut connection: &File, code: i32, payload: &[u8]) -> io::Result<()> {
+    let len = u32::try_from(16 + payload.len()).expect("notifications are short");
+    let mut message = Vec::with_capacity(16 + payload.len());
+    message.extend_from_slice(&native(len));
+    message.extend_from_slice(&native(code.cast_unsigned()));
+    message.extend_from_slice(&[0; 8]);
+    message.extend_from_slice(payload);
+    // In one piece: the kernel takes a message a write.
+    let written = connection.write(&message)?;
+    if written == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+#[expect(clippy::host_endian_bytes, reason = "the kernel speaks the machine's byte order")]
+fn native(value: u32) -> [u8; 4] {
+    value.to_ne_bytes()
+}
+
+#[expect(clippy::host_endian_bytes, reason = "the kernel speaks the machine's byte order")]
+fn native64(value: u64) -> [u8; 8] {
+    value.to_ne_bytes()
+}
+
+/// Asks the kernel to begin a new epoch: EINVAL from one that knows none.
+fn supports_epochs(connection: &File) -> bool {
+    match send(connection, INC_EPOCH, &[]) {
+        Ok(()) => true,
+        Err(error) => error.raw_os_error() != Some(libc::EINVAL),
+    }
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifier").field("has_epochs", &self.has_epochs()).finish_non_exhaustive()
+    }
+}

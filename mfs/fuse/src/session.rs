@@ -1,0 +1,217 @@
+//! Mounting, serving, and the end of a mount.
+//!
+//! The daemon mounts the descriptor itself, so that a duplicate of it stays for notifications (and,
+//! later, with the guard). It never touches a path below its own mount.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use mfs::Fs;
+use mfs::env::Runtime;
+use mfs::file::FileId;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::adapter::{Adapter, Shared};
+use crate::nodes::Nodes;
+use crate::notify::Notifier;
+
+/// Threads that read requests.
+const THREADS: usize = 2;
+
+/// Why a file system was not mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("cannot open /dev/fuse: {0}")]
+    Device(#[source] io::Error),
+    #[error("cannot mount on {}: {source}", dir.display())]
+    Mount { dir: PathBuf, source: io::Error },
+    #[error("the kernel's FUSE did not answer: {0}")]
+    Handshake(#[source] io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Options that the kernel itself acts on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MountFlags {
+    pub read_only: bool,
+    pub no_suid: bool,
+    pub no_dev: bool,
+    pub no_exec: bool,
+    pub no_atime: bool,
+}
+
+/// What is mounted where.
+#[derive(Clone, Debug)]
+pub struct Mounting {
+    /// Shown as the source: the device, or the cluster's name for the file system.
+    pub source: String,
+    pub dir: PathBuf,
+    pub flags: MountFlags,
+    /// Other nodes may have it mounted too.
+    pub cluster: bool,
+}
+
+/// A connection to the kernel that nothing is mounted on yet.
+#[derive(Debug)]
+pub struct Connection {
+    device: OwnedFd,
+    duplicate: File,
+    nodes: Arc<Nodes>,
+    notifier: Arc<Notifier>,
+}
+
+impl Connection {
+    /// Opens one, for a file system with this root on a device of so many blocks.
+    ///
+    /// # Errors
+    /// [`SessionError::Device`], [`SessionError::Thread`].
+    pub fn open(root: FileId, device_blocks: u64) -> Result<Connection, SessionError> {
+        let device = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .map_err(SessionError::Device)?;
+        let duplicate = device.try_clone().map_err(SessionError::Device)?;
+        let nodes = Arc::new(Nodes::new(root, device_blocks));
+        let notifier =
+            Notifier::start(&duplicate, Arc::clone(&nodes)).map_err(SessionError::Thread)?;
+        Ok(Connection { device: device.into(), duplicate, nodes, notifier })
+    }
+
+    /// What the file system tells to forget.
+    pub fn kernel(&self) -> Arc<Notifier> {
+        Arc::clone(&self.notifier)
+    }
+
+    /// Mounts and serves until the file system is unmounted.
+    ///
+    /// # Errors
+    /// [`SessionError`]; nothing is mounted then.
+    pub fn serve(
+        self,
+        fs: Arc<Fs>,
+        runtime: Arc<dyn Runtime>,
+        mounting: &Mounting,
+    ) -> Result<Session, SessionError> {
+        mount_device(&self.device, mounting)
+            .map_err(|source| SessionError::Mount { dir: mounting.dir.clone(), source })?;
+        let unmount = Unmount(Some(mounting.dir.clone()));
+        let Connection { device, duplicate, nodes, notifier } = self;
+        let shared = Shared::new(fs, nodes, Arc::clone(&notifier), runtime, mounting.cluster);
+        let mut config = fuser::Config::default();
+        config.n_threads = Some(THREADS);
+        config.clone_fd = true;
+        let adapter = Adapter { shared: Arc::clone(&shared) };
+        let session =
+            fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)
+                .map_err(SessionError::Handshake)?;
+        notifier.connected(&duplicate);
+        let serving = std::thread::Builder::new()
+            .name("fuse".to_owned())
+            .spawn(move || {
+                if let Err(error) = session.run() {
+                    tracing::warn!(%error, "FUSE session ended");
+                }
+            })
+            .map_err(SessionError::Thread)?;
+        unmount.disarm();
+        Ok(Session { dir: mounting.dir.clone(), shared, serving })
+    }
+}
+
+/// A mounted file system that is being served.
+pub struct Session {
+    dir: PathBuf,
+    shared: Arc<Shared>,
+    serving: JoinHandle<()>,
+}
+
+impl Session {
+    /// Where it is mounted.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Requests answered so far.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Nodes that the kernel knows at present.
+    pub fn nodes(&self) -> usize {
+        self.shared.nodes.len()
+    }
+
+    /// Takes the mount out of the tree; serving ends when nobody uses it any more.
+    ///
+    /// # Errors
+    /// What umount2(2) says, EBUSY unless `lazy`.
+    pub fn unmount(&self, lazy: bool) -> io::Result<()> {
+        let flags = if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+        umount2(&self.dir, flags).map_err(io::Error::from)
+    }
+
+    /// Has serving ended?
+    pub fn is_finished(&self) -> bool {
+        self.serving.is_finished()
+    }
+
+    /// Returns when the file system is unmounted and the last request is answered.
+    pub fn wait(self) {
+        if self.serving.join().is_err() {
+            tracing::error!("a FUSE thread panicked");
+        }
+    }
+}
+
+fn mount_device(device: &OwnedFd, mounting: &Mounting) -> io::Result<()> {
+    let MountFlags { read_only, no_suid, no_dev, no_exec, no_atime } = mounting.flags;
+    let mut flags = MsFlags::empty();
+    flags.set(MsFlags::MS_RDONLY, read_only);
+    flags.set(MsFlags::MS_NOSUID, no_suid);
+    flags.set(MsFlags::MS_NODEV, no_dev);
+    flags.set(MsFlags::MS_NOEXEC, no_exec);
+    flags.set(MsFlags::MS_NOATIME, no_atime);
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
+        device.as_raw_fd()
+    );
+    mount(
+        Some(mounting.source.as_str()),
+        &mounting.dir,
+        Some("fuse.matrixfs"),
+        flags,
+        Some(options.as_str()),
+    )
+    .map_err(io::Error::from)
+}
+
+/// Unmounts when the mount could not be served.
+struct Unmount(Option<PathBuf>);
+
+impl Unmount {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        if let Some(dir) = self.0.take() {
+            let _ = umount2(&dir, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
