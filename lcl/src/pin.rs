@@ -15,10 +15,12 @@
 //! Does no I/O and sends nothing: a mode that is not held is asked for through [`Requester`].
 
 mod entry;
+mod future;
 mod table;
 mod word;
 
-pub use entry::{Entry, Pin, PinFuture};
+pub use entry::Entry;
+pub use future::{Pin, PinFuture};
 pub use table::Table;
 
 use dlm::Mode;

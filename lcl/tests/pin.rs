@@ -274,3 +274,29 @@ fn whoever_pinned_lately_leaves_a_mark() {
     drop(pin);
     assert!(entry.is_idle() && entry.take_accessed() && !entry.take_accessed());
 }
+
+#[test]
+fn a_writer_that_gives_up_lets_the_readers_behind_it_in() {
+    let (entry, _) = entry();
+    entry.raise(Mode::EX);
+    let _reader = entry.try_pin(Want::read()).expect("cached");
+    let mut writer = entry.pin(Want::write());
+    assert!(poll(&mut writer).is_pending());
+    let mut behind = entry.pin(Want::read());
+    assert!(poll(&mut behind).is_pending());
+    drop(writer);
+    assert!(matches!(poll(&mut behind), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn a_callout_refuses_nobody_after_its_surrender() {
+    let (entry, misses) = entry();
+    entry.raise(Mode::EX);
+    entry.begin_close();
+    entry.call_out(Mode::NL);
+    assert!(entry.try_close());
+    entry.reopen(Mode::NL);
+    let mut impatient = entry.pin(Want::write().no_queue());
+    assert!(poll(&mut impatient).is_pending(), "the cluster is asked");
+    assert_eq!(misses.0.load(Ordering::Relaxed), 1);
+}

@@ -2,16 +2,15 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin as StdPin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
+
+use dlm::{Bucket, Mode, ResourceName};
 
 use super::word::Word;
-use super::{PinError, Purpose, Requester, Want};
+use super::{Pin, PinError, PinFuture, Purpose, Requester, Want};
 use crate::sync::{AtomicU64, Mutex};
-use dlm::{Bucket, Mode, ResourceName};
 
 /// One cluster lock as this node caches it. Lives as long as somebody refers to it; while the
 /// lock is held the lock cache's machine does.
@@ -86,7 +85,7 @@ impl Entry {
             }
             let pinned = word.admit(want)?;
             match self.swap(word, pinned) {
-                Ok(()) => return Some(Pin { entry: Arc::clone(self), want }),
+                Ok(()) => return Some(Pin::new(Arc::clone(self), want)),
                 Err(now) => word = now,
             }
         }
@@ -94,7 +93,7 @@ impl Entry {
 
     /// A pin, waiting for operations of this node and for other nodes as needed.
     pub fn pin(self: &Arc<Self>, want: Want) -> PinFuture {
-        PinFuture { entry: Arc::clone(self), want, ticket: None, done: false }
+        PinFuture::new(Arc::clone(self), want)
     }
 
     /// A shared pin beside one that exists, past those who wait: what the others hold keeps them
@@ -105,7 +104,7 @@ impl Entry {
         loop {
             let joined = word.join(want)?;
             match self.swap(word, joined) {
-                Ok(()) => return Some(Pin { entry: Arc::clone(self), want }),
+                Ok(()) => return Some(Pin::new(Arc::clone(self), want)),
                 Err(now) => word = now,
             }
         }
@@ -198,7 +197,7 @@ impl Entry {
             purpose: Purpose::Surrender,
             no_queue: false,
         };
-        Pin { entry: Arc::clone(self), want }
+        Pin::new(Arc::clone(self), want)
     }
 
     /// The surrender is over; the lock is held in `mode` from here on. Those who wait for more
@@ -278,11 +277,7 @@ impl Entry {
     pub fn cut_off(&self) {
         let queue = &mut *self.queue.lock();
         self.update(Word::cut_off);
-        for waiter in &mut queue.waiters {
-            if waiter.outcome.is_none() {
-                waiter.settle(Err(PinError::CutOff));
-            }
-        }
+        queue.settle_all(Err(PinError::CutOff));
         self.update(|word| word.waited(queue.is_waited()));
     }
 
@@ -342,7 +337,7 @@ impl Entry {
         self.update(|word| word.waited(queue.is_waited()));
     }
 
-    fn unpin(&self, want: Want) {
+    pub(super) fn unpin(&self, want: Want) {
         let mut word = self.load();
         loop {
             match self.swap(word, word.release(want)) {
@@ -372,38 +367,84 @@ impl Entry {
         .await;
     }
 
-    /// Enters the queue; `Ok` when the pin could be given after all.
-    fn enqueue(&self, want: Want, waker: &Waker) -> Result<(), u64> {
-        let mut queue = self.queue.lock();
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        let (outcome, waker) = (None, Some(waker.clone()));
-        queue.waiters.push_back(Waiter { ticket, want, outcome, waker });
-        self.update(|word| word.waited(true));
-        let refusal = if self.load().is_cut_off() {
-            Some(PinError::CutOff)
-        } else {
-            // Set only while a surrender is under way.
-            let lacks = |to: Mode| want.no_queue && !to.covers(want.mode);
-            queue.called_out_to.filter(|to| lacks(*to)).map(|_| PinError::Busy)
+    // --- for the wait for a pin ---
+
+    /// Enters the queue and, if need be, lets the cluster be asked. The outcome may be there
+    /// already: [`Entry::poll_ticket`] tells, and nobody is woken before it was called.
+    pub(super) fn enqueue(self: &Arc<Self>, want: Want) -> u64 {
+        let ticket = {
+            let queue = &mut *self.queue.lock();
+            let ticket = queue.next_ticket;
+            queue.next_ticket += 1;
+            let refusal = queue.called_out_to.filter(|to| want.no_queue && !to.covers(want.mode));
+            let outcome = refusal.map(|_| Err(PinError::Busy));
+            queue.waiters.push_back(Waiter { ticket, want, outcome, waker: None });
+            // Set before the word is read: whoever unpins afterwards sees it.
+            self.update(|word| word.waited(true));
+            if self.load().is_cut_off() {
+                queue.settle_all(Err(PinError::CutOff));
+            }
+            self.serve(queue);
+            ticket
         };
-        if let Some(error) = refusal {
-            queue.waiters.back_mut().expect("just pushed").settle(Err(error));
-            self.update(|word| word.waited(queue.is_waited()));
-            return Err(ticket);
+        let word = self.load();
+        // While a surrender is under way its end looks who waits.
+        let needs_more = !word.is_closing() && !word.mode().covers(want.mode);
+        if needs_more
+            && !word.is_cut_off()
+            && let Some(requester) = self.requester.upgrade()
+        {
+            requester.missed(self, want);
         }
-        self.serve(&mut queue);
-        let granted = queue.waiters.back().is_some_and(|w| w.outcome == Some(Ok(())));
-        if granted {
-            queue.waiters.pop_back();
-            self.update(|word| word.waited(queue.is_waited()));
-            return Ok(());
+        ticket
+    }
+
+    /// The outcome of a wait, once; `None` while it lasts.
+    pub(super) fn poll_ticket(&self, ticket: u64, waker: &Waker) -> Option<Result<(), PinError>> {
+        let queue = &mut *self.queue.lock();
+        let index = queue.waiters.iter().position(|waiter| waiter.ticket == ticket);
+        let index = index.expect("a waiter stays until its future is done");
+        let waiter = &mut queue.waiters[index];
+        if waiter.outcome.is_some() {
+            return queue.waiters.remove(index)?.outcome;
         }
-        Err(ticket)
+        waiter.waker = Some(waker.clone());
+        None
+    }
+
+    /// Whoever waited does not wait any more.
+    pub(super) fn give_up(self: &Arc<Self>, ticket: u64, want: Want) {
+        let outcome = {
+            let queue = &mut *self.queue.lock();
+            let index = queue.waiters.iter().position(|waiter| waiter.ticket == ticket);
+            let index = index.expect("a waiter stays until its future is done");
+            let outcome = queue.waiters.remove(index).and_then(|waiter| waiter.outcome);
+            // An exclusive waiter that leaves may have held others back.
+            self.serve(queue);
+            outcome
+        };
+        match outcome {
+            Some(Ok(())) => self.unpin(want),
+            Some(Err(_)) => {}
+            None => {
+                if !self.mode().covers(want.mode)
+                    && let Some(requester) = self.requester.upgrade()
+                {
+                    requester.abandoned(self);
+                }
+            }
+        }
     }
 }
 
 impl Queue {
+    /// Ends every wait.
+    fn settle_all(&mut self, outcome: Result<(), PinError>) {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.outcome.is_none()) {
+            waiter.settle(outcome);
+        }
+    }
+
     /// Those who wait for the cluster.
     fn uncovered(&self, held: Mode) -> impl Iterator<Item = &Waiter> {
         let waits = move |w: &&Waiter| w.outcome.is_none() && !held.covers(w.want.mode);
@@ -427,129 +468,5 @@ impl Waiter {
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?}", self.name, self.load())
-    }
-}
-
-/// The right to rely on a cluster lock in a mode until dropped.
-pub struct Pin {
-    entry: Arc<Entry>,
-    want: Want,
-}
-
-impl Pin {
-    pub fn entry(&self) -> &Arc<Entry> {
-        &self.entry
-    }
-
-    /// The mode that the pin guarantees; the node may hold more.
-    pub fn mode(&self) -> Mode {
-        self.want.mode
-    }
-
-    pub fn is_exclusive(&self) -> bool {
-        self.want.exclusive
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.entry.unpin(self.want);
-    }
-}
-
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pin({:?} {:?})", self.entry.name, self.want)
-    }
-}
-
-/// A wait for a pin; dropping it gives the place in the queue up.
-#[must_use = "a future does nothing unless polled"]
-pub struct PinFuture {
-    entry: Arc<Entry>,
-    want: Want,
-    ticket: Option<u64>,
-    done: bool,
-}
-
-impl Future for PinFuture {
-    type Output = Result<Pin, PinError>;
-
-    fn poll(mut self: StdPin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        assert!(!self.done, "polled after completion");
-        let this = &mut *self;
-        let Some(ticket) = this.ticket else {
-            if let Some(pin) = this.entry.try_pin(this.want) {
-                this.done = true;
-                return Poll::Ready(Ok(pin));
-            }
-            match this.entry.enqueue(this.want, context.waker()) {
-                Ok(()) => {
-                    this.done = true;
-                    let entry = Arc::clone(&this.entry);
-                    return Poll::Ready(Ok(Pin { entry, want: this.want }));
-                }
-                Err(ticket) => this.ticket = Some(ticket),
-            }
-            let word = this.entry.load();
-            if !word.is_closing()
-                && !word.is_cut_off()
-                && !word.mode().covers(this.want.mode)
-                && let Some(requester) = this.entry.requester.upgrade()
-            {
-                requester.missed(&this.entry, this.want);
-            }
-            return this.poll_ticket(context);
-        };
-        debug_assert_eq!(this.ticket, Some(ticket));
-        this.poll_ticket(context)
-    }
-}
-
-impl PinFuture {
-    fn poll_ticket(&mut self, context: &mut Context<'_>) -> Poll<Result<Pin, PinError>> {
-        let queue = &mut *self.entry.queue.lock();
-        let index = queue.waiters.iter().position(|w| Some(w.ticket) == self.ticket);
-        let Some(index) = index else { unreachable!("a waiter stays until its future is done") };
-        match queue.waiters[index].outcome {
-            None => {
-                queue.waiters[index].waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-            Some(outcome) => {
-                queue.waiters.remove(index);
-                self.done = true;
-                let entry = Arc::clone(&self.entry);
-                Poll::Ready(outcome.map(|()| Pin { entry, want: self.want }))
-            }
-        }
-    }
-}
-
-impl Drop for PinFuture {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.filter(|_| !self.done) else { return };
-        let mut queue = self.entry.queue.lock();
-        let Some(index) = queue.waiters.iter().position(|w| w.ticket == ticket) else { return };
-        let waiter = queue.waiters.remove(index);
-        if waiter.is_some_and(|w| w.outcome == Some(Ok(()))) {
-            drop(queue);
-            self.entry.unpin(self.want);
-            return;
-        }
-        // An exclusive waiter that leaves may have held others back.
-        self.entry.serve(&mut queue);
-        drop(queue);
-        if !self.entry.mode().covers(self.want.mode)
-            && let Some(requester) = self.entry.requester.upgrade()
-        {
-            requester.abandoned(&self.entry);
-        }
-    }
-}
-
-impl fmt::Debug for PinFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PinFuture({:?} {:?})", self.entry.name, self.want)
     }
 }
