@@ -82,8 +82,10 @@ pub async fn format(
     disk.flush().await?;
     progress(1, steps);
 
-    let membership = format.membership.iter().map(|b| Block::clone(b)).collect();
-    put(BlockNo(layout.membership_start), membership).await?;
+    if !format.membership.is_empty() {
+        let membership = format.membership.iter().map(|b| Block::clone(b)).collect();
+        put(BlockNo(layout.membership_start), membership).await?;
+    }
     let slots = || (0..layout.slot_count).map(SlotId);
     let heads = slots().flat_map(|slot| SlotHead::unused(format.fs_id, &layout, slot));
     put(BlockNo(layout.slot_start), heads.map(|b| *b).collect()).await?;
