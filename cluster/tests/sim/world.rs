@@ -572,6 +572,9 @@ impl World {
             assert_eq!(blobs.len(), 2, "both blobs arrive: {blobs:?}");
             assert_eq!(blobs[0].bytes, view.id.0.to_le_bytes(), "the state is that of the view");
         }
+        let is_new = process.view.is_none();
+        let alone = view.members().len() == 1;
+        assert!(!is_new || alone || installed.join_state.is_some(), "a joiner is welcomed");
         process.me = Some(installed.me);
         process.view = Some(view.id);
         self.oracle.member(installed.me, process.life);
