@@ -15,6 +15,8 @@ mod request;
 mod take_in;
 mod view;
 
+pub use view::EnterError;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mx_base::{Incarnation, Instant, Member, NodeId, View, ViewId};

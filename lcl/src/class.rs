@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dlm::{Mode, ValueBlock};
+use dlm::{Mode, ResourceName, ValueBlock};
 use mx_base::BoxFuture;
 
 use crate::pin::Entry;
@@ -32,6 +32,12 @@ pub trait LockClass: Send + Sync {
     /// The lock was granted in `mode`; called before the first pin under it. `value` is what the
     /// last writer left, `None` when nobody can vouch for it.
     fn refresh(&self, entry: &Arc<Entry>, mode: Mode, value: Option<&ValueBlock>);
+}
+
+/// Which class a lock belongs to.
+pub trait ClassTable: Send + Sync {
+    /// The callouts of the locks named so.
+    fn class(&self, name: &ResourceName) -> Arc<dyn LockClass>;
 }
 
 /// What the lock protects could not be made durable and is isolated.

@@ -79,7 +79,8 @@ impl Want {
 /// Why a pin was not given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PinError {
-    /// Asked for without queueing, and somebody holds the lock in a conflicting mode.
+    /// Asked for without queueing, and somebody holds the lock in a conflicting mode, or waits for
+    /// it already.
     #[error("the lock is held by somebody else")]
     Busy,
     /// This node has left the cluster or was cut off from it; no lock of it is valid any more.

@@ -1,0 +1,448 @@
+//! The lock cache of one node: every change of a cached mode goes through this machine.
+//!
+//! Keeps true between calls:
+//!   * a resource has at most one lock of this node, and an entry whose mode is not NL is backed by
+//!     it (S3-037, S3-039);
+//!   * unless a surrender is under way the entry's mode is the mode that the lock manager says this
+//!     node may use; during one the lock manager says at least as much;
+//!   * at most one surrender of an entry is under way, and at most one request;
+//!   * nothing is asked of the lock manager that no operation asked for (S3-038).
+//!
+//! Waits for nothing: surrenders and messages are [`Output`]s. Pinning what is cached does not come
+//! here at all.
+
+mod cached;
+mod counters;
+mod explain;
+mod invariants;
+mod recover;
+mod shrink;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use dlm::lockspace::EnterError;
+use dlm::rebuild::welcome::Welcome;
+use dlm::{
+    Ast, Bucket, BucketName, HandleError, LockId, Lockspace, LockspaceId, Message, Mode,
+    ResourceName,
+};
+use mx_base::{Instant, Member, View, ViewId};
+
+use crate::class::{ClassTable, LockClass};
+use crate::pin::{Entry, Table, Want};
+use crate::surrender::Surrendered;
+
+use cached::{Cached, Request, Surrender, least_surrender};
+pub use counters::Counters;
+pub use explain::CachedLock;
+
+/// The lock cache of one node for one file system, and the only user of its lock manager.
+pub struct LockCache {
+    lockspace: Lockspace,
+    table: Arc<Table>,
+    classes: Arc<dyn ClassTable>,
+    /// Every entry that has a lock, or for which one is asked.
+    cached: BTreeMap<ResourceName, Cached>,
+    /// Those that could not be asked for, because this node has too many locks already.
+    starved: BTreeSet<ResourceName>,
+    /// Where the search for idle locks goes on.
+    hand: Option<ResourceName>,
+    surrenders_under_way: usize,
+    is_cut_off: bool,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+}
+
+/// What the caller has to carry out, in order.
+pub enum Output {
+    /// Over the ordered link to this incarnation.
+    Send { to: Member, message: Message },
+    /// Run [`surrender`](crate::surrender::surrender) as a task of its own and report its outcome
+    /// by [`LockCache::handle_surrendered`].
+    Surrender { entry: Arc<Entry>, from: Mode, to: Mode, class: Arc<dyn LockClass> },
+    /// See `dlm::Output`.
+    Rebuilt { view: ViewId },
+    /// See `dlm::Output`.
+    Redo { dead: Member, names: Vec<BucketName> },
+    /// See `dlm::Output`.
+    Recovered { dead: Member },
+}
+
+impl LockCache {
+    /// Nothing is cached, and no view is known: operations wait until [`LockCache::enter`].
+    pub fn new(
+        id: LockspaceId,
+        me: Member,
+        table: Arc<Table>,
+        classes: Arc<dyn ClassTable>,
+    ) -> LockCache {
+        LockCache {
+            lockspace: Lockspace::new(id, me),
+            table,
+            classes,
+            cached: BTreeMap::new(),
+            starved: BTreeSet::new(),
+            hand: None,
+            surrenders_under_way: 0,
+            is_cut_off: false,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// For reading: views, homes, what the lock manager knows.
+    pub fn lockspace(&self) -> &Lockspace {
+        &self.lockspace
+    }
+
+    /// Is this node the home of the bucket, so that locks of it cost no message?
+    pub fn is_home(&self, bucket: Bucket) -> bool {
+        self.lockspace.home(bucket) == Some(self.lockspace.me())
+    }
+
+    /// How many locks this node has, requested ones included.
+    pub fn cached_count(&self) -> usize {
+        self.cached.len()
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The next thing to carry out.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    // --- operations ---
+
+    /// An operation waits for a mode that `entry` does not have
+    /// ([`Requester::missed`](crate::pin::Requester::missed)).
+    pub fn handle_missed(&mut self, entry: &Arc<Entry>, want: Want, now: Instant) {
+        if self.is_cut_off {
+            return;
+        }
+        self.counters.misses += 1;
+        let cached =
+            self.cached.entry(entry.name()).or_insert_with(|| Cached::new(Arc::clone(entry)));
+        assert!(Arc::ptr_eq(&cached.entry, entry), "a resource has one entry: {entry:?}");
+        if let Request::Asked { no_queue: false, .. } = cached.request
+            && want.no_queue
+        {
+            // Somebody waits for other nodes already: whoever would not wait need not ask.
+            entry.refuse(Mode::NL);
+        }
+        self.advance(entry.name(), now);
+        self.pump(now);
+    }
+
+    /// An operation does not wait any more
+    /// ([`Requester::abandoned`](crate::pin::Requester::abandoned)).
+    pub fn handle_abandoned(&mut self, entry: &Arc<Entry>, now: Instant) {
+        if self.is_cut_off {
+            return;
+        }
+        let Some(cached) = self.cached.get_mut(&entry.name()) else { return };
+        if let Request::Asked { is_cancelled, .. } = &mut cached.request
+            && !*is_cancelled
+            && entry.wanted().is_none()
+        {
+            *is_cancelled = true;
+            let lock = cached.lock.expect("what is asked for has a lock");
+            self.counters.cancels += 1;
+            self.lockspace.cancel(lock, now);
+        }
+        self.advance(entry.name(), now);
+        self.pump(now);
+    }
+
+    /// The surrender that was put out for `entry` has ended.
+    pub fn handle_surrendered(
+        &mut self,
+        entry: &Arc<Entry>,
+        surrendered: Surrendered,
+        now: Instant,
+    ) {
+        self.surrenders_under_way -= 1;
+        if self.is_cut_off {
+            return;
+        }
+        self.counters.surrenders += 1;
+        self.counters.damaged += u64::from(surrendered.damaged);
+        let cached = self.cached.get_mut(&entry.name()).expect("a lock stays until surrendered");
+        let Surrender { from, to } = cached.surrender.take().expect("a surrender ends once");
+        let lock = cached.lock.expect("what is surrendered is backed by a lock");
+        // Only a holder of PW or EX leaves a value.
+        let value = surrendered.value.filter(|_| from.covers(Mode::PW));
+        match std::mem::take(&mut cached.request) {
+            Request::Granted { mode, value } => {
+                // The lock manager holds `mode` for this node since the grant came: nothing to
+                // lower. Its value is from before whatever this node wrote under `from`.
+                let value = value.filter(|_| !from.writes());
+                let class = self.classes.class(&entry.name());
+                class.refresh(entry, mode, value.as_deref());
+                entry.reopen(to);
+                entry.raise(mode);
+            }
+            Request::None if to == Mode::NL => {
+                entry.reopen(to);
+                cached.lock = None;
+                self.lockspace.unlock(lock, value, now);
+            }
+            request @ (Request::None | Request::Asked { .. }) => {
+                cached.request = request;
+                entry.reopen(to);
+                self.lockspace.lower(lock, to, value, now);
+            }
+        }
+        self.advance(entry.name(), now);
+        self.feed_starved(now);
+        self.pump(now);
+    }
+
+    // --- the cluster ---
+
+    /// See [`Lockspace::enter`]. A node that is not in `view` is cut off.
+    pub fn enter(&mut self, view: View, welcome: &Welcome, now: Instant) -> Result<(), EnterError> {
+        if !self.may_follow(&view) {
+            return Ok(());
+        }
+        let outcome = self.lockspace.enter(view, welcome, now);
+        self.pump(now);
+        outcome
+    }
+
+    /// See [`Lockspace::handle_view`]. A node that is not in `view` is cut off.
+    pub fn handle_view(
+        &mut self,
+        view: View,
+        left: &[Member],
+        now: Instant,
+    ) -> Result<(), HandleError> {
+        if !self.may_follow(&view) {
+            return Ok(());
+        }
+        let outcome = self.lockspace.handle_view(view, left, now);
+        self.pump(now);
+        outcome
+    }
+
+    /// What a member tells those who join in the present view.
+    pub fn welcome(&self) -> Welcome {
+        self.lockspace.welcome()
+    }
+
+    /// See [`Lockspace::handle_message`].
+    pub fn handle_message(
+        &mut self,
+        from: Member,
+        lockspace: LockspaceId,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), HandleError> {
+        if self.is_cut_off {
+            return Ok(());
+        }
+        let outcome = self.lockspace.handle_message(from, lockspace, message, now);
+        self.pump(now);
+        outcome
+    }
+
+    /// This node is no member any more: no lock of it is valid, everybody who waits or comes later
+    /// fails, and nothing more is sent. Final.
+    pub fn cut_off(&mut self) {
+        self.is_cut_off = true;
+        self.table.cut_off();
+        self.outputs.clear();
+    }
+
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
+    fn may_follow(&mut self, view: &View) -> bool {
+        if !view.contains(self.lockspace.me()) {
+            self.cut_off();
+        }
+        !self.is_cut_off
+    }
+
+    // --- inside ---
+
+    /// Takes in what the lock manager has to say, in order.
+    fn pump(&mut self, now: Instant) {
+        while let Some(output) = self.lockspace.poll_output() {
+            match output {
+                dlm::Output::Send { to, message } => {
+                    self.outputs.push_back(Output::Send { to, message });
+                }
+                dlm::Output::Ast { lock, name, ast } => self.answered(name, lock, ast, now),
+                dlm::Output::Callout { lock, name, wanted, .. } => {
+                    self.called_out(name, lock, wanted, now);
+                }
+                dlm::Output::Rebuilt { view } => self.outputs.push_back(Output::Rebuilt { view }),
+                dlm::Output::Redo { dead, names } => {
+                    self.outputs.push_back(Output::Redo { dead, names });
+                }
+                dlm::Output::Recovered { dead } => {
+                    self.outputs.push_back(Output::Recovered { dead });
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, name: ResourceName, lock: LockId, ast: Ast, now: Instant) {
+        let cached = self.cached.get_mut(&name).expect("what was asked for is kept");
+        assert_eq!(cached.lock, Some(lock), "a resource has one lock: {name:?}");
+        let Request::Asked { wanted, .. } = std::mem::take(&mut cached.request) else {
+            panic!("an answer is for what was asked: {name:?}");
+        };
+        match ast {
+            Ast::Granted { mode, value } => {
+                self.counters.grants += 1;
+                // A callout from before the grant was for the mode from before; if the new one is
+                // in somebody's way the home says so after it.
+                cached.called_out = None;
+                if cached.surrender.is_some() {
+                    self.counters.grants_while_surrendering += 1;
+                    cached.request = Request::Granted { mode, value };
+                } else {
+                    self.classes.class(&name).refresh(&cached.entry, mode, value.as_deref());
+                    cached.entry.raise(mode);
+                }
+            }
+            Ast::Denied(reason) => {
+                if self.lockspace.held(lock).is_none() {
+                    cached.lock = None;
+                }
+                if reason == dlm::Denial::WouldWait {
+                    self.counters.refusals += 1;
+                    cached.entry.refuse(wanted);
+                }
+            }
+        }
+        self.advance(name, now);
+        self.feed_starved(now);
+    }
+
+    fn called_out(&mut self, name: ResourceName, lock: LockId, wanted: Mode, now: Instant) {
+        self.counters.callouts += 1;
+        let cached = self.cached.get_mut(&name).expect("a held lock is kept");
+        assert_eq!(cached.lock, Some(lock), "a resource has one lock: {name:?}");
+        let both = cached.called_out.map_or(wanted, |before| before.join(wanted));
+        cached.called_out = Some(both);
+        if let Some(Surrender { to, .. }) = cached.surrender {
+            // It may have begun for want of memory only.
+            cached.entry.call_out(to);
+        }
+        self.advance(name, now);
+    }
+
+    /// Takes the next step for one entry: answer a callout, ask for what is wanted, or forget it.
+    fn advance(&mut self, name: ResourceName, now: Instant) {
+        let Some(cached) = self.cached.get_mut(&name) else { return };
+        if cached.surrender.is_some() {
+            return;
+        }
+        let held = cached.entry.mode();
+        if let Some(wanted) = cached.called_out.take() {
+            let to = least_surrender(held, wanted);
+            if to != held {
+                self.begin_surrender(name, to);
+                let entry = &self.cached[&name].entry;
+                entry.call_out(to);
+                return;
+            }
+        }
+        if cached.request != Request::None {
+            return;
+        }
+        if held == Mode::NL
+            && let Some(lock) = cached.lock.take()
+        {
+            // Its conversion was given up. A new request goes behind those who wait already.
+            self.lockspace.unlock(lock, None, now);
+        }
+        match cached.entry.wanted() {
+            Some(want) => self.ask(name, want, now),
+            None if cached.lock.is_none() => {
+                self.cached.remove(&name);
+                self.table.forget(&name);
+            }
+            None => {}
+        }
+    }
+
+    fn ask(&mut self, name: ResourceName, want: Want, now: Instant) {
+        let cached = self.cached.get_mut(&name).expect("somebody wants it");
+        let Want { mode: wanted, no_queue, .. } = want;
+        match cached.lock {
+            Some(lock) => {
+                self.counters.conversions += 1;
+                self.lockspace.convert(lock, wanted, no_queue, now);
+            }
+            None => {
+                let bucket = cached.entry.bucket();
+                match self.lockspace.request(name, bucket, wanted, no_queue, now) {
+                    Ok(lock) => cached.lock = Some(lock),
+                    Err(dlm::TooManyLocks) => {
+                        self.starved.insert(name);
+                        self.make_room();
+                        return;
+                    }
+                }
+                self.counters.requests += 1;
+            }
+        }
+        cached.request = Request::Asked { wanted, no_queue, is_cancelled: false };
+    }
+
+    fn begin_surrender(&mut self, name: ResourceName, to: Mode) {
+        let cached = self.cached.get_mut(&name).expect("a held lock is kept");
+        let from = cached.entry.mode();
+        cached.entry.begin_close();
+        cached.surrender = Some(Surrender { from, to });
+        self.surrenders_under_way += 1;
+        let (entry, class) = (Arc::clone(&cached.entry), self.classes.class(&name));
+        self.outputs.push_back(Output::Surrender { entry, from, to, class });
+    }
+
+    /// Asks for what had to wait until this node has fewer locks.
+    fn feed_starved(&mut self, now: Instant) {
+        while let Some(name) = self.starved.pop_first() {
+            self.advance(name, now);
+            if self.starved.contains(&name) {
+                break;
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for LockCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LockCache")
+            .field("lockspace", &self.lockspace)
+            .field("cached", &self.cached.len())
+            .field("surrenders_under_way", &self.surrenders_under_way)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Output::Send { to, message } => write!(f, "Send to {to} {message:?}"),
+            Output::Surrender { entry, from, to, .. } => {
+                write!(f, "Surrender {entry:?} from {from} to {to}")
+            }
+            Output::Rebuilt { view } => write!(f, "Rebuilt {view:?}"),
+            Output::Redo { dead, names } => write!(f, "Redo of {dead} {names:?}"),
+            Output::Recovered { dead } => write!(f, "Recovered {dead}"),
+        }
+    }
+}

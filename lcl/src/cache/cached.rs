@@ -1,0 +1,91 @@
+//! What the machine keeps for one entry.
+
+use std::sync::Arc;
+
+use dlm::{LockId, Mode, ValueBlock};
+
+use crate::pin::Entry;
+
+/// One entry that has a lock, or wants one.
+pub(super) struct Cached {
+    pub(super) entry: Arc<Entry>,
+    /// The lock that backs the entry; `None` until one is asked for.
+    pub(super) lock: Option<LockId>,
+    pub(super) request: Request,
+    pub(super) surrender: Option<Surrender>,
+    /// What others wait for, as far as it has not been answered by a surrender yet.
+    pub(super) called_out: Option<Mode>,
+}
+
+/// What is outstanding at the lock manager.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) enum Request {
+    #[default]
+    None,
+    Asked {
+        wanted: Mode,
+        no_queue: bool,
+        is_cancelled: bool,
+    },
+    /// Granted while a surrender was under way: counts when that is over.
+    Granted {
+        mode: Mode,
+        value: Option<Box<ValueBlock>>,
+    },
+}
+
+/// A surrender that is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Surrender {
+    pub(super) from: Mode,
+    pub(super) to: Mode,
+}
+
+impl Cached {
+    pub(super) fn new(entry: Arc<Entry>) -> Cached {
+        Cached { entry, lock: None, request: Request::None, surrender: None, called_out: None }
+    }
+}
+
+/// The strongest of the modes worth caching that `held` covers and that leaves room for `wanted`;
+/// `held` itself, if it does.
+pub(super) fn least_surrender(held: Mode, wanted: Mode) -> Mode {
+    if held.compatible(wanted) {
+        return held;
+    }
+    [Mode::PR, Mode::CR]
+        .into_iter()
+        .find(|kept| held.covers(*kept) && kept.compatible(wanted))
+        .unwrap_or(Mode::NL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_surrender_keeps_what_the_waiter_can_bear() {
+        use Mode::{CR, CW, EX, NL, PR, PW};
+        for (held, wanted, kept) in [
+            (EX, PR, PR),
+            (EX, CR, PR),
+            (EX, CW, CR),
+            (EX, EX, NL),
+            (PR, EX, NL),
+            (PR, PW, CR),
+            (PR, PR, PR),
+            (CR, EX, NL),
+            (CR, PW, CR),
+            (CW, PR, CR),
+            (PW, PR, PR),
+        ] {
+            assert_eq!(least_surrender(held, wanted), kept, "{held} asked for {wanted}");
+        }
+        for held in Mode::ALL {
+            for wanted in Mode::ALL {
+                let kept = least_surrender(held, wanted);
+                assert!(held.covers(kept) && kept.compatible(wanted), "{held} {wanted}");
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Giving a cached lock up, or a part of it: the one procedure for every class of locks
+//! (`kernel-cache.md`, section 3).
+//!
+//! Keeps the order: no operation is left; then nothing the kernel caches is left; then everything
+//! changed is durable in place; then what this node caches is forgotten. The cluster lock is held
+//! all the time, and lowered by [`LockCache::handle_surrendered`](crate::LockCache) alone.
+
+use std::sync::Arc;
+
+use dlm::{Mode, ValueBlock};
+
+use crate::class::LockClass;
+use crate::pin::Entry;
+
+/// How a surrender ended. It always ends: what cannot be made durable is isolated, not waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Surrendered {
+    /// For the next holder; `None` when nobody can vouch for it.
+    pub value: Option<ValueBlock>,
+    /// Something could not be made durable, and the class has marked the object damaged.
+    pub damaged: bool,
+}
+
+/// Carries out the surrender that the lock cache has begun on `entry`: what is left is `to`.
+///
+/// Waits for pins, for the kernel and for the disk, so it runs as a task of its own, on no thread
+/// that a pin may wait for.
+pub async fn surrender(entry: Arc<Entry>, to: Mode, class: Arc<dyn LockClass>) -> Surrendered {
+    entry.operations_drained().await;
+    for pass in 0.. {
+        class.revoke(&entry, to, pass).await;
+        // Pages that the kernel asked for meanwhile are served, and then revoked in the next pass.
+        entry.kernel_pages_drained().await;
+        if entry.try_close() {
+            break;
+        }
+    }
+    let damaged = class.flush(&entry, to).await.is_err();
+    let value = class.purge(&entry, to).filter(|_| !damaged);
+    Surrendered { value, damaged }
+}

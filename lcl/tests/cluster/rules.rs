@@ -1,0 +1,1 @@
+//! The rules of the lock cache, one by one.
