@@ -15,7 +15,6 @@ use crate::objects::{Disk, Objects, OneClass};
 pub(crate) const LOCKSPACE: LockspaceId = LockspaceId(9);
 
 pub(crate) struct Node {
-    pub(crate) me: Member,
     pub(crate) cache: LockCache,
     pub(crate) objects: Arc<Objects>,
     pub(crate) shell: Arc<Shell>,
@@ -87,7 +86,7 @@ impl Node {
         let classes = Arc::new(OneClass(Arc::clone(&objects)));
         let table = Arc::new(Table::new(weak));
         let cache = LockCache::new(LOCKSPACE, me, table, classes);
-        Node { me, cache, objects, shell, operations: Vec::new(), surrenders: Vec::new() }
+        Node { cache, objects, shell, operations: Vec::new(), surrenders: Vec::new() }
     }
 
     pub(crate) fn entry(&self, at: BucketName) -> Arc<Entry> {

@@ -138,7 +138,8 @@ impl World {
             }
             let node = self.node(member);
             for place in (0..node.surrenders.len()).rev() {
-                moved |= node.poll_surrender(place, now);
+                // Slow ones come to an end within so many polls, unless they wait for a pin.
+                moved |= (0..20).any(|_| node.poll_surrender(place, now));
             }
             for place in 0..node.operations.len() {
                 let waited = node.is_waiting(place);
