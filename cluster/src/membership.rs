@@ -33,7 +33,7 @@ use crate::output::{End, JoinBlob};
 use crate::random::Random;
 use crate::register::{Change, Commit, CommitAnswer, CommitToken, RegisterValue};
 use crate::timer::{self, Unit};
-use crate::wire::{Control, JoinRefusal, Objection, Proposal, RoundId, SanState};
+use crate::wire::{Control, JoinRefusal, Objection, OrderOutcome, Proposal, RoundId, SanState};
 
 use committer::Committer;
 use coordinator::Coordinator;
@@ -332,6 +332,9 @@ impl Membership {
                 self.handle_agree(from, round, storage_ok, now);
             }
             Control::Object { round, objection } => {
+                if let Objection::Behind(value) = &objection {
+                    self.hear(from, (**value).clone(), neighbours, now);
+                }
                 self.handle_objection(from, round, objection, now);
             }
             Control::Withdraw { round } => {
@@ -343,9 +346,12 @@ impl Membership {
                 self.handle_order(from, order, base_view, regroup, now);
             }
             Control::OrderDone { order, outcome } => {
+                if let OrderOutcome::Committed(value) | OrderOutcome::Refused(value) = &outcome {
+                    self.hear(from, (**value).clone(), neighbours, now);
+                }
                 self.handle_order_done(from, order, outcome, now);
             }
-            Control::Committed(value) => self.learn(*value, now),
+            Control::Committed(value) => self.hear(from, *value, neighbours, now),
             Control::JoinState { view, layer, id, bytes } => {
                 self.handle_join_state(from, view, JoinBlob { layer, id, bytes });
             }
@@ -391,6 +397,24 @@ impl Membership {
         self.effects.push_back(Effect::Send { to, control });
     }
 
+    /// A peer says what the register holds. Members of the view are believed; what anybody else
+    /// says of a newer value is a reason to read the register.
+    fn hear(&mut self, from: NodeId, value: RegisterValue, neighbours: &Neighbours, now: Instant) {
+        let start = neighbours.get(&from).map(|neighbour| neighbour.start);
+        let is_believed = match &self.standing {
+            Standing::Joining(_) => true,
+            Standing::Member { view, .. } => view
+                .member(from)
+                .is_some_and(|m| start.is_some() && self.starts.get(&m).copied() == start),
+            Standing::Ended => false,
+        };
+        if is_believed {
+            self.learn(value, now);
+        } else if self.known.as_ref().is_none_or(|known| value.generation > known.generation) {
+            self.effects.push_back(Effect::ReadRegister);
+        }
+    }
+
     // Agreement
 
     /// A coordinator asks whether this node agrees to a change of the members.
@@ -409,7 +433,7 @@ impl Membership {
         if !speaks_for_itself {
             return;
         }
-        self.learn(proposal.base.clone(), now);
+        self.hear(from, proposal.base.clone(), neighbours, now);
         match self.consider(&proposal, neighbours, now) {
             Ok(()) => {
                 self.remember(&proposal);

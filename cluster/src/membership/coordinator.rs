@@ -276,10 +276,9 @@ impl Membership {
         let pause = self.unit.half() + self.random.pause(self.unit.half());
         self.pause(pause, now);
         match objection {
-            Objection::Behind(value) => self.learn(*value, now),
             Objection::Unreachable(nodes) => self.requests.retain(|n, _| !nodes.contains(*n)),
             Objection::IncarnationOffered(member) => self.burn(member),
-            Objection::OtherCoordinator(_) | Objection::Busy => {}
+            Objection::Behind(_) | Objection::OtherCoordinator(_) | Objection::Busy => {}
         }
     }
 
@@ -360,13 +359,9 @@ impl Membership {
         };
         let settled = !matches!(outcome, OrderOutcome::Unknown);
         match outcome {
-            OrderOutcome::Committed(value) => {
-                self.learn(*value, now);
-                return;
-            }
-            OrderOutcome::Refused(value) => {
-                self.learn(*value, now);
-                if current && matches!(self.coordinator.round, Round::Ordered { .. }) {
+            OrderOutcome::Committed(_) => return,
+            OrderOutcome::Refused(_) => {
+                if current {
                     self.settle_order(order);
                     self.give_up();
                     self.pause(self.unit.half(), now);

@@ -262,6 +262,27 @@ fn a_node_that_hears_but_is_not_heard_goes() {
     assert!(time < 12 * U, "{} ms", time / 1_000_000);
 }
 
+/// R13: from the moment a member agrees to drop another it does not answer it. Node 2 hears node
+/// 3 all the time, node 1 does not, and the register takes long; node 3 is stopped before it can
+/// hear how it ended. The oracle looks at its permit.
+#[test]
+fn a_node_that_is_about_to_be_dropped_loses_its_permit_although_it_is_heard() {
+    let mut world = formed(3);
+    world.weather.commit_delay = 49 * U / 10;
+    world.separate(&[0], &[2]);
+    world.time_until(20 * U, |world| {
+        let process = world.hosts[0].process.as_ref().expect("it lives");
+        process.machine.activity() == "committing"
+    });
+    let almost = world.now + 46 * U / 10;
+    world.run_until(almost);
+    assert_eq!(world.register.value.members.len(), 3);
+    world.fault(Fault::Pause { host: 2, until: almost + 20 * U });
+    world.time_until(U, |world| world.register.value.members.len() == 2);
+    let until = world.now + 10 * U;
+    world.run_until(until);
+}
+
 // The coordinator's candidate (Fig. 11)
 
 #[test]

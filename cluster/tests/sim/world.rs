@@ -34,6 +34,8 @@ pub(crate) struct Weather {
     /// Longest delay of a message, and of one step of disk or register.
     pub(crate) network_delay: u64,
     pub(crate) storage_delay: u64,
+    /// What a change of the register takes beyond that.
+    pub(crate) commit_delay: u64,
     /// In percent: a change of the register is answered as unknown first.
     pub(crate) unknown: u64,
     /// In percent: a replay isolates something; a mount fails.
@@ -46,6 +48,7 @@ impl Weather {
     pub(crate) const CALM: Weather = Weather {
         network_delay: 2_000_000,
         storage_delay: 5_000_000,
+        commit_delay: 0,
         unknown: 0,
         mishap: 0,
         work: true,
@@ -54,6 +57,7 @@ impl Weather {
     pub(crate) const STORM: Weather = Weather {
         network_delay: 70_000_000,
         storage_delay: 150_000_000,
+        commit_delay: 0,
         unknown: 40,
         mishap: 20,
         work: true,
@@ -61,6 +65,7 @@ impl Weather {
     pub(crate) const ROUGH: Weather = Weather {
         network_delay: 20_000_000,
         storage_delay: 60_000_000,
+        commit_delay: 0,
         unknown: 10,
         mishap: 10,
         work: true,
@@ -891,6 +896,9 @@ impl World {
         let id = self.next_request;
         self.next_request += 1;
         let mut delay = self.rng.between(1, self.weather.storage_delay);
+        if let RequestKind::Commit { .. } = request.kind {
+            delay += self.weather.commit_delay;
+        }
         if let RequestKind::Commit { unknown: true, .. } = request.kind {
             // Long enough for everybody to have given up on it, now and then.
             let answer = self.rng.between(1, U);
