@@ -19,16 +19,20 @@ use std::sync::Arc;
 
 use mx_base::{ClusterId, Incarnation, Instant, Member, NodeId};
 
-use crate::frame::{Decoder, Frame, FrameError, Kind, LockspaceId, STRANGER_PAYLOAD_MAX};
-use crate::handshake::{HandshakeError, Hello, Refusal, StartNonce, Versions};
+use crate::frame::{Decoder, Frame, Kind, LockspaceId, STRANGER_PAYLOAD_MAX};
+use crate::handshake::{Refusal, StartNonce};
 use crate::heartbeat::{self, Ping};
-use crate::link::{Arrival, Link, LinkError, LinkFull};
+use crate::link::{Arrival, Link};
 use crate::nodes::NodeSet;
 use crate::timer::{self, Unit};
-use crate::wire::{Control, ControlError};
+use crate::wire::Control;
 
+mod dial;
+mod fault;
+mod greeting;
 mod roster;
 
+pub use fault::{Fault, SendError};
 pub(crate) use roster::Roster;
 
 /// Names a connection; given by whoever owns the sockets, never used twice.
@@ -46,46 +50,6 @@ const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// Former starts of a peer that are remembered, so that none of them is linked again.
 const RETIRED_MAX: usize = 32;
-
-/// What a peer did against the rules, or a connection that could not be understood.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Fault {
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error(transparent)]
-    Handshake(#[from] HandshakeError),
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    #[error("a heartbeat that is too short")]
-    Heartbeat,
-    #[error("a second handshake on one connection")]
-    GreetedTwice,
-    #[error("we refused it: {0}")]
-    Refused(Refusal),
-    #[error("it refused us: {0}")]
-    RefusedUs(Refusal),
-    #[error("the handshake was not finished in time")]
-    TooSlow,
-    #[error("too many connections without a handshake")]
-    TooManyStrangers,
-    #[error("more traffic than is held for a sender that is no member yet")]
-    HeldTooMuch,
-    #[error("it takes no control messages any more")]
-    TakesNothing,
-}
-
-/// Why a message to a member cannot be sent. It is not kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SendError {
-    /// It is dead or has left, or was never there; the view says so or soon will.
-    #[error("{to} is no member that can be reached")]
-    Gone { to: Member },
-    /// Wait until the peer has acknowledged some of it.
-    #[error(transparent)]
-    Full(#[from] LinkFull),
-}
 
 /// What happened, in order.
 #[derive(Debug)]
@@ -390,107 +354,6 @@ impl Links {
         }
     }
 
-    // Handshake
-
-    fn handle_greeting(
-        &mut self,
-        connection: ConnectionId,
-        dialled: Option<NodeId>,
-        frame: &Frame,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        if frame.kind == Kind::Refusal {
-            let refusal = Refusal::from_bytes(&frame.payload)?;
-            if let Some(peer) = dialled {
-                self.events.push_back(Event::TurnedAway { peer, refusal });
-            }
-            return Err(Fault::RefusedUs(refusal));
-        }
-        let hello = Hello::from_bytes(&frame.payload)?;
-        let version = match self.check(&hello, dialled, now) {
-            Ok(version) => version,
-            Err(refusal) => {
-                let refuse = unsequenced(Kind::Refusal, 0, 0, refusal.to_bytes());
-                self.urgent.push_back(Transmit::Send(connection, refuse));
-                return Err(Fault::Refused(refusal));
-            }
-        };
-        if dialled.is_none() {
-            self.greet(connection, hello.node);
-        }
-        self.open(connection, &hello, version, now);
-        Ok(())
-    }
-
-    fn check(&self, hello: &Hello, dialled: Option<NodeId>, now: Instant) -> Result<u16, Refusal> {
-        if hello.cluster != self.identity.cluster {
-            return Err(Refusal::ForeignCluster);
-        }
-        let Some(version) = Versions::OURS.common(hello.versions) else {
-            let Versions { min, max } = Versions::OURS;
-            return Err(Refusal::Version { min, max });
-        };
-        let meant = hello.to == self.identity.node && dialled.is_none_or(|to| to == hello.node);
-        let Some(peer) = self.peers.get(&hello.node).filter(|_| meant) else {
-            return Err(Refusal::WrongNode);
-        };
-        self.roster.check(hello)?;
-        if peer.retired.contains(&hello.start) {
-            return Err(Refusal::StaleIncarnation { newest: self.roster.newest(hello.node) });
-        }
-        // Two processes with one node id: the first keeps it while it is heard.
-        let lately = self.unit.times(timer::STALLED);
-        let is_alive = !peer.open.is_empty() && now.since(peer.heard) <= lately;
-        match &peer.link {
-            Some(to) if to.start != hello.start && is_alive => Err(Refusal::NodeInUse),
-            Some(_) | None => Ok(version),
-        }
-    }
-
-    fn open(&mut self, connection: ConnectionId, hello: &Hello, version: u16, now: Instant) {
-        let peer = hello.node;
-        let state = self.peers.get(&peer).expect("checked with the handshake");
-        if state.link.as_ref().is_some_and(|to| to.start != hello.start) {
-            self.retire(peer, now);
-        }
-        let known = self.connections.get_mut(&connection).expect("its handshake just came");
-        known.decoder.allow_all();
-        known.state = ConnectionState::Open { peer, version };
-        let state = self.peers.get_mut(&peer).expect("checked with the handshake");
-        let to = state.link.get_or_insert_with(|| LinkTo {
-            start: hello.start,
-            link: Link::new(),
-            held: VecDeque::new(),
-            held_bytes: 0,
-        });
-        to.link.restart_transmission();
-        state.open.push(connection);
-        state.heard = now;
-        state.dial = Dial::Idle;
-        let older: Vec<ConnectionId> = state.open[..state.open.len() - 1].to_vec();
-        if older.is_empty() {
-            self.events.push_back(Event::Connected { peer, start: hello.start });
-        } else if self.identity.node < peer {
-            for connection in older {
-                self.close(connection, now);
-            }
-        }
-        self.transmit(peer);
-    }
-
-    fn greet(&mut self, connection: ConnectionId, to: NodeId) {
-        let hello = Hello {
-            cluster: self.identity.cluster,
-            versions: Versions::OURS,
-            node: self.identity.node,
-            incarnation: self.incarnation,
-            start: self.identity.start,
-            to,
-        };
-        let frame = unsequenced(Kind::Hello, 0, 0, hello.to_bytes());
-        self.urgent.push_back(Transmit::Send(connection, frame));
-    }
-
     // Sending
 
     /// To whatever start of the peer is linked. Nothing is kept for a peer that never was.
@@ -632,61 +495,6 @@ impl Links {
     pub(crate) fn unacked_bytes(&self, peer: NodeId) -> usize {
         let link = self.peers.get(&peer).and_then(|state| state.link.as_ref());
         link.map_or(0, |to| to.link.unacked_bytes())
-    }
-
-    // Time
-
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        let slow: Vec<ConnectionId> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| c.deadline().is_some_and(|deadline| now >= deadline))
-            .map(|(id, _)| *id)
-            .collect();
-        for connection in slow {
-            let peer = self.connections.get(&connection).and_then(Connection::peer);
-            self.fault(peer, Fault::TooSlow);
-            self.close(connection, now);
-        }
-        let due: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(node, state)| self.dial_at(**node, state).is_some_and(|at| now >= at))
-            .map(|(node, _)| *node)
-            .collect();
-        for peer in due {
-            let state = self.peers.get_mut(&peer).expect("just listed");
-            state.dial = Dial::Asked { since: now };
-            self.transmits.push_back(Transmit::Connect(peer));
-        }
-    }
-
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let handshakes = self.connections.values().filter_map(Connection::deadline);
-        let dials = self.peers.iter().filter_map(|(node, state)| self.dial_at(*node, state));
-        handshakes.chain(dials).min()
-    }
-
-    /// When `peer` is to be dialled next; `None` while there is a connection or the hope of one.
-    fn dial_at(&self, node: NodeId, peer: &Peer) -> Option<Instant> {
-        if !peer.open.is_empty() || !self.eager.contains(node) {
-            return None;
-        }
-        let greeting = |c: &Connection| matches!(c.state, ConnectionState::Greeting { dialled: Some(to), .. } if to == node);
-        if self.connections.values().any(greeting) {
-            return None;
-        }
-        match peer.dial {
-            Dial::Idle => Some(Instant(0)),
-            Dial::Asked { since } => Some(since + self.unit.times(timer::DIAL_ANSWER)),
-            Dial::Pause { until } => Some(until),
-        }
-    }
-
-    fn pause_dialling(&mut self, peer: NodeId, now: Instant) {
-        if let Some(state) = self.peers.get_mut(&peer) {
-            state.dial = Dial::Pause { until: now + self.unit.times(timer::DIAL_AGAIN) };
-        }
     }
 
     // Ends

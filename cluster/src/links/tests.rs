@@ -1,6 +1,8 @@
 //! Handshakes, delivery over several connections, and peers that break the rules.
 
 use super::*;
+use crate::handshake::{Hello, Versions};
+use crate::link::LinkError;
 use crate::register::RegisterValue;
 
 const UNIT: Unit = Unit::DEFAULT;

@@ -9,14 +9,16 @@
 //! `CLUSTER_SIM_SEEDS=A..B` runs other seeds, `CLUSTER_SIM_SEED=N` one seed with its event log.
 
 mod faults;
+mod layers;
 mod net;
 mod node;
 mod oracle;
 mod register;
 mod rng;
-mod world;
-
 mod scenarios;
+mod storage;
+mod wires;
+mod world;
 
 use std::ops::Range;
 
