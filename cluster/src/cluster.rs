@@ -204,7 +204,7 @@ impl Cluster {
     /// This node wants to mount `fs`; [`Output::MountGranted`] follows.
     ///
     /// # Errors
-    /// When it is no member or has it mounted.
+    /// When it is no member, has it mounted, or too many are.
     pub fn handle_mount(&mut self, fs: FsId, now: Instant) -> Result<(), MountError> {
         self.wake(now);
         let result = self.san.handle_mount(fs, now);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use mx_base::{ClusterId, Incarnation, Instant, Member, NodeId};
 
-use crate::frame::{Decoder, Frame, Kind, LockspaceId, STRANGER_PAYLOAD_MAX};
+use crate::frame::{Decoder, Frame, Kind, LockspaceId, PAYLOAD_MAX, STRANGER_PAYLOAD_MAX};
 use crate::handshake::{Refusal, StartNonce};
 use crate::heartbeat::{self, Ping};
 use crate::link::{Arrival, Link};
@@ -378,6 +378,9 @@ impl Links {
         lockspace: LockspaceId,
         payload: Arc<[u8]>,
     ) -> Result<(), SendError> {
+        if payload.len() > PAYLOAD_MAX {
+            return Err(SendError::TooLong { bytes: payload.len() });
+        }
         let start = self.roster.start_of(to);
         let link = self
             .peers

@@ -87,7 +87,7 @@ pub struct Installed {
     pub lost: Vec<Member>,
     /// Members of the view before that left in good order.
     pub left: Vec<Member>,
-    /// All dead whose recovery is not recorded as complete.
+    /// All dead members of which something may be left, the lost among them.
     pub unrecovered: Vec<Member>,
     /// By the clock of this node: from here on nothing renews the read permit of the lost, so it
     /// ends 5 U later at the latest (R13).

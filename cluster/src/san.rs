@@ -26,7 +26,7 @@ use crate::wire::{Control, MountState, MountTable, SanEvent, SanReport, SanState
 
 use ledger::Ledger;
 pub use ledger::{FsRecovery, Recovery};
-pub use mount_group::MountError;
+pub use mount_group::{FILE_SYSTEMS_MAX, MountError};
 
 /// Messages of views that this node has not installed yet. The others wait for its report, so few
 /// can come; beyond the bound they are dropped, and the next view brings everything again.
@@ -168,6 +168,11 @@ impl San {
             lockspace_high: self.lockspace_high,
             dead: self.ledger.records(),
         }
+    }
+
+    /// The dead of which something may be left.
+    pub(crate) fn unrecovered(&self) -> Vec<Member> {
+        self.ledger.records().iter().map(|record| record.member).collect()
     }
 
     // Messages

@@ -186,6 +186,9 @@ impl Cluster {
         let dead: Vec<(Member, Instant)> = lost.iter().map(suspected).collect();
         let (state, join_state) = admission.unzip();
         let administrator = value.administrator.expect("a view this node acts in has one");
+        self.flush_links();
+        self.set_roster(now);
+        self.san.handle_installed(me, &value, &dead, state.as_deref(), now);
         self.outputs.push_back(Output::ViewInstalled(Box::new(Installed {
             me,
             view: value.view(),
@@ -193,13 +196,10 @@ impl Cluster {
             previous,
             lost,
             left,
-            unrecovered: value.unrecovered(),
+            unrecovered: self.san.unrecovered(),
             quiet_from,
             join_state,
         })));
-        self.flush_links();
-        self.set_roster(now);
-        self.san.handle_installed(me, &value, &dead, state.as_deref(), now);
         self.spread_news(now);
     }
 

@@ -42,6 +42,9 @@ pub enum SendError {
     /// It is dead or has left, or was never there; the view says so or soon will.
     #[error("{to} is no member that can be reached")]
     Gone { to: Member },
+    /// Nothing longer than a frame is sent; it has to be cut.
+    #[error("{bytes} bytes do not fit a frame")]
+    TooLong { bytes: usize },
     /// Wait until the peer has acknowledged some of it.
     #[error(transparent)]
     Full(#[from] LinkFull),

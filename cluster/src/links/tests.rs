@@ -341,6 +341,16 @@ fn what_waits_for_a_view_is_bounded_and_nothing_of_it_is_lost() {
 }
 
 #[test]
+fn what_fits_no_frame_is_refused() {
+    let mut pair = Pair::of(members());
+    pair.connect(0, 1);
+    let bytes = PAYLOAD_MAX + 1;
+    assert_eq!(pair.say(0, &vec![0; bytes]), Err(SendError::TooLong { bytes }));
+    pair.say(0, &vec![0; PAYLOAD_MAX]).expect("it fits");
+    assert_eq!(pair.heard(1).len(), PAYLOAD_MAX);
+}
+
+#[test]
 fn nothing_meant_for_one_life_reaches_another() {
     let mut pair = Pair::of(members());
     pair.connect(0, 1);

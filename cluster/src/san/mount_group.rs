@@ -18,6 +18,10 @@ use crate::frame::LockspaceId;
 use crate::register::Phase;
 use crate::wire::{Control, MountState, MountTable, SanEvent};
 
+/// File systems that are mounted in one cluster at once. The state of all mounts and recoveries goes
+/// in one message, and with 64 members and all of them dead but one it then still fits a frame.
+pub const FILE_SYSTEMS_MAX: usize = 256;
+
 /// Why a mount cannot be asked for or completed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum MountError {
@@ -25,6 +29,8 @@ pub enum MountError {
     NotAMember,
     #[error("the file system is mounted here, or about to be")]
     AlreadyMounted,
+    #[error("{FILE_SYSTEMS_MAX} file systems are mounted in this cluster")]
+    TooMany,
     /// A member died meanwhile: start over with the grant that follows.
     #[error("the grant under which the mount was begun holds no longer")]
     GrantGone,
@@ -38,6 +44,9 @@ impl San {
         }
         if self.own.contains_key(&fs) {
             return Err(MountError::AlreadyMounted);
+        }
+        if self.table.len() >= FILE_SYSTEMS_MAX && !self.table.contains_key(&fs) {
+            return Err(MountError::TooMany);
         }
         self.own.insert(fs, MountState::Asked);
         self.tell(SanEvent::MountAsked { fs }, now);

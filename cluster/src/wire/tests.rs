@@ -245,3 +245,41 @@ fn a_count_that_lies_holds_no_memory() {
     bytes.extend([0xff, 0xff, 0xff, 0xff, 0x0f]);
     assert_eq!(Control::from_bytes(&bytes), Err(ControlError::Encoding));
 }
+
+/// As many members, dead and file systems as there can be.
+#[test]
+fn the_largest_state_fits_a_frame() {
+    let lives = |ids: std::ops::RangeInclusive<u16>| ids.map(|id| member(id, u32::MAX));
+    let ready = MountState::Ready { lockspace: LockspaceId(u32::MAX), slot: SlotId(u16::MAX) };
+    let files = (0..crate::san::FILE_SYSTEMS_MAX).map(|n| {
+        let mut id = [0xff; 16];
+        id[..8].copy_from_slice(&n.to_le_bytes());
+        FsId(id)
+    });
+    let files: Vec<FsId> = files.collect();
+    let progress = ProgressRecord {
+        slot: Some(SlotId(u16::MAX)),
+        recoverer: Some(member(64, u32::MAX)),
+        attempt: u32::MAX,
+        rebuilt: true,
+        ending: Some(Ending::Replayed),
+        resumed: true,
+    };
+    let record = |dead: Member| DeadRecord {
+        member: dead,
+        dropped_in: ViewId(u64::MAX),
+        fenced: true,
+        scoped: true,
+        file_systems: files.iter().map(|fs| (*fs, progress)).collect(),
+    };
+    let group: BTreeMap<Member, MountState> = lives(1..=64).map(|m| (m, ready)).collect();
+    let state = SanState {
+        view: ViewId(u64::MAX),
+        sequence: u64::MAX,
+        mounts: files.iter().map(|fs| (*fs, group.clone())).collect(),
+        lockspace_high: u32::MAX,
+        dead: lives(1..=63).map(record).collect(),
+    };
+    let bytes = Control::SanState(Box::new(state)).to_bytes();
+    assert!(bytes.len() <= crate::frame::PAYLOAD_MAX, "{} bytes", bytes.len());
+}

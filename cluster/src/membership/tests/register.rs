@@ -40,3 +40,22 @@ fn an_older_value_changes_nothing() {
     assert_eq!(ended(&mut membership), None);
     assert_eq!(membership.me(), Some(member(2)));
 }
+
+/// A start that the view does not list may belong to a cluster that was restored from a copy.
+#[test]
+fn only_members_are_believed_about_the_register() {
+    let mut expelled = value(&[1, 3]);
+    expelled.view = ViewId(2);
+    expelled.generation = SanGeneration(2);
+    let mut neighbours = all_well(2, &[1, 2, 3, 4]);
+    let mut membership = acting(2, &[1, 2, 3]);
+    let committed = Control::Committed(Box::new(expelled));
+    membership.handle_control(node(4), committed.clone(), &neighbours, at(1));
+    assert!(matches!(membership.poll_effect(), Some(Effect::ReadRegister)));
+    let other = StartNonce::new(99).expect("not zero");
+    neighbours.get_mut(&node(1)).expect("a peer").start = other;
+    membership.handle_control(node(1), committed.clone(), &neighbours, at(1));
+    assert_eq!(ended(&mut membership), None);
+    membership.handle_control(node(3), committed, &neighbours, at(1));
+    assert_eq!(ended(&mut membership), Some(End::Expelled));
+}
