@@ -1,9 +1,11 @@
 //! The composition root: the only place with sockets, disks, clocks and threads.
 //!
 //! * [`disk`]: devices behind the gate, as the file system sees them.
+//! * [`partition`]: whose device it is.
 //! * [`runtime`]: clocks and the threads that run operations.
-
+//! * [`programs`]: what mkfs and fsck do.
 
 pub mod disk;
-
+pub mod partition;
+pub mod programs;
 pub mod runtime;
