@@ -1,1 +1,7 @@
-//! One node without its machine: wires the cores together.
+//! One node of a cluster: links and views, fencing, cached locks and mounted file systems, put
+//! together.
+//!
+//! Pure but for the traits it is made with ([`world`], `mfs::env`): the daemon and the simulator
+//! run the same wiring. Holds no protocol of its own.
+
+pub mod world;
