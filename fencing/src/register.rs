@@ -22,6 +22,7 @@
 //! A poll machine: no clock, no I/O; the only randomness is the seed that it is made with.
 
 mod attempt;
+mod glimpse;
 mod partition;
 mod scan;
 mod survey;
@@ -39,6 +40,7 @@ use crate::reg_val::{Author, RegVal};
 use attempt::Stage;
 use partition::Partition;
 
+pub use glimpse::glimpse;
 pub use survey::Survey;
 
 /// What the machine is made with.

@@ -138,6 +138,12 @@ impl Picture {
         others.map(|record| record.promised).max().unwrap_or(Ballot::ZERO)
     }
 
+    /// The record with the highest accepted ballot.
+    pub(super) fn highest(&self) -> &RegisterRecord {
+        let highest = self.records.iter().max_by_key(|record| record.accepted);
+        highest.expect("a cluster has nodes")
+    }
+
     pub(super) fn promised(&self) -> Ballot {
         self.records.iter().map(|record| record.promised).max().unwrap_or(Ballot::ZERO)
     }
