@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use mx_base::{ClusterId, FsId, Instant, Member, NodeId, SlotId, View, ViewId};
+use mx_base::{ClusterId, FsId, Incarnation, Instant, Member, NodeId, SlotId, View, ViewId};
 
 use crate::disk::DiskHeartbeat;
 use crate::frame::{Kind, LockspaceId};
@@ -30,6 +30,9 @@ mod route;
 pub struct Config {
     pub cluster: ClusterId,
     pub me: NodeId,
+    /// Registered with shared storage for this start, above all that were seen there. The node
+    /// becomes a member in this life or in none.
+    pub incarnation: Incarnation,
     /// All other nodes that may be in the cluster.
     pub peers: BTreeSet<NodeId>,
     pub unit: Unit,
@@ -63,16 +66,18 @@ impl Cluster {
     /// A node that has not joined. It looks for members and joins them, or starts the cluster.
     ///
     /// # Panics
-    /// When the node is among its own peers.
+    /// When the node is among its own peers, or its incarnation is 0.
     pub fn new(config: Config, now: Instant) -> Cluster {
-        let Config { cluster, me, peers, unit, start, seed } = config;
+        let Config { cluster, me, incarnation, peers, unit, start, seed } = config;
+        assert_ne!(incarnation, Incarnation(0), "a life has a number");
+        let life = Member { node: me, incarnation };
         let identity = Identity { cluster, node: me, start };
         let mut machine = Cluster {
             unit,
             suspicion: Suspicion::new(unit, peers.iter().copied(), now),
             links: Links::new(identity, peers, unit),
             heartbeat: Heartbeat::new(unit, now),
-            membership: Membership::new(me, start, unit, seed, now),
+            membership: Membership::new(life, start, unit, seed, now),
             san: San::default(),
             leave_wanted: false,
             last_call: now,

@@ -121,6 +121,7 @@ struct Agreed {
 #[derive(Clone, Copy, Debug)]
 struct Request {
     start: StartNonce,
+    incarnation: Incarnation,
     /// What it has read in the register.
     generation: SanGeneration,
     /// It has read the generation that this node was in at the time (Fig. 10).
@@ -133,6 +134,8 @@ struct Request {
 #[derive(Debug)]
 pub(crate) struct Membership {
     node: NodeId,
+    /// What this start is a member as, if it ever is one.
+    life: Member,
     start: StartNonce,
     unit: Unit,
     random: Random,
@@ -163,14 +166,15 @@ pub(crate) struct Membership {
 
 impl Membership {
     pub(crate) fn new(
-        node: NodeId,
+        life: Member,
         start: StartNonce,
         unit: Unit,
         seed: u64,
         now: Instant,
     ) -> Membership {
         Membership {
-            node,
+            node: life.node,
+            life,
             start,
             unit,
             random: Random::new(seed),
@@ -323,8 +327,9 @@ impl Membership {
         now: Instant,
     ) {
         match control {
-            Control::JoinRequest { generation, storage_ok } => {
-                self.handle_join_request(from, generation, storage_ok, neighbours, now);
+            Control::JoinRequest { generation, storage_ok, incarnation } => {
+                let life = Member { node: from, incarnation };
+                self.handle_join_request(life, generation, storage_ok, neighbours, now);
             }
             Control::JoinRefused(reason) => self.handle_join_refused(from, reason, now),
             Control::Propose(proposal) => self.handle_propose(from, *proposal, neighbours, now),
@@ -457,7 +462,7 @@ impl Membership {
         if proposal.base.view != known.view {
             return Err(Some(Objection::Behind(Box::new(known.clone()))));
         }
-        let mine = |m: &&Member| m.node == self.node && proposal.starts.get(m) == Some(&self.start);
+        let mine = |m: &&Member| **m == self.life && proposal.starts.get(m) == Some(&self.start);
         match &self.standing {
             Standing::Joining(_) => {
                 after.iter().find(mine).ok_or(None)?;
@@ -508,16 +513,11 @@ impl Membership {
         let after = proposal.regroup.members_after(&proposal.base);
         self.agreed.insert(proposal.round, Agreed { base, dropped, after });
         self.offers.extend(proposal.starts.iter().map(|(member, start)| (*member, (*start, base))));
-        if let Standing::Joining(joining) = &mut self.standing {
-            let offer = |m: &&Member| proposal.starts.get(m) == Some(&self.start);
-            for member in proposal.regroup.joins.iter().filter(offer) {
-                joining.handle_offer(member.incarnation);
-            }
+        if let Standing::Joining(joining) = &mut self.standing
+            && proposal.regroup.joins.contains(&self.life)
+        {
+            joining.handle_agreed();
         }
-    }
-
-    fn newest_known(&self, node: NodeId) -> Incarnation {
-        self.known.as_ref().map_or(Incarnation(0), |known| known.newest(node))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mx_base::{FsId, Instant, Member, NodeId, SlotId, View, ViewId};
+use mx_base::{FsId, Incarnation, Instant, Member, NodeId, SlotId, View, ViewId};
 
 use crate::frame::{Frame, LockspaceId};
 use crate::handshake::Refusal;
@@ -59,7 +59,8 @@ pub enum Output {
     /// A connection was closed because of what came over it.
     PeerFault { peer: Option<NodeId>, fault: Fault },
     /// The last output but `Close`: this start is out of the cluster. Cut off everything that uses
-    /// shared storage or cached state (R16), then make a new machine to join again.
+    /// shared storage or cached state (R16), then make a new machine with a new incarnation to join
+    /// again.
     Ended(End),
 }
 
@@ -70,6 +71,13 @@ pub enum End {
     Left,
     #[error("expelled: the register has moved on without this node")]
     Expelled,
+    /// The incarnation of this start is not above `newest`, or is meant for another start. To be
+    /// started over with a higher one.
+    #[error("the incarnation of this start was used before; incarnation {newest} is known")]
+    LifeUsed { newest: Incarnation },
+    /// The cold start of this start was refused. To be started over with a new incarnation.
+    #[error("somebody else changed the register before this node could start the cluster")]
+    ColdStartRefused,
     /// Cannot happen between nodes that keep the rules.
     #[error("the register is more than one view ahead")]
     MissedViews,

@@ -8,7 +8,7 @@ pub(crate) mod raw;
 
 use std::collections::BTreeMap;
 
-use mx_base::{FsId, Member, SanGeneration, SlotId, ViewId};
+use mx_base::{FsId, Incarnation, Member, SanGeneration, SlotId, ViewId};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::LockspaceId;
@@ -44,7 +44,7 @@ pub enum Objection {
     Unreachable(#[serde(with = "raw")] crate::nodes::NodeSet),
     /// A lower node that it reaches should propose.
     OtherCoordinator(#[serde(with = "raw")] Member),
-    /// The incarnation that the proposal gives to a joiner was offered to another start of it.
+    /// Another start of the joiner was offered the same incarnation.
     IncarnationOffered(#[serde(with = "raw")] Member),
     /// It has agreed to more proposals than it keeps in mind.
     Busy,
@@ -65,6 +65,13 @@ pub enum JoinRefusal {
     /// It does not reach every member, or not every member reaches it.
     #[error("the node and a member do not reach each other")]
     NotConnected,
+    /// Its incarnation is not above the newest of the node, or was offered to another start: this
+    /// start never joins.
+    #[error("the incarnation was used before; incarnation {newest} of the node is known")]
+    LifeUsed {
+        #[serde(with = "raw")]
+        newest: Incarnation,
+    },
 }
 
 /// How an order to commit ended.
@@ -235,6 +242,9 @@ pub enum Control {
         #[serde(with = "raw")]
         generation: SanGeneration,
         storage_ok: bool,
+        /// In which life; registered with shared storage for this start.
+        #[serde(with = "raw")]
+        incarnation: Incarnation,
     },
     JoinRefused(JoinRefusal),
     Propose(Box<Proposal>),

@@ -95,9 +95,7 @@ impl Membership {
     }
 
     pub(super) fn commit_cold_start(&mut self, me: Member) {
-        if self.committer.is_idle() {
-            self.issue(Task::ColdStart(me));
-        }
+        self.issue(Task::ColdStart(me));
     }
 
     pub(super) fn is_committing(&self) -> bool {
@@ -200,7 +198,7 @@ impl Membership {
             }
             // What is to be recorded is asked for again while it is still true.
             Task::Phase(_) => {}
-            Task::ColdStart(_) => self.handle_cold_start_refused(now),
+            Task::ColdStart(_) => self.handle_cold_start_refused(),
         }
     }
 

@@ -6,16 +6,16 @@
 //! * a cold start is tried only when nobody who is listed answers on the network and no disk
 //!   heartbeat of a listed life has moved for 8 U of unbroken watching, or when the register lists
 //!   nobody;
-//! * a cold start whose outcome was not plainly "committed" is started over with a new
-//!   incarnation, so that a former process of this node can never share one with it.
+//! * a start becomes a member in the one life that was registered for it, or in none: when that
+//!   was used, or its cold start was refused, the start is over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use mx_base::{Incarnation, Instant, Member, NodeId, SanGeneration, ViewId};
+use mx_base::{Instant, Member, NodeId, SanGeneration, ViewId};
 
 use super::{Effect, Membership, Neighbours, Request, Standing};
 use crate::handshake::StartNonce;
-use crate::output::JoinBlob;
+use crate::output::{End, JoinBlob};
 use crate::register::RegisterValue;
 use crate::timer;
 use crate::wire::{Control, JoinRefusal, SanState};
@@ -31,12 +31,11 @@ pub(super) struct Joining {
     answered: Option<Instant>,
     /// When the register was last read.
     read: Option<Instant>,
-    /// Incarnations that a coordinator meant for this start.
-    offered: BTreeSet<Incarnation>,
+    /// This start has agreed to be let in, or has had its cold start committed: its life may be in
+    /// the register.
+    agreed: bool,
     /// State of layers above, from each member that sent some, and the view it belongs to.
     blobs: BTreeMap<NodeId, (ViewId, Vec<JoinBlob>)>,
-    /// A cold start was refused: when the next may be tried.
-    not_before: Instant,
 }
 
 impl Joining {
@@ -46,9 +45,8 @@ impl Joining {
             ask_at: now,
             answered: None,
             read: None,
-            offered: BTreeSet::new(),
+            agreed: false,
             blobs: BTreeMap::new(),
-            not_before: now,
         }
     }
 
@@ -56,15 +54,19 @@ impl Joining {
         self.read = Some(now);
     }
 
-    pub(super) fn handle_offer(&mut self, incarnation: Incarnation) {
-        self.offered.insert(incarnation);
+    pub(super) fn handle_agreed(&mut self) {
+        self.agreed = true;
     }
 
-    /// Has the register given an incarnation that was meant for this start, and does it list the
-    /// node in none of them any more?
-    pub(super) fn is_used_up(&self, node: NodeId, value: &RegisterValue) -> bool {
-        let is_member = value.member(node).is_some_and(|m| self.offered.contains(&m.incarnation));
-        !is_member && self.offered.iter().any(|offered| *offered <= value.newest(node))
+    /// Why this start can never act as `life` now that the register holds `value`, if it cannot.
+    pub(super) fn is_over(&self, life: Member, value: &RegisterValue) -> Option<End> {
+        let newest = value.newest(life.node);
+        if newest < life.incarnation || (self.agreed && value.contains(life)) {
+            return None;
+        }
+        // It may have been let in and put out again before it ever acted.
+        let expelled = self.agreed && newest == life.incarnation;
+        Some(if expelled { End::Expelled } else { End::LifeUsed { newest } })
     }
 
     pub(super) fn activity(&self) -> &'static str {
@@ -95,15 +97,24 @@ impl Membership {
             joining.ask_at = now + unit.times(timer::ASK_AGAIN);
             self.effects.push_back(Effect::ReadRegister);
             if let Some(generation) = self.known.as_ref().map(|known| known.generation) {
-                let storage_ok = self.storage_ok;
+                let (storage_ok, incarnation) = (self.storage_ok, self.life.incarnation);
                 for node in &members {
-                    self.send(*node, Control::JoinRequest { generation, storage_ok });
+                    let request = Control::JoinRequest { generation, storage_ok, incarnation };
+                    self.send(*node, request);
                 }
             }
         }
         if members.is_empty() && self.may_start_alone(neighbours, now) {
-            let incarnation = Incarnation(self.newest_known(self.node).0 + 1);
-            self.commit_cold_start(Member { node: self.node, incarnation });
+            let newest = self.known.as_ref().map(|known| known.newest(self.node));
+            if let Some(newest) = newest.filter(|newest| *newest >= self.life.incarnation) {
+                // It was let in, and nobody is left who could welcome it.
+                self.end(End::LifeUsed { newest });
+                return;
+            }
+            if let Standing::Joining(joining) = &mut self.standing {
+                joining.handle_agreed();
+            }
+            self.commit_cold_start(self.life);
         }
     }
 
@@ -112,7 +123,7 @@ impl Membership {
         let Some(known) = &self.known else { return false };
         let fresh = self.unit.times(2 * timer::ASK_AGAIN);
         let is_fresh = joining.read.is_some_and(|read| now.since(read) <= fresh);
-        if !is_fresh || !self.storage_ok || now < joining.not_before || self.is_committing() {
+        if !is_fresh || !self.storage_ok || self.is_committing() {
             return false;
         }
         // Of several that start together the lowest goes first and the others join it.
@@ -140,10 +151,9 @@ impl Membership {
         }
     }
 
-    pub(super) fn handle_cold_start_refused(&mut self, now: Instant) {
-        let not_before = now + self.unit.times(timer::ASK_AGAIN);
-        if let Standing::Joining(joining) = &mut self.standing {
-            joining.not_before = not_before;
+    pub(super) fn handle_cold_start_refused(&mut self) {
+        if matches!(self.standing, Standing::Joining(_)) {
+            self.end(End::ColdStartRefused);
         }
     }
 
@@ -155,6 +165,9 @@ impl Membership {
             self.effects.push_back(Effect::ReadRegister);
         }
         self.effects.push_back(Effect::JoinRefused { by, reason });
+        if let JoinRefusal::LifeUsed { newest } = reason {
+            self.end(End::LifeUsed { newest });
+        }
     }
 
     /// One piece of what layers above give this joiner, before the welcome.
@@ -186,10 +199,10 @@ impl Membership {
         now: Instant,
     ) {
         let Standing::Joining(joining) = &mut self.standing else { return };
-        let Some(me) = value.member(self.node).filter(|me| starts.get(me) == Some(&self.start))
-        else {
+        let me = self.life;
+        if !value.contains(me) || starts.get(&me) != Some(&self.start) {
             return;
-        };
+        }
         // A register value that is two views ahead cannot be caught up with; whoever coordinates
         // there welcomes this node again.
         let newest = self.known.take();
@@ -209,12 +222,13 @@ impl Membership {
 
     pub(super) fn handle_join_request(
         &mut self,
-        from: NodeId,
+        life: Member,
         generation: SanGeneration,
         storage_ok: bool,
         neighbours: &Neighbours,
         now: Instant,
     ) {
+        let (from, incarnation) = (life.node, life.incarnation);
         let Some(start) = neighbours.get(&from).map(|neighbour| neighbour.start) else { return };
         let Standing::Member { me, .. } = self.standing else { return };
         if self.starts.values().any(|known| *known == start) {
@@ -226,6 +240,7 @@ impl Membership {
         let acted_alike = former.is_some_and(|request| request.acted_alike);
         let request = Request {
             start,
+            incarnation,
             generation,
             acted_alike: acted_alike || ours == Some(generation),
             storage_ok,
@@ -249,6 +264,12 @@ impl Membership {
         now: Instant,
     ) -> Option<JoinRefusal> {
         let known = self.known.as_ref()?;
+        let life = Member { node, incarnation: request.incarnation };
+        if known.newest(node) >= life.incarnation || self.is_offered_otherwise(life, request.start)
+        {
+            let newest = known.newest(node).max(life.incarnation);
+            return Some(JoinRefusal::LifeUsed { newest });
+        }
         if !request.storage_ok {
             return Some(JoinRefusal::NotHealthy);
         }
@@ -277,17 +298,23 @@ impl Membership {
         });
     }
 
-    /// Those that may join now, with the incarnations they are to have.
+    /// Those that may join now, each in the life it asked for.
     pub(super) fn joiners(&self, base: &RegisterValue, neighbours: &Neighbours) -> Vec<Member> {
+        let life = |node: &NodeId, request: &Request| Member {
+            node: *node,
+            incarnation: request.incarnation,
+        };
         let ready = |(node, request): &(&NodeId, &Request)| {
             request.storage_ok
                 && request.acted_alike
                 && base.may_join(**node)
                 && base.member(**node).is_none()
+                && request.incarnation > base.newest(**node)
+                && !self.is_offered_otherwise(life(node, request), request.start)
                 && self.is_connected(**node, neighbours)
         };
         let requests = self.requests.iter().filter(ready);
-        requests.map(|(node, request)| self.next_life(*node, request.start)).collect()
+        requests.map(|(node, request)| life(node, request)).collect()
     }
 
     /// The joiner reaches every member of the view, and every member reaches it.
@@ -302,19 +329,11 @@ impl Membership {
         })
     }
 
-    /// An incarnation that no other start of the node was ever offered.
-    fn next_life(&self, node: NodeId, start: StartNonce) -> Member {
-        let mut incarnation = self.newest_known(node);
-        loop {
-            incarnation.0 += 1;
-            let member = Member { node, incarnation };
-            let other = |(offered, base): &(StartNonce, ViewId)| {
-                *offered != start && self.known.as_ref().is_some_and(|known| *base == known.view)
-            };
-            if !self.offers.get(&member).is_some_and(other) {
-                return member;
-            }
-        }
+    /// Was another start offered this life in the present view? It may be committed for that one.
+    fn is_offered_otherwise(&self, life: Member, start: StartNonce) -> bool {
+        let view = self.known.as_ref().map(|known| known.view);
+        let other = |(of, base): &(StartNonce, ViewId)| *of != start && Some(*base) == view;
+        self.offers.get(&life).is_some_and(other)
     }
 
     /// The incarnation was offered to another start by another coordinator.

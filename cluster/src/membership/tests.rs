@@ -51,7 +51,7 @@ fn value(ids: &[u16]) -> RegisterValue {
 
 /// Node `me` acting in view 1 of `ids`.
 fn acting(me: u16, ids: &[u16]) -> Membership {
-    let mut membership = Membership::new(node(me), start(me), UNIT, 1, at(0));
+    let mut membership = Membership::new(member(me), start(me), UNIT, 1, at(0));
     let starts = ids.iter().map(|id| (member(*id), start(*id))).collect();
     membership.install(member(me), value(ids), starts, None, at(0));
     membership.storage_ok = true;

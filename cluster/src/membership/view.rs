@@ -23,13 +23,12 @@ impl Membership {
         match &self.standing {
             Standing::Ended => {}
             Standing::Joining(joining) => {
-                let used_up = joining.is_used_up(self.node, &value);
+                let over = joining.is_over(self.life, &value);
                 // It may still be welcomed in the view before this one.
                 self.forget_settled(ViewId(value.view.0.saturating_sub(1)));
                 self.known = Some(value);
-                if used_up {
-                    // It was let in and put out again before it ever acted.
-                    self.end(End::Expelled);
+                if let Some(end) = over {
+                    self.end(end);
                 }
             }
             Standing::Member { me, view } => {

@@ -101,7 +101,11 @@ fn all() -> Vec<Control> {
     let boxed = || Box::new(value());
     let fs = FsId([0xaa; 16]);
     vec![
-        Control::JoinRequest { generation: SanGeneration(300), storage_ok: true },
+        Control::JoinRequest {
+            generation: SanGeneration(300),
+            storage_ok: true,
+            incarnation: Incarnation(200),
+        },
         Control::JoinRefused(JoinRefusal::GenerationMismatch { theirs: 1, ours: 300 }),
         Control::Propose(Box::new(proposal())),
         Control::Agree { round, storage_ok: true },
@@ -130,6 +134,7 @@ fn all() -> Vec<Control> {
         Control::SanState(Box::new(state())),
         Control::SanEvent { view: ViewId(4), event: SanEvent::Fenced { dead: member(2, 7) } },
         Control::MountGranted { view: ViewId(4), fs, lockspace: LockspaceId(2), first: true },
+        Control::JoinRefused(JoinRefusal::LifeUsed { newest: Incarnation(300) }),
     ]
 }
 
@@ -143,7 +148,7 @@ fn every_message_survives_the_wire() {
 #[test]
 fn the_bytes_of_messages_are_those_of_the_specification() {
     let bytes = |control: &Control| control.to_bytes();
-    assert_eq!(bytes(&all()[0]), [0, 0xac, 0x02, 1]);
+    assert_eq!(bytes(&all()[0]), [0, 0xac, 0x02, 1, 0xc8, 0x01]);
     assert_eq!(bytes(&all()[1]), [1, 1, 1, 0xac, 0x02]);
     assert_eq!(bytes(&all()[3]), [3, 1, 2, 9, 1]);
     assert_eq!(bytes(&all()[6]), [5, 1, 2, 9]);
@@ -157,6 +162,7 @@ fn the_bytes_of_messages_are_those_of_the_specification() {
     granted.extend([0xaa; 16]);
     granted.extend([2, 1]);
     assert_eq!(bytes(&all()[15]), granted);
+    assert_eq!(bytes(&all()[16]), [1, 4, 0xac, 0x02]);
     let mut proposal = vec![2, 1, 2, 9];
     proposal.extend(&VALUE[..22]);
     proposal.extend([1, 5, 1, 0, 4, 2, 1, 2, 11, 5, 1, 55]);

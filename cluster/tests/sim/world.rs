@@ -6,7 +6,7 @@ use cluster::{
     Cluster, Config, ConnectionId, DiskHeartbeat, End, JoinBlob, LockspaceId, Output, StartNonce,
     Unit,
 };
-use mx_base::{ClusterId, FsId, Member, NodeId, ViewId};
+use mx_base::{ClusterId, FsId, Incarnation, Member, NodeId, ViewId};
 
 use crate::faults::Fault;
 use crate::net::Net;
@@ -199,6 +199,8 @@ pub(crate) struct World {
     pub(crate) requests: BTreeMap<u64, Request>,
     pub(crate) next_request: u64,
     pub(crate) disk: BTreeMap<NodeId, DiskHeartbeat>,
+    /// The newest incarnation that a start of each node has registered.
+    registered: BTreeMap<NodeId, Incarnation>,
     lives: u64,
     pub(crate) oracle: Oracle,
     /// Nobody starts, leaves or breaks anything any more.
@@ -226,6 +228,7 @@ impl World {
             requests: BTreeMap::new(),
             next_request: 0,
             disk: BTreeMap::new(),
+            registered: BTreeMap::new(),
             lives: 0,
             oracle: Oracle::default(),
             calm: false,
@@ -373,15 +376,17 @@ impl World {
         let now = self.hosts[host].clock(self.now);
         let peers: BTreeSet<NodeId> =
             (0..self.hosts.len()).filter(|h| *h != host).map(node_id).collect();
+        let incarnation = self.next_life(node_id(host));
         let config = Config {
             cluster: ClusterId([7; 16]),
             me: node_id(host),
+            incarnation,
             peers,
             unit: Unit::DEFAULT,
             start: StartNonce::new(life * 1000 + self.seed + 1).expect("not zero"),
             seed: self.rng.next(),
         };
-        self.note(|| format!("{} starts as life {life}", node_id(host)));
+        self.note(|| format!("{}.{} starts as life {life}", node_id(host), incarnation.0));
         self.hosts[host].process = Some(Process {
             machine: Cluster::new(config, now),
             life,
@@ -398,6 +403,18 @@ impl World {
             self.after(U, Event::Work { host });
         }
         self.drain(host);
+    }
+
+    /// The number of a new start, above all that were seen. Now and then the one of the start
+    /// before: whoever chooses by the register alone takes it again when that start never joined.
+    fn next_life(&mut self, node: NodeId) -> Incarnation {
+        let newest = self.register.value.newest(node);
+        let registered = self.registered.entry(node).or_insert(newest);
+        *registered = newest.max(*registered);
+        if registered.0 == 0 || !self.rng.chance(self.weather.mishap) {
+            registered.0 += 1;
+        }
+        *registered
     }
 
     /// The process ends; its host closes its connections unless it is gone itself.
@@ -534,6 +551,10 @@ impl World {
         let me = node_id(host);
         self.note(|| format!("{me} ended: {end}"));
         assert_ne!(end, End::MissedViews, "nobody misses a view");
+        if let End::LifeUsed { newest } = end {
+            let registered = self.registered.entry(node_id(host)).or_insert(newest);
+            *registered = newest.max(*registered);
+        }
         let process = self.hosts[host].process.as_ref().expect("it has just spoken");
         if end == End::Left {
             assert!(process.leaving, "{me} left without having wanted to");

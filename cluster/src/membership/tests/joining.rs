@@ -5,8 +5,8 @@ use super::*;
 fn request(membership: &mut Membership, generation: u64, storage_ok: bool, now: Instant) {
     let mut neighbours = all_well(1, &[1, 2, 4]);
     neighbours.insert(node(4), neighbour(4, &[1, 2], Flags::default()));
-    let generation = SanGeneration(generation);
-    let control = Control::JoinRequest { generation, storage_ok };
+    let (generation, incarnation) = (SanGeneration(generation), Incarnation(2));
+    let control = Control::JoinRequest { generation, storage_ok, incarnation };
     membership.handle_control(node(4), control, &neighbours, now);
 }
 
@@ -62,7 +62,7 @@ fn a_joiner_is_proposed_when_everybody_reaches_it() {
 }
 
 fn starting(me: u16) -> Membership {
-    Membership::new(node(me), start(me), UNIT, 1, at(0))
+    Membership::new(member(me), start(me), UNIT, 1, at(0))
 }
 
 /// Units 0 to `until`, every two of which the register and the disk are read.
@@ -202,4 +202,104 @@ fn a_cold_start_read_before_it_is_answered_is_still_acted_on() {
     assert_eq!(membership.me(), None);
     membership.handle_commit_answer(token, CommitAnswer::Committed(committed), at(2));
     assert_eq!(membership.me(), Some(member(2)));
+}
+
+fn with_newest(incarnation: u32) -> RegisterValue {
+    let mut value = value(&[1, 2]);
+    value.generation = SanGeneration(2);
+    value.incarnations.insert(node(4), Incarnation(incarnation));
+    value
+}
+
+#[test]
+fn a_joiner_is_proposed_in_the_life_it_asks_for_and_in_no_other() {
+    let mut membership = acting(1, &[1, 2]);
+    request(&mut membership, 1, true, at(1));
+    let neighbours = BTreeMap::from([
+        (node(2), neighbour(2, &[1, 2, 4], WELL)),
+        (node(4), neighbour(4, &[1, 2], Flags::default())),
+    ]);
+    membership.evaluate(&neighbours, at(1));
+    let joins = sent(&mut membership).into_iter().find_map(|(_, control)| {
+        let Control::Propose(proposal) = control else { return None };
+        Some(proposal.regroup.joins)
+    });
+    let asked_for = Member { node: node(4), incarnation: Incarnation(2) };
+    assert_eq!(joins, Some(vec![asked_for]), "numbers that were skipped stay unused");
+}
+
+#[test]
+fn a_life_that_is_not_above_the_newest_is_refused() {
+    for newest in [2, 3] {
+        let mut membership = acting(1, &[1, 2]);
+        membership.learn(with_newest(newest), at(1));
+        sent(&mut membership);
+        request(&mut membership, 2, true, at(1));
+        let used = JoinRefusal::LifeUsed { newest: Incarnation(newest) };
+        assert_eq!(refusal(&mut membership), Some(used));
+        let proposed = sent(&mut membership);
+        assert!(proposed.is_empty(), "{proposed:?}");
+    }
+}
+
+#[test]
+fn a_life_that_was_offered_to_another_start_is_refused() {
+    let mut membership = acting(1, &[1, 2]);
+    membership.burn(Member { node: node(4), incarnation: Incarnation(2) });
+    request(&mut membership, 1, true, at(1));
+    let used = JoinRefusal::LifeUsed { newest: Incarnation(2) };
+    assert_eq!(refusal(&mut membership), Some(used));
+}
+
+#[test]
+fn a_start_whose_life_was_used_is_over() {
+    let used = |newest| Some(End::LifeUsed { newest: Incarnation(newest) });
+    for newest in [1, 2] {
+        let mut read = starting(4);
+        read.handle_register(with_newest(newest), at(0), at(0));
+        assert_eq!(ended(&mut read), used(newest));
+    }
+    let mut told = starting(4);
+    let refusal = JoinRefusal::LifeUsed { newest: Incarnation(7) };
+    told.handle_control(node(1), Control::JoinRefused(refusal), &all_well(4, &[1, 4]), at(1));
+    assert_eq!(ended(&mut told), used(7));
+    let mut never = starting(4);
+    never.handle_register(with_newest(0), at(0), at(0));
+    assert_eq!(ended(&mut never), None);
+}
+
+#[test]
+fn a_start_does_not_agree_to_another_life_than_its_own() {
+    let mut membership = starting(4);
+    let other = Member { node: node(4), incarnation: Incarnation(2) };
+    let mut asked = proposal(1, value(&[1]), Regroup { joins: vec![other], ..Regroup::default() });
+    asked.starts.insert(other, start(4));
+    assert_eq!(answer(&mut membership, 1, asked, &all_well(4, &[1, 4])), None);
+}
+
+#[test]
+fn a_cold_start_that_was_refused_ends_the_start() {
+    let mut membership = starting(2);
+    membership.handle_register(RegisterValue::initial(), at(0), at(0));
+    membership.evaluate(&Neighbours::new(), at(0));
+    let token = commits(&mut membership)[0].token;
+    membership.handle_commit_answer(token, CommitAnswer::Unknown, at(1));
+    assert_eq!(ended(&mut membership), None, "it may still be committed");
+    membership.handle_commit_answer(token, CommitAnswer::Refused(value(&[1])), at(2));
+    assert_eq!(ended(&mut membership), Some(End::ColdStartRefused));
+}
+
+/// Its life is in the register, so it cannot start the cluster with it.
+#[test]
+fn a_joiner_that_was_let_in_by_members_that_are_gone_is_over() {
+    let mut membership = starting(4);
+    let asked = proposal(1, value(&[1]), joining(4));
+    answer(&mut membership, 1, asked, &all_well(4, &[1, 4]));
+    let mut joined = value(&[1, 4]);
+    joined.view = ViewId(2);
+    joined.generation = SanGeneration(2);
+    assert_eq!(watch(&mut membership, &joined, |_| vec![], &Neighbours::new(), 40), None);
+    membership.evaluate(&Neighbours::new(), at(41));
+    assert_eq!(membership.me(), None);
+    assert!(membership.has_ended());
 }
