@@ -11,6 +11,13 @@ pub const BLOCK_SIZE: usize = 4096;
 /// The same as a file offset counts it.
 pub const BLOCK_SIZE_U64: u64 = BLOCK_SIZE as u64;
 
+/// A number of blocks or bytes that are in memory, or the index of one.
+#[expect(clippy::cast_possible_truncation, reason = "asserted: as wide as the number")]
+pub(crate) const fn as_usize(number: u64) -> usize {
+    const { assert!(usize::BITS >= u64::BITS) };
+    number as usize
+}
+
 /// Address of a block on the device, counted in blocks from its start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BlockNo(pub u64);

@@ -324,10 +324,11 @@ impl Core {
 
     pub(crate) fn attributes(&self, inode: InodeNo) -> Attributes {
         let a = &self.attributes;
-        let size = match self.file_type() {
+        let size = if self.file_type() == FileType::Directory {
             // The inode's own block and those of the entries.
-            FileType::Directory => (1 + a.blocks.get()) * BLOCK_SIZE_U64,
-            _ => a.size.get(),
+            (1 + a.blocks.get()) * BLOCK_SIZE_U64
+        } else {
+            a.size.get()
         };
         Attributes {
             file: self.file(inode),

@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use crate::alloc::bits;
 use crate::alloc::chunk::first_version;
-use crate::block::{Block, BlockNo};
+use crate::block::{Block, BlockNo, as_usize};
 use crate::env::{Disk, Durability, WriteData};
 use crate::error::DiskError;
 use crate::file::FileType;
@@ -78,7 +78,7 @@ pub async fn format(
     };
 
     // What was there before is gone from the first write on: superblocks, and signatures of others.
-    put(BlockNo(0), Block::zeroed_many(layout.membership_start as usize)).await?;
+    put(BlockNo(0), Block::zeroed_many(as_usize(layout.membership_start))).await?;
     disk.flush().await?;
     progress(1, steps);
 
@@ -120,6 +120,7 @@ pub async fn format(
     Ok(layout)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a block has 4096 bytes")]
 fn superblock(format: &Format, layout: &Layout, at: BlockNo, root: BlockNo) -> Box<Block> {
     let mut block = Block::zeroed();
     let sb: &mut SuperblockBlock = block.get_mut();
@@ -240,9 +241,13 @@ struct GroupImage<'a> {
 }
 
 impl GroupImage<'_> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a group has at most 2^22 blocks, a chunk 256"
+    )]
     fn new(fs_id: FsId, layout: &Layout, no: GroupNo) -> GroupImage<'_> {
-        let bitmaps = layout.bitmap_blocks(no) as usize;
-        let tables = layout.chunk_table_blocks(no) as usize;
+        let bitmaps = as_usize(layout.bitmap_blocks(no));
+        let tables = as_usize(layout.chunk_table_blocks(no));
         let mut blocks = Block::zeroed_many(1 + bitmaps + tables);
         let kinds = std::iter::once(Kind::GroupHeader)
             .chain(std::iter::repeat_n(Kind::Bitmap, bitmaps))
@@ -271,8 +276,8 @@ impl GroupImage<'_> {
     }
 
     fn entry(&mut self, chunk: u64) -> &mut ChunkEntry {
-        let tables_at = 1 + self.layout.bitmap_blocks(self.no) as usize;
-        let (block, at) = (chunk as usize / CHUNKS_PER_BLOCK, chunk as usize % CHUNKS_PER_BLOCK);
+        let tables_at = 1 + as_usize(self.layout.bitmap_blocks(self.no));
+        let (block, at) = (as_usize(chunk) / CHUNKS_PER_BLOCK, as_usize(chunk) % CHUNKS_PER_BLOCK);
         &mut self.blocks[tables_at + block].get_mut::<ChunkTableBlock>().entries[at]
     }
 
@@ -281,8 +286,8 @@ impl GroupImage<'_> {
         let chunk_blocks = u64::from(self.layout.chunk_blocks);
         for index in first..first + count {
             let (block, bit) = (index / BITS_PER_BLOCK, index % BITS_PER_BLOCK);
-            let bitmap: &mut BitmapBlock = self.blocks[1 + block as usize].get_mut();
-            bits::set(&mut bitmap.bits, bit as usize, 1);
+            let bitmap: &mut BitmapBlock = self.blocks[1 + as_usize(block)].get_mut();
+            bits::set(&mut bitmap.bits, as_usize(bit), 1);
             let entry = self.entry(index / chunk_blocks);
             let was_free = entry.kind == ChunkKind::Free as u8;
             entry.free.set(entry.free.get() - 1);

@@ -16,6 +16,7 @@ use lcl::pin::{Pin, PinError, Want};
 use lcl::{LockClass, Mode};
 use mx_base::SlotId;
 
+use crate::block::as_usize;
 use crate::env::Env;
 use crate::error::{DiskError, FsError};
 use crate::fs::{Fs, Options};
@@ -102,8 +103,7 @@ impl Fs {
         let runtime = &self.env.runtime;
         runtime.spawn(Box::pin(Arc::clone(self).run_write_back()));
         let interval = self.options.checkpoint_interval;
-        let checkpoints =
-            Arc::clone(&self.journal).run_checkpoints(Arc::clone(runtime), interval);
+        let checkpoints = Arc::clone(&self.journal).run_checkpoints(Arc::clone(runtime), interval);
         runtime.spawn(Box::pin(checkpoints));
         for file in self.journal.orphans() {
             self.reap_later(file);
@@ -159,7 +159,7 @@ impl Fs {
                 continue;
             }
             let pinned = self.pin_group(group.no).await?;
-            let blocks = 2 + self.layout.chunk_table_blocks(group.no) as usize;
+            let blocks = 2 + as_usize(self.layout.chunk_table_blocks(group.no));
             self.transact(blocks, |tx| {
                 group.claimed().into_iter().try_for_each(|chunk| pinned.unclaim_data(tx, chunk))
             })

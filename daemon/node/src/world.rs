@@ -32,11 +32,7 @@ pub trait Partition: Send + Sync {
 
     /// Writes a block, durable when it completes. An error says that the write has ended and will
     /// never land; as long as that is not certain, it does not complete.
-    fn write(
-        &self,
-        block: MpBlock,
-        data: Box<Block>,
-    ) -> BoxFuture<'static, Result<(), IoFailed>>;
+    fn write(&self, block: MpBlock, data: Box<Block>) -> BoxFuture<'static, Result<(), IoFailed>>;
 
     /// This life may use shared storage no more (R16): closes every gate, and fails every request
     /// that waits. Final.

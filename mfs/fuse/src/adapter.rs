@@ -116,13 +116,7 @@ impl Adapter {
         }
     }
 
-    fn make(
-        &self,
-        parent: INodeNo,
-        name: &OsStr,
-        new: Made,
-        reply: ReplyEntry,
-    ) {
+    fn make(&self, parent: INodeNo, name: &OsStr, new: Made, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
         self.serve(|shared| async move {
             let made = async {

@@ -235,10 +235,9 @@ fn timestamp(time: SystemTime) -> Timestamp {
             let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
             match before.subsec_nanos() {
                 0 => Timestamp { seconds: -seconds, nanos: 0 },
-                nanos => Timestamp {
-                    seconds: -seconds - 1,
-                    nanos: Timestamp::NANOS_PER_SECOND - nanos,
-                },
+                nanos => {
+                    Timestamp { seconds: -seconds - 1, nanos: Timestamp::NANOS_PER_SECOND - nanos }
+                }
             }
         }
     }

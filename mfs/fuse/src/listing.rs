@@ -19,12 +19,7 @@ const ENTRIES_AT_ONCE: usize = 128;
 const ENTRIES_PLUS_AT_ONCE: usize = 32;
 
 impl Shared {
-    pub(crate) async fn readdir(
-        &self,
-        handle: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
+    pub(crate) async fn readdir(&self, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let mut offset = offset;
         let mut kept = Vec::new();
         let filled = async {
@@ -64,8 +59,7 @@ impl Shared {
         let filled = async {
             let open: Arc<OpenFile> = self.handle(handle)?;
             loop {
-                let piece =
-                    self.fs.readdir_plus(open.file(), offset, ENTRIES_PLUS_AT_ONCE).await?;
+                let piece = self.fs.readdir_plus(open.file(), offset, ENTRIES_PLUS_AT_ONCE).await?;
                 let whole = piece.entries.len() == ENTRIES_PLUS_AT_ONCE;
                 let names = self.names();
                 let mut full = false;

@@ -109,9 +109,8 @@ impl Connection {
         config.n_threads = Some(THREADS);
         config.clone_fd = true;
         let adapter = Adapter { shared: Arc::clone(&shared) };
-        let session =
-            fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)
-                .map_err(SessionError::Handshake)?;
+        let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)
+            .map_err(SessionError::Handshake)?;
         notifier.connected(&duplicate);
         let serving = std::thread::Builder::new()
             .name("fuse".to_owned())

@@ -11,7 +11,7 @@ use mx_base::FsId;
 use super::Space;
 use super::claim::signed;
 use super::group::PinnedGroup;
-use crate::block::{Block, BlockNo};
+use crate::block::{Block, BlockNo, as_usize};
 use crate::cache::{CachedBlock, Step};
 use crate::env::{Durability, WriteData};
 use crate::error::FsError;
@@ -39,7 +39,7 @@ impl Fs {
         kind: ChunkKind,
     ) -> Result<bool, FsError> {
         let chunk_blocks = group.group.geometry.chunk_blocks;
-        let chunks = (CLAIM_BLOCKS / chunk_blocks).max(1) as usize;
+        let chunks = as_usize((CLAIM_BLOCKS / chunk_blocks).max(1));
         let mut found = self.settle(|| free_chunks(group, chunks)).await?;
         let mut own_claim = None;
         if found.is_empty() {

@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use lcl::ValueBlock;
 use lcl::pin::{Entry, Pin};
 use parking_lot::Mutex;
-use zerocopy::little_endian::U64;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::block::BlockNo;
+use crate::block::{BlockNo, as_usize};
 use crate::cache::{BlockSet, CachedBlock, Expect, Step};
 use crate::journal::{Lsn, Transaction};
 use crate::layout::{GroupNo, Layout};
@@ -52,18 +49,13 @@ struct Memory {
     claimed_free: i64,
     /// Where the last search for each purpose ended.
     cursors: BTreeMap<u8, u64>,
-    /// What the group had when it was last seen; a hint.
-    hint: Option<Counters>,
 }
 
-/// Contents of the value block of AG(n): a hint of what is free.
-#[derive(
-    Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, PartialEq, Eq,
-)]
-#[repr(C)]
+/// What a group has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Counters {
-    pub(crate) free_blocks: U64,
-    pub(crate) free_chunks: U64,
+    pub(crate) free_blocks: u64,
+    pub(crate) free_chunks: u64,
 }
 
 /// A group whose lock is held exclusively and whose own blocks are cached.
@@ -109,7 +101,7 @@ impl Geometry {
     /// The block of the chunk table and the entry in it.
     pub(crate) fn entry(&self, chunk: u64) -> (BlockNo, usize) {
         let per_block = CHUNKS_PER_BLOCK as u64;
-        (self.table.plus(chunk / per_block), (chunk % per_block) as usize)
+        (self.table.plus(chunk / per_block), as_usize(chunk % per_block))
     }
 
     pub(crate) fn header(&self) -> BlockNo {
@@ -119,7 +111,7 @@ impl Geometry {
     /// The group's own blocks that every allocation may need: header, bitmap, table.
     fn own(&self, layout: &Layout, no: GroupNo) -> (BlockNo, usize) {
         let blocks = 1 + layout.bitmap_blocks(no) + layout.chunk_table_blocks(no);
-        (self.header, blocks as usize)
+        (self.header, as_usize(blocks))
     }
 }
 
@@ -193,8 +185,8 @@ impl Group {
         let seen = tx.see(&header);
         let header: &GroupHeaderBlock = seen.get();
         Ok(Counters {
-            free_blocks: U64::new(header.free_blocks.get().into()),
-            free_chunks: U64::new(header.free_chunks.get().into()),
+            free_blocks: header.free_blocks.get().into(),
+            free_chunks: header.free_chunks.get().into(),
         })
     }
 
@@ -306,31 +298,6 @@ impl Group {
         let later = memory.claimed.range(from..).copied();
         let earlier = memory.claimed.range(..from).copied();
         later.chain(earlier).collect()
-    }
-
-    pub(super) fn hint(&self) -> Option<Counters> {
-        self.memory.lock().hint
-    }
-
-    pub(super) fn set_hint(&self, hint: Option<Counters>) {
-        self.memory.lock().hint = hint;
-    }
-
-    // --- for the lock class ---
-
-    /// The lock was granted: what the last holder said is free.
-    pub(crate) fn refresh(&self, value: Option<&ValueBlock>) {
-        if let Some(counters) = value.and_then(|v| Counters::read_from_bytes(v.as_bytes()).ok()) {
-            self.set_hint(Some(counters));
-        }
-    }
-
-    /// The lock goes: what is free, for the next holder.
-    pub(crate) fn value(&self) -> Option<ValueBlock> {
-        let tx = Transaction::new(mx_base::FsId::default());
-        let counters = self.counters(&tx).ok()?;
-        self.set_hint(Some(counters));
-        ValueBlock::new(counters.as_bytes())
     }
 }
 

@@ -10,6 +10,7 @@ use lcl::pin::{PinError, Want};
 use parking_lot::Mutex;
 
 use super::group::{Group, PinnedGroup};
+use crate::block::as_usize;
 use crate::cache::Step;
 use crate::env::{Durability, WriteData};
 use crate::error::FsError;
@@ -144,10 +145,10 @@ impl Fs {
 
     async fn claim_space(&self, group: &PinnedGroup, want: u64) -> Result<(), FsError> {
         let free = self.settle(|| group.group.counters(&self.transaction())).await?;
-        if free.free_blocks.get() == 0 {
+        if free.free_blocks == 0 {
             return Ok(());
         }
-        let tables = self.layout.chunk_table_blocks(group.group.no) as usize;
+        let tables = as_usize(self.layout.chunk_table_blocks(group.group.no));
         let reservation = self.journal.reserve(1 + tables).await?;
         let (tx, claimed) = self
             .settle(|| {
@@ -167,7 +168,10 @@ impl Fs {
     /// Makes sure that the group has what is needed; false when it cannot.
     pub(crate) async fn provide(&self, group: &PinnedGroup, needs: Needs) -> Result<bool, FsError> {
         for (kind, need) in [(ChunkKind::Inode, needs.inodes), (ChunkKind::Tree, needs.tree)] {
-            while need > 0 {
+            if need == 0 {
+                continue;
+            }
+            loop {
                 let tx = self.transaction();
                 let free = self.settle(|| group.free_metadata(&tx, kind, need)).await?;
                 if free >= need {

@@ -7,7 +7,7 @@ use lcl::pin::Pin;
 use super::Freed;
 use super::bits;
 use super::group::PinnedGroup;
-use crate::block::BlockNo;
+use crate::block::{BlockNo, as_usize};
 use crate::cache::{BlockSet, CachedBlock, Step};
 use crate::error::{Corruption, CorruptionKind, FsError};
 use crate::journal::Transaction;
@@ -48,14 +48,14 @@ impl PinnedGroup {
         let first = chunk * geometry.chunk_blocks;
         let (bitmap, bit) = geometry.bit(first);
         let bitmap = group.bitmap_block(bitmap)?;
-        let end = bit + geometry.chunk_blocks as usize;
+        let end = bit + as_usize(geometry.chunk_blocks);
         let Some(at) = bits::first_clear(&tx.see(&bitmap).get::<BitmapBlock>().bits, bit, end)
         else {
             return Err(self.contradiction(chunk, "free blocks counted, none found").into());
         };
         let index = first + (at - bit) as u64;
         let number = geometry.first.plus(index);
-        let ahead = READ_AHEAD.min(first + geometry.chunk_blocks - index) as usize;
+        let ahead = as_usize(READ_AHEAD.min(first + geometry.chunk_blocks - index));
         let block = group.set.run(number, number, ahead)?;
         if Header::of(&tx.see(&block)).kind() != Some(Kind::Free) {
             return Err(self.contradiction(chunk, "a free block is in use").into());
@@ -180,7 +180,7 @@ impl PinnedGroup {
         while index < to {
             let (number, bit) = group.geometry.bit(index);
             let bitmap = group.bitmap_block(number)?;
-            let end = bit + (to - index) as usize;
+            let end = bit + as_usize(to - index);
             let Some(at) = bits::first_clear(&tx.see(&bitmap).get::<BitmapBlock>().bits, bit, end)
             else {
                 return Ok(None);
@@ -213,7 +213,7 @@ impl PinnedGroup {
         let bitmap = group.bitmap_block(number)?;
         let seen = tx.see(&bitmap);
         let clear =
-            bits::clear_run(&seen.get::<BitmapBlock>().bits, bit, bit + (end - index) as usize);
+            bits::clear_run(&seen.get::<BitmapBlock>().bits, bit, bit + as_usize(end - index));
         if clear == 0 {
             return Ok(0);
         }
@@ -233,12 +233,13 @@ impl PinnedGroup {
     }
 
     /// Marks blocks of one chunk used, in bitmap, table and header.
+    #[expect(clippy::cast_possible_truncation, reason = "a chunk has at most 256 blocks")]
     pub(crate) fn mark_used(&self, tx: &mut Transaction, index: u64, len: u64) -> Step<()> {
         let group = &self.group;
         let (number, bit) = group.geometry.bit(index);
         let bitmap = group.bitmap_block(number)?;
         let bitmap: &mut BitmapBlock = tx.change(&self.pin, &group.set, &bitmap).get_mut();
-        bits::set(&mut bitmap.bits, bit, len as usize);
+        bits::set(&mut bitmap.bits, bit, as_usize(len));
         let chunk = index / group.geometry.chunk_blocks;
         let mut entry = group.chunk(tx, chunk)?;
         let free = entry.free.get().checked_sub(len as u16).expect("free counts are exact");
@@ -252,6 +253,7 @@ impl PinnedGroup {
 
     /// Marks blocks of one chunk free, in bitmap, table and header. A data chunk that nobody has
     /// claimed becomes a free chunk when its last block goes.
+    #[expect(clippy::cast_possible_truncation, reason = "a chunk has at most 256 blocks")]
     fn mark_free(&self, tx: &mut Transaction, index: u64, len: u64, kind: ChunkKind) -> Step<()> {
         let group = &self.group;
         let chunk = index / group.geometry.chunk_blocks;
@@ -265,7 +267,7 @@ impl PinnedGroup {
         let bitmap = group.bitmap_block(number)?;
         let cleared = {
             let bitmap: &mut BitmapBlock = tx.change(&self.pin, &group.set, &bitmap).get_mut();
-            bits::clear(&mut bitmap.bits, bit, len as usize)
+            bits::clear(&mut bitmap.bits, bit, as_usize(len))
         };
         if !cleared {
             return Err(self.contradiction(chunk, "a block is freed twice").into());

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::blocks::{BlockSet, CachedBlock};
-use crate::block::{Block, BlockNo};
+use crate::block::BlockNo;
 use crate::error::{Corruption, CorruptionKind, FsError};
 use crate::fs::Fs;
 use crate::ondisk::header::{self, Header, Kind, Owner};

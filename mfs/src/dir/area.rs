@@ -28,6 +28,7 @@ pub(crate) fn record_len(name_len: usize) -> usize {
 }
 
 /// An area without entries: one free record, or several if it is larger than a record can be.
+#[expect(clippy::cast_possible_truncation, reason = "records and their names lie inside a block")]
 pub(crate) fn clear(area: &mut [u8]) {
     area.fill(0);
     let len = area.len();
@@ -155,6 +156,10 @@ impl<'a> AreaMut<'a> {
     }
 
     /// Adds an entry; false when there is no room.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "records and their names lie inside a block"
+    )]
     pub(crate) fn insert(&mut self, name: &[u8], entry: Dirent) -> bool {
         let need = record_len(name.len());
         let place = records(self.0).find(|r| r.slack() >= need).map(|r| {
@@ -181,6 +186,10 @@ impl<'a> AreaMut<'a> {
         true
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "records and their names lie inside a block"
+    )]
     pub(crate) fn remove(&mut self, hash: u64, name: &[u8]) -> Option<Dirent> {
         let (at, len, entry) = find(self.0, hash, name)
             .map(|r| (r.at, usize::from(r.head.record_len.get()), r.entry()))?;

@@ -2,6 +2,7 @@
 //!
 //! Keyed, so that nobody can choose names that fall into one bucket.
 
+use crate::block::as_usize;
 use siphasher::sip::SipHasher13;
 
 /// Bits of a hash.
@@ -27,7 +28,7 @@ pub(crate) fn of_cookie(cookie: u64) -> u64 {
 pub(crate) fn bits_at(hash: u64, depth: u32, bits: u32) -> usize {
     let shift = HASH_BITS.saturating_sub(depth + bits);
     let mask = (1_u64 << bits) - 1;
-    ((hash >> shift) & mask) as usize
+    as_usize((hash >> shift) & mask)
 }
 
 /// The first hash behind all that share the first `depth` bits with `hash`.

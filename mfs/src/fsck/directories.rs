@@ -209,7 +209,12 @@ impl Check<'_> {
             let expected = match found.file_type {
                 FileType::Directory if found.links == 0 => 0,
                 FileType::Directory => 2 + subdirectories.get(no).copied().unwrap_or(0),
-                _ => names.get(no).copied().unwrap_or(0),
+                FileType::Regular
+                | FileType::SymbolicLink
+                | FileType::BlockDevice
+                | FileType::CharDevice
+                | FileType::Fifo
+                | FileType::Socket => names.get(no).copied().unwrap_or(0),
             };
             if found.links != expected {
                 problems

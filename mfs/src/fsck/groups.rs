@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Check, CheckError};
 use crate::alloc::bits;
 use crate::alloc::chunk::first_version;
-use crate::block::BlockNo;
+use crate::block::{BlockNo, as_usize};
 use crate::env::Disk;
 use crate::layout::GroupNo;
 use crate::ondisk::alloc_group::{
@@ -42,7 +42,7 @@ impl Check<'_> {
             let map: GroupMapBlock = *map.get();
             let last = (leader.0 + GROUPS_PER_MAP).min(layout.group_count);
             for no in leader.0..last {
-                if !bits::get(&map.bits, (no - leader.0) as usize) {
+                if !bits::get(&map.bits, as_usize(no - leader.0)) {
                     continue;
                 }
                 self.step("groups", no, layout.group_count);
@@ -79,11 +79,11 @@ impl Check<'_> {
             }
         }
         if let Some(bit) = (blocks..layout.bitmap_blocks(no) * BITS_PER_BLOCK)
-            .find(|bit| bits::get(&bitmap, *bit as usize))
+            .find(|bit| bits::get(&bitmap, as_usize(*bit)))
         {
             self.problem(&name, format!("bit {bit} behind the end of the group is set"));
         }
-        bitmap.truncate(blocks.div_ceil(8) as usize);
+        bitmap.truncate(as_usize(blocks.div_ceil(8)));
         let mut chunks = Vec::new();
         for i in 0..layout.chunk_table_blocks(no) {
             match self.read(layout.chunk_table_first(no).plus(i), Kind::ChunkTable, owner).await {
@@ -95,7 +95,7 @@ impl Check<'_> {
             }
         }
         debug_assert!(chunks.len() >= CHUNKS_PER_BLOCK);
-        chunks.truncate(layout.chunk_count(no) as usize);
+        chunks.truncate(as_usize(layout.chunk_count(no)));
         let found = vec![0; bitmap.len()];
         let first = layout.group_first(no);
         self.groups.insert(no, GroupUse { first, bitmap, found, chunks, header });
@@ -115,10 +115,10 @@ impl Check<'_> {
             .collect();
         for (chunk, entry) in chunks {
             let first = self.groups[&no].first.plus(chunk * chunk_blocks);
-            let blocks = self.disk.read(first, chunk_blocks as usize).await?;
+            let blocks = self.disk.read(first, as_usize(chunk_blocks)).await?;
             for (i, block) in (0..chunk_blocks).zip(&blocks) {
                 let at = first.plus(i);
-                let bit = (chunk * chunk_blocks + i) as usize;
+                let bit = as_usize(chunk * chunk_blocks + i);
                 let is_free = !bits::get(&self.groups[&no].bitmap, bit);
                 let header: Header = match header::check(block, self.sb.fs_id, at) {
                     Ok(header) => *header,
@@ -156,14 +156,18 @@ impl Check<'_> {
             return;
         };
         let index = at.0 - group.first.0;
-        let bit = index as usize;
-        let chunk_kind = group.chunks[(index / chunk_blocks) as usize].chunk_kind();
+        let bit = as_usize(index);
+        let chunk_kind = group.chunks[as_usize(index / chunk_blocks)].chunk_kind();
         let fits = match kind {
             // The rest of a chunk that the group's own blocks do not fill holds data.
             ChunkKind::Fixed => {
                 matches!(chunk_kind, Some(ChunkKind::Fixed | ChunkKind::Data))
             }
-            kind => chunk_kind == Some(kind),
+            ChunkKind::Free
+            | ChunkKind::Data
+            | ChunkKind::Inode
+            | ChunkKind::Tree
+            | ChunkKind::Journal => chunk_kind == Some(kind),
         };
         let marked = bits::get(&group.bitmap, bit);
         let twice = bits::get(&group.found, bit);
@@ -186,11 +190,11 @@ impl Check<'_> {
 
     /// Bitmaps, tables and headers against what was found.
     pub(super) fn compare_groups(&mut self) {
-        let chunk_blocks = u64::from(self.sb.layout.chunk_blocks) as usize;
+        let chunk_blocks = as_usize(u64::from(self.sb.layout.chunk_blocks));
         let mut problems = Vec::new();
         for (no, group) in &self.groups {
             let mut say = |what: String| problems.push((format!("group {}", no.0), what));
-            let blocks = self.sb.layout.group_len(*no) as usize;
+            let blocks = as_usize(self.sb.layout.group_len(*no));
             for bit in 0..blocks {
                 if bits::get(&group.bitmap, bit) && !bits::get(&group.found, bit) {
                     let at = group.first.plus(bit as u64);

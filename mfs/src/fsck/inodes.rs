@@ -2,7 +2,7 @@
 
 use super::{Check, CheckError};
 use crate::alloc::bits;
-use crate::block::BlockNo;
+use crate::block::{BlockNo, as_usize};
 use crate::env::Disk;
 use crate::error::Corruption;
 use crate::file::{FileId, FileType, InodeNo};
@@ -47,7 +47,7 @@ impl Check<'_> {
                     let from = chunk * chunk_blocks;
                     places.extend(
                         (from..from + chunk_blocks)
-                            .filter(|bit| bits::get(&group.bitmap, *bit as usize)),
+                            .filter(|bit| bits::get(&group.bitmap, as_usize(*bit))),
                     );
                 }
             }
@@ -100,7 +100,7 @@ impl Check<'_> {
         match AreaKind::from_u8(core.area).expect("checked") {
             AreaKind::Empty => {}
             AreaKind::Bytes => {
-                let size = core.size.get() as usize;
+                let size = as_usize(core.size.get());
                 if on_disk.area[size..].iter().any(|b| *b != 0) {
                     self.problem(&name, "bytes behind the end of inline data are not zero");
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mx_base::BoxFuture;
 use parking_lot::Mutex;
 
-use crate::block::{Block, BlockNo};
+use crate::block::{Block, BlockNo, as_usize};
 use crate::env::{Disk, Durability, WriteData};
 use crate::error::DiskError;
 
@@ -38,7 +38,7 @@ impl Disk for Overlay {
         Box::pin(async move {
             let mut blocks = below.await?;
             for (number, block) in changed.lock().range(at..at.plus(count as u64)) {
-                blocks[(number.0 - at.0) as usize] = Block::clone(block);
+                blocks[as_usize(number.0 - at.0)] = Block::clone(block);
             }
             Ok(blocks)
         })

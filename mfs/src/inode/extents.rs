@@ -163,6 +163,10 @@ impl<'a> ExtentTree<'a> {
         Ok(Node::Root(self.inode.own_block(tx)?))
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a node whose level is not its parent's less one is refused when it is read"
+    )]
     fn level(&self, tx: &Transaction, node: &Node) -> u8 {
         match node {
             Node::Root(block) => tx.see(block).get::<InodeBlock>().core.depth,
@@ -419,6 +423,7 @@ impl ExtentEditor<'_, '_> {
         }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "a block holds less than 2^16 entries")]
     fn write_root(&mut self, level: u8, entries: &[ExtentEntry]) -> Step<()> {
         let inode = self.tree.inode;
         let block = inode.own_block(self.tx)?;
@@ -430,6 +435,7 @@ impl ExtentEditor<'_, '_> {
         Ok(())
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "a block holds less than 2^16 entries")]
     fn write_node(&mut self, block: &Arc<CachedBlock>, entries: &[ExtentEntry]) {
         let set = &self.tree.inode.set;
         let node: &mut ExtentNodeBlock = self.tx.change(self.pin, set, block).get_mut();
@@ -437,6 +443,7 @@ impl ExtentEditor<'_, '_> {
         write_entries(node.entries.as_mut_bytes(), entries);
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "a block holds less than 2^16 entries")]
     fn new_node(&mut self, level: u8, entries: &[ExtentEntry]) -> Step<Option<BlockNo>> {
         let Some(group) = self.group else { return Ok(None) };
         let Some(block) = group.take_metadata(self.tx, ChunkKind::Tree)? else {

@@ -14,7 +14,7 @@ use super::extents::{Extent, ExtentEditor, ExtentTree, Grown, Mapping};
 use super::pages::PageOut;
 use super::{INLINE_BYTES_MAX, Inode};
 use crate::alloc::{Needs, PinnedGroup};
-use crate::block::{BlockNo, SharedBlock};
+use crate::block::{BlockNo, SharedBlock, as_usize};
 use crate::env::{Durability, WriteData};
 use crate::error::{DiskError, FsError};
 use crate::fs::Fs;
@@ -116,7 +116,7 @@ impl Fs {
             if let Some(data) = state.pages.get(0) {
                 let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &block).get_mut();
                 on_disk.area.fill(0);
-                on_disk.area[..size as usize].copy_from_slice(&data.0[..size as usize]);
+                on_disk.area[..as_usize(size)].copy_from_slice(&data.0[..as_usize(size)]);
             }
             state.core_mut().durable_size = size;
             inode.stage_core(tx, pin, state.core_mut())?;

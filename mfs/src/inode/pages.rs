@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::block::{BLOCK_SIZE, BLOCK_SIZE_U64, Block, SharedBlock};
+use crate::block::{BLOCK_SIZE, BLOCK_SIZE_U64, Block, SharedBlock, as_usize};
 
 /// The page that holds a byte.
 pub(crate) fn page_of(offset: u64) -> u64 {
@@ -181,7 +181,7 @@ pub(crate) fn pieces(offset: u64, len: u64) -> impl Iterator<Item = (u64, usize,
             return None;
         }
         let inside = (at % BLOCK_SIZE_U64) as usize;
-        let take = ((end - at) as usize).min(BLOCK_SIZE - inside);
+        let take = as_usize(end - at).min(BLOCK_SIZE - inside);
         let piece = (page_of(at), inside, take);
         at += take as u64;
         Some(piece)

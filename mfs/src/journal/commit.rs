@@ -19,9 +19,9 @@ use super::record::{encode_record, finish_transaction, transaction_len_max};
 use super::ring::{Extents, Room};
 use super::transaction::{Staged, Transaction};
 use super::{Lsn, SegmentNo};
-use crate::block::{BLOCK_SIZE, Block, BlockNo, SharedRun};
+use crate::block::{BLOCK_SIZE, Block, BlockNo, SharedRun, as_usize};
 use crate::cache::CachedBlock;
-use crate::env::{Disk, Durability, JournalPosition, Usage, WriteData};
+use crate::env::{Disk, Durability, Usage, WriteData};
 use crate::error::{DiskError, FsError};
 use crate::ondisk::header::{self, Header, Writer};
 use crate::ondisk::journal::{
@@ -172,14 +172,6 @@ impl Journal {
     /// The last transaction committed.
     pub(crate) fn last(&self) -> Lsn {
         Lsn(self.log.lock().next_lsn.0 - 1)
-    }
-
-    pub(crate) fn position(&self) -> JournalPosition {
-        let log = self.log.lock();
-        JournalPosition {
-            head: log.room.next_segment().plus(log.closed.len() as u64).0,
-            tail: log.room.tail_segment().0,
-        }
     }
 
     /// What this mount uses, with all transactions committed so far.
@@ -364,13 +356,14 @@ impl Journal {
         Some((filling, place))
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "a segment has a maximum size")]
     async fn write_segment(
         &self,
         filling: &Filling,
         (sequence, position): (SegmentNo, u64),
     ) -> Result<(), DiskError> {
         let blocks = filling.blocks();
-        let mut segment = Block::zeroed_many(blocks as usize);
+        let mut segment = Block::zeroed_many(as_usize(blocks));
         let bytes = segment.as_mut_bytes();
         let head = SegmentHead {
             magic: U32::new(SEGMENT_MAGIC),
@@ -402,9 +395,9 @@ impl Journal {
         // says whether all did.
         let mut from = 0;
         for (at, len) in runs {
-            let piece: Box<[Block]> = segment[from..from + len as usize].into();
+            let piece: Box<[Block]> = segment[from..from + as_usize(len)].into();
             self.disk.write(at, WriteData::Run(piece.into()), Durability::Volatile).await?;
-            from += len as usize;
+            from += as_usize(len);
         }
         self.disk.flush().await
     }

@@ -208,6 +208,7 @@ impl JournalHeader<'_> {
     ///
     /// # Errors
     /// When the device fails.
+    #[expect(clippy::cast_possible_truncation, reason = "the header is not written 2^32 times")]
     pub(crate) async fn write(&self, disk: &dyn Disk, life: Option<u32>) -> Result<u32, DiskError> {
         let copies = self.extents.headers();
         let mut versions = [0; 2];

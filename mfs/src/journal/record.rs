@@ -64,6 +64,10 @@ pub enum DecodeError {
 }
 
 /// Appends one record: what leads from `old` (zeros for an image) to `new`.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a name has at most 24 bytes, a record at most two blocks"
+)]
 pub(crate) fn encode_record(
     out: &mut Vec<u8>,
     lock: &ResourceName,
@@ -97,6 +101,7 @@ pub(crate) fn encode_record(
 }
 
 /// Fills in the head of a transaction whose records were appended from `head_at` on.
+#[expect(clippy::cast_possible_truncation, reason = "a transaction fits into a segment")]
 pub(crate) fn finish_transaction(out: &mut [u8], head_at: usize, lsn: Lsn, records: usize) {
     let len = out.len() - head_at - TRANSACTION_HEAD_SIZE;
     let head = TransactionHead {
@@ -108,6 +113,7 @@ pub(crate) fn finish_transaction(out: &mut [u8], head_at: usize, lsn: Lsn, recor
 }
 
 /// Appends the runs in which `new` differs from `base` (zeros if `None`); returns their number.
+#[expect(clippy::cast_possible_truncation, reason = "offsets in a block")]
 fn encode_runs(out: &mut Vec<u8>, base: Option<&[u8; BLOCK_SIZE]>, new: &[u8; BLOCK_SIZE]) -> u16 {
     let zeros = [0; BLOCK_SIZE];
     let base = base.unwrap_or(&zeros);

@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::record::{DecodeError, LoggedTransaction, decode_payload};
 use super::ring::Extents;
 use super::{Lsn, SegmentNo};
-use crate::block::{BLOCK_SIZE, Block, BlockNo};
+use crate::block::{BLOCK_SIZE, Block, BlockNo, as_usize};
 use crate::env::Disk;
 use crate::error::{Corruption, CorruptionKind, DiskError};
 use crate::ondisk::header::{self, Kind, Owner};
@@ -180,14 +180,14 @@ impl Reader<'_> {
             let at = self.start + self.blocks.len() as u64;
             let len = READ_BLOCKS.min(ring - self.blocks.len() as u64);
             for (first, len) in self.of.extents.ring_runs(at, len) {
-                self.blocks.extend(self.disk.read(first, len as usize).await?.into_vec());
+                self.blocks.extend(self.disk.read(first, as_usize(len)).await?.into_vec());
             }
         }
         Ok(())
     }
 
     fn at(&self, position: u64) -> &[Block] {
-        &self.blocks[(position - self.start) as usize..]
+        &self.blocks[as_usize(position - self.start)..]
     }
 
     /// The segment with this number at this position, if it is there and whole.
@@ -206,7 +206,7 @@ impl Reader<'_> {
             return Ok(None);
         }
         self.read_to(position + blocks).await?;
-        let blocks_here = &self.at(position)[..blocks as usize];
+        let blocks_here = &self.at(position)[..as_usize(blocks)];
         let bytes = blocks_here.as_bytes();
         let stored = head_of(&blocks_here[0]).crc.get();
         if header::crc32c_with_hole(bytes, SEGMENT_CRC_AT) != stored

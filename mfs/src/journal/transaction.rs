@@ -135,6 +135,7 @@ impl Transaction {
 
     /// Turns a free block of a group into a block of `kind` that belongs to `owner` and is covered
     /// by another lock from now on. The rest of the block is zero.
+    #[expect(clippy::too_many_arguments, reason = "who gives and who gets, each with pin and set")]
     pub(crate) fn adopt(
         &mut self,
         group_pin: &Pin,

@@ -92,13 +92,12 @@ impl LockClass for Classes {
             }
             Resource::Group(no) => {
                 let group = fs.group(no);
-                let value = if wrote { group.value() } else { None };
                 if !to.covers(Mode::PR) {
                     group.set.purge(fs.is_damaged(Resource::Group(no)));
                     // Everything freed here is durable: the log was forced.
                     group.wake(fs.journal.durable());
                 }
-                value
+                None
             }
             Resource::Superblock | Resource::Slot(_) | Resource::Open(_) | Resource::Rename => None,
         }
@@ -112,8 +111,14 @@ impl LockClass for Classes {
                     refresh_inode(&inode, value);
                 }
             }
-            Some(Resource::Group(no)) => fs.group(no).refresh(value),
-            _ => {}
+            Some(
+                Resource::Superblock
+                | Resource::Group(_)
+                | Resource::Slot(_)
+                | Resource::Open(_)
+                | Resource::Rename,
+            )
+            | None => {}
         }
     }
 }

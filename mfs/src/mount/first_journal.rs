@@ -13,7 +13,7 @@ use lcl::pin::{Pin, PinError, Want};
 use super::MountError;
 use crate::alloc::group::Group;
 use crate::alloc::{PinnedGroup, bits};
-use crate::block::{Block, BlockNo};
+use crate::block::{Block, BlockNo, as_usize};
 use crate::cache::Expect;
 use crate::env::{Durability, Env, WriteData};
 use crate::error::FsError;
@@ -197,8 +197,8 @@ impl Fs {
                 continue;
             }
             let blocks = 2
-                + self.layout.chunk_table_blocks(group.group.no) as usize
-                + self.layout.bitmap_blocks(group.group.no) as usize;
+                + as_usize(self.layout.chunk_table_blocks(group.group.no))
+                + as_usize(self.layout.bitmap_blocks(group.group.no));
             self.transact(blocks, |tx| {
                 runs.iter().try_for_each(|(first, count)| {
                     (*first..first + count).try_for_each(|chunk| group.take_journal(tx, chunk))

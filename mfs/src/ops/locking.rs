@@ -122,8 +122,9 @@ impl Fs {
 }
 
 pub(crate) fn check_directory(state: &State) -> Result<(), FsError> {
-    match state.core().file_type() {
-        FileType::Directory => Ok(()),
-        _ => Err(FsError::NotDirectory),
+    if state.core().file_type() == FileType::Directory {
+        Ok(())
+    } else {
+        Err(FsError::NotDirectory)
     }
 }

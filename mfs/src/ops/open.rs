@@ -163,7 +163,12 @@ impl Fs {
         self.settle(|| {
             inode.with_file(file, |state| match state.core().file_type() {
                 FileType::Directory => Err(FsError::IsDirectory.into()),
-                _ => Ok(()),
+                FileType::Regular
+                | FileType::SymbolicLink
+                | FileType::BlockDevice
+                | FileType::CharDevice
+                | FileType::Fifo
+                | FileType::Socket => Ok(()),
             })
         })
         .await

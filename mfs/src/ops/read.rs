@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lcl::Mode;
 use lcl::pin::{Pin, Want};
 
-use crate::block::{BLOCK_SIZE, BLOCK_SIZE_U64, Block};
+use crate::block::{BLOCK_SIZE, BLOCK_SIZE_U64, Block, as_usize};
 use crate::cache::Step;
 use crate::error::FsError;
 use crate::file::{FileId, FileType};
@@ -169,11 +169,11 @@ impl Fs {
             let blocks = self.env.disk.read(at, count).await?;
             self.keep_pages(inode, kind, page_of(offset), &blocks, changes);
             let from = (offset % BLOCK_SIZE_U64) as usize;
-            return Ok(Bytes::Run { blocks, from, len: len as usize });
+            return Ok(Bytes::Run { blocks, from, len: as_usize(len) });
         }
         let reads = runs.iter().map(|(_, at, count)| self.env.disk.read(*at, *count));
         let read = futures_util::future::join_all(reads).await;
-        let mut out = vec![0; len as usize];
+        let mut out = vec![0; as_usize(len)];
         let mut place = 0;
         let places: Vec<(usize, usize, usize)> = pieces(offset, len)
             .map(|(_, inside, take)| {

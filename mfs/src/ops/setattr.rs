@@ -6,7 +6,7 @@ use lcl::pin::{Pin, Want};
 use mx_base::Timestamp;
 
 use super::lookup::{Entry, Keep, kernel_keeps_attributes};
-use crate::block::BLOCK_SIZE_U64;
+use crate::block::{BLOCK_SIZE_U64, as_usize};
 use crate::error::FsError;
 use crate::file::{FILE_SIZE_MAX, FileId, FileType, PERMISSIONS};
 use crate::fs::Fs;
@@ -125,7 +125,13 @@ impl Fs {
                 inode.with_file(file, |state| match state.core().file_type() {
                     FileType::Regular => Ok(state.core().size()),
                     FileType::Directory => Err(FsError::IsDirectory.into()),
-                    _ => Err(FsError::Invalid("only regular files have a size").into()),
+                    FileType::SymbolicLink
+                    | FileType::BlockDevice
+                    | FileType::CharDevice
+                    | FileType::Fifo
+                    | FileType::Socket => {
+                        Err(FsError::Invalid("only regular files have a size").into())
+                    }
                 })
             })
             .await?;
@@ -146,7 +152,7 @@ impl Fs {
                 // The dirty page is the truth; without one, the bytes in the inode are.
                 let page = state.pages.get(0).map(|p| p.to_boxed());
                 let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &own).get_mut();
-                let kept = (state.core().durable_size.min(size) as usize).min(on_disk.area.len());
+                let kept = as_usize(state.core().durable_size.min(size)).min(on_disk.area.len());
                 if let Some(page) = page {
                     on_disk.area[..kept].copy_from_slice(&page.0[..kept]);
                 }

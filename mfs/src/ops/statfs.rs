@@ -34,13 +34,16 @@ pub struct Statfs {
 
 /// Usage of all slots as it was last read from disk.
 #[derive(Debug, Default)]
-pub(crate) struct SlotUsage(Mutex<Option<(Instant, Vec<(SlotId, Usage)>)>>);
+pub(crate) struct SlotUsage(Mutex<Option<(Instant, UsageBySlot)>>);
+
+type UsageBySlot = Vec<(SlotId, Usage)>;
 
 impl Fs {
     /// Usage of the whole file system.
     ///
     /// # Errors
     /// When the slots cannot be read.
+    #[expect(clippy::cast_possible_truncation, reason = "255")]
     pub async fn statfs(self: &Arc<Self>) -> Result<Statfs, FsError> {
         let mine = self.journal.slot();
         let announced = self.env.group.announced_usage();

@@ -6,7 +6,7 @@ use lcl::pin::{Pin, Want};
 
 use super::create::NewKind;
 use crate::alloc::PinnedGroup;
-use crate::block::{BLOCK_SIZE, Block, BlockNo};
+use crate::block::{BLOCK_SIZE, Block, BlockNo, as_usize};
 use crate::cache::Step;
 use crate::env::{Durability, WriteData};
 use crate::error::FsError;
@@ -26,7 +26,12 @@ pub(super) fn check_target(kind: NewKind<'_>) -> Result<bool, FsError> {
         NewKind::SymbolicLink([]) => Err(FsError::NotFound),
         NewKind::SymbolicLink(target) if target.len() > TARGET_MAX => Err(FsError::NameTooLong),
         NewKind::SymbolicLink(target) => Ok(target.len() as u64 > INLINE_BYTES_MAX),
-        _ => Ok(false),
+        NewKind::Regular
+        | NewKind::Directory
+        | NewKind::Fifo
+        | NewKind::Socket
+        | NewKind::CharDevice(_)
+        | NewKind::BlockDevice(_) => Ok(false),
     }
 }
 
@@ -84,9 +89,12 @@ impl Fs {
         let tx = self.transaction();
         let (size, place) = self
             .settle(|| {
-                let size = inode.with_file(file, |state| match state.core().file_type() {
-                    FileType::SymbolicLink => Ok(state.core().size() as usize),
-                    _ => Err(FsError::Invalid("not a symbolic link").into()),
+                let size = inode.with_file(file, |state| {
+                    if state.core().file_type() == FileType::SymbolicLink {
+                        Ok(as_usize(state.core().size()))
+                    } else {
+                        Err(FsError::Invalid("not a symbolic link").into())
+                    }
                 })?;
                 let block = inode.block()?.data();
                 let on_disk: &InodeBlock = block.get();

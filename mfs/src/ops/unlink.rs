@@ -96,9 +96,10 @@ impl Fs {
                 // The entry leads to what is not there any more.
                 return Err(FsError::Damaged);
             }
-            match entry.file_type {
-                FileType::Directory => core.attributes.links.set(0),
-                _ => core.add_links(-1),
+            if entry.file_type == FileType::Directory {
+                core.attributes.links.set(0);
+            } else {
+                core.add_links(-1);
             }
             core.touch_ctime(self.now());
             gone = core.links() == 0;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lcl::Mode;
 use lcl::pin::{Pin, Want};
 
-use crate::block::BLOCK_SIZE_U64;
+use crate::block::{BLOCK_SIZE_U64, as_usize};
 use crate::cache::Step;
 use crate::error::FsError;
 use crate::file::{FILE_SIZE_MAX, FileId, FileType};
@@ -79,7 +79,7 @@ impl Fs {
         let size =
             self.settle(|| inode.with_file(open.file(), |state| Ok(state.core().size()))).await?;
         // A mapping reaches to the end of its last page; the file does not.
-        let len = (bytes.len() as u64).min(size.saturating_sub(offset)) as usize;
+        let len = as_usize((bytes.len() as u64).min(size.saturating_sub(offset)));
         if len > 0 {
             self.write_pinned(inode, open.file(), offset, &bytes[..len], false).await?;
         }

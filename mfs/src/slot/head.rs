@@ -132,6 +132,7 @@ impl SlotHead {
         [even, odd].map(|at| head.block(fs_id, at, Writer::MKFS))
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "a journal lies inside a group")]
     fn block(&self, fs_id: FsId, at: BlockNo, writer: Writer) -> Box<Block> {
         let mut block = Block::zeroed();
         let body: &mut SlotHeadBlock = block.get_mut();

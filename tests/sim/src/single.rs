@@ -182,11 +182,7 @@ pub fn crash_everywhere(plan: &Plan, stride: usize) -> Result<Coverage, Failure>
 }
 
 /// Mounts a crashed image, and crashes again at some moment of that.
-fn crash_while_mounting(
-    plan: &Plan,
-    image: Image,
-    random: &mut Random,
-) -> Result<Image, Failure> {
+fn crash_while_mounting(plan: &Plan, image: Image, random: &mut Random) -> Result<Image, Failure> {
     let exec = Executor::new(random.next_u64());
     let device = Device::new(plan.device_blocks, image);
     let env = env(&exec, &device, 2);
