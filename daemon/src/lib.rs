@@ -5,6 +5,7 @@
 //! * [`runtime`]: clocks and the threads that run operations.
 //! * [`programs`]: what mkfs and fsck do.
 
+pub mod config;
 pub mod disk;
 pub mod partition;
 pub mod programs;
