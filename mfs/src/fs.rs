@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mx_base::{Duration, FsId, Timestamp};
+use mx_base::{Duration, FsId, SlotId, Timestamp};
 use parking_lot::Mutex;
 
 use crate::alloc::claim::Claimant;
 use crate::alloc::{Groups, Space};
 use crate::cache::{Fault, Step};
-use crate::env::Env;
+use crate::env::{Env, Usage};
 use crate::error::{Corruption, FsError};
 use crate::file::{FileId, InodeNo};
 use crate::inode::{Core, Inode, State};
@@ -118,6 +118,21 @@ impl Fs {
 
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Where this mount has its journal.
+    pub fn slot(&self) -> SlotId {
+        self.journal.slot()
+    }
+
+    /// What this mount has taken from the file system, less what it gave back.
+    pub fn usage(&self) -> Usage {
+        self.journal.usage()
+    }
+
+    /// The mount is being left, or was cut off.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     pub fn options(&self) -> &Options {

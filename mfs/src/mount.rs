@@ -67,11 +67,15 @@ pub struct Mounted {
 /// Mounts the file system on `env.disk`. `register` gets the callouts of the locks before the first
 /// lock is taken.
 ///
+/// `first` vouches that nobody else has it mounted or mounts it, and that no dead member writes any
+/// more: journals that dead mounts left are replayed before anything else.
+///
 /// # Errors
 /// [`MountError`]; nothing is left behind but a slot that the next mount takes.
 pub async fn mount(
     env: Env,
     options: Options,
+    first: bool,
     register: impl FnOnce(Arc<dyn LockClass>),
 ) -> Result<Mounted, MountError> {
     let sb = superblock::read(&*env.disk).await?;
@@ -81,14 +85,10 @@ pub async fn mount(
 
     let entry =
         env.locks.entry(Resource::Superblock.name(), Resource::Superblock.bucket(&sb.layout));
-    // Alone with the device: nobody has it mounted, so nobody else replays what dead mounts left.
-    match entry.pin(Want::shared(Mode::EX).no_queue()).await {
-        Ok(alone) => {
-            recover::recover_unowned(&env, &sb).await?;
-            drop(alone);
-        }
-        Err(PinError::Busy) => {}
-        Err(error) => return Err(error.into()),
+    if first {
+        let alone = entry.pin(Want::shared(Mode::EX)).await?;
+        recover::recover_unowned(&env, &sb).await?;
+        drop(alone);
     }
     let superblock = entry.pin(Want::read()).await?;
     let slot = slots::take(&env, &sb).await?;

@@ -5,3 +5,16 @@
 //! run the same wiring. Holds no protocol of its own.
 
 pub mod world;
+
+mod fs_locks;
+mod group;
+mod mount;
+mod node;
+mod recovery;
+mod revocable;
+mod storage;
+mod values;
+mod watch;
+
+pub use mount::MountError;
+pub use node::{Config, Node, World};

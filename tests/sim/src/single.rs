@@ -102,7 +102,7 @@ fn options() -> Options {
 }
 
 async fn mounted(env: Env) -> Result<Mounted, MountError> {
-    mfs::mount(env, options(), |_| {}).await
+    mfs::mount(env, options(), true, |_| {}).await
 }
 
 /// Runs the plan without a crash: every answer is the model's, and so is what is found after

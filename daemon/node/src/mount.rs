@@ -1,0 +1,304 @@
+//! Mounting the file system on this node, and giving it up.
+//!
+//! Keeps true:
+//! * nothing is written under a grant that was revoked: writes that were under way have ended when
+//!   the cluster hears more of this node;
+//! * the first to mount has cleared the lock space of all dead members, whose journals it replays,
+//!   before it asks for a lock;
+//! * a mount that cannot be left in order ends this life of the node, so that others recover it.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use cluster::{LockspaceId, MountState};
+use fencing::Closed;
+use futures_channel::oneshot;
+use lcl::LockCache;
+use mfs::env::{Env, KernelCache};
+use mfs::fs::{Fs, Options};
+use mfs::mount::recover::Recovered;
+use mfs::mount::{MountError as FsMountError, Mounted};
+use mx_base::{Duration, FsId, Member};
+
+use crate::fs_locks::NodeLocks;
+use crate::group::NodeGroup;
+use crate::node::{Core, Node};
+use crate::revocable::{Revocable, RevocableDisk};
+
+/// Between two looks at whether all locks have been given up.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// How long locks have to be given up by an unmount.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a file system is not mounted here.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("this node is no member of the cluster")]
+    Ended,
+    #[error(transparent)]
+    Cluster(cluster::MountError),
+    #[error(transparent)]
+    Fs(#[from] FsMountError),
+    #[error("nothing is mounted here")]
+    NotMounted,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Grant {
+    lockspace: LockspaceId,
+    first: bool,
+}
+
+/// What this node has mounted or is mounting.
+#[derive(Default)]
+pub(crate) struct Mounting {
+    grant: Option<Grant>,
+    waiting: Option<oneshot::Sender<()>>,
+    attempt: Option<Attempt>,
+    mounted: Option<Mounted>,
+    /// Who else has it.
+    pub(crate) group: BTreeMap<Member, MountState>,
+    /// What the recoveries of this node have done; those that ended last come last.
+    pub(crate) recovered: Vec<(Member, Recovered)>,
+}
+
+struct Attempt {
+    disk: Arc<Revocable>,
+    revoked: oneshot::Sender<()>,
+}
+
+impl Mounting {
+    pub(crate) fn granted(&mut self, _fs: FsId, lockspace: LockspaceId, first: bool) {
+        self.grant = Some(Grant { lockspace, first });
+        if let Some(waiting) = self.waiting.take() {
+            let _ = waiting.send(());
+        }
+    }
+
+    /// True when writes under the grant are under way still.
+    pub(crate) fn revoked(&mut self) -> bool {
+        self.grant = None;
+        let Some(attempt) = self.attempt.take() else { return false };
+        let _ = attempt.revoked.send(());
+        attempt.disk.revoke()
+    }
+
+    pub(crate) fn fs(&self) -> Option<Arc<Fs>> {
+        self.mounted.as_ref().map(|mounted| Arc::clone(&mounted.fs))
+    }
+
+    pub(crate) fn take_mounted(&mut self) -> Option<Mounted> {
+        self.waiting = None;
+        self.attempt = None;
+        self.mounted.take()
+    }
+
+    /// Is `me` the lowest of those who use the file system or are the first to mount it?
+    pub(crate) fn is_lowest_user(&self, me: Member) -> bool {
+        let uses = |state: &MountState| match state {
+            MountState::Ready { .. } => true,
+            MountState::Granted { first, .. } => *first,
+            MountState::Asked => false,
+        };
+        self.group.iter().find(|(_, state)| uses(state)).is_some_and(|(member, _)| *member == me)
+    }
+}
+
+impl Node {
+    /// Mounts the file system. Waits until the cluster lets this node.
+    ///
+    /// # Errors
+    /// [`MountError`]; nothing is mounted then.
+    pub async fn mount(
+        self: &Arc<Self>,
+        options: Options,
+        kernel: Arc<dyn KernelCache>,
+    ) -> Result<Arc<Fs>, MountError> {
+        let fs = self.config.fs;
+        self.is_joined().await?;
+        self.run(|core, now| core.cluster.handle_mount(fs, now)).map_err(MountError::Cluster)?;
+        let outcome = self.mount_when_granted(options, kernel).await;
+        if outcome.is_err() {
+            self.run(|core, now| core.cluster.handle_unmounted(fs, now));
+        }
+        outcome
+    }
+
+    async fn mount_when_granted(
+        self: &Arc<Self>,
+        options: Options,
+        kernel: Arc<dyn KernelCache>,
+    ) -> Result<Arc<Fs>, MountError> {
+        loop {
+            let grant = self.next_grant().await?;
+            if grant.first {
+                for dead in self.look(unrecovered) {
+                    self.clear(dead).await;
+                }
+            }
+            let (disk, revoked) = self.begin_attempt(grant);
+            let Some(disk) = disk else { continue };
+            let env = Env {
+                disk: Arc::new(RevocableDisk(Arc::clone(&disk))),
+                locks: Arc::new(NodeLocks(Arc::clone(self))),
+                kernel: Arc::clone(&kernel),
+                group: Arc::new(NodeGroup(Arc::clone(self))),
+                runtime: Arc::clone(&self.world.runtime),
+            };
+            let register = |class| self.classes.register(class);
+            let attempt = mfs::mount::mount(env, options, grant.first, register);
+            let Some(mounted) = unless(attempt, revoked).await else {
+                tracing::info!("the grant was revoked; mounting again with the next one");
+                continue;
+            };
+            let mounted = mounted?;
+            let fs = Arc::clone(&mounted.fs);
+            let refused = self.run(|core, now| {
+                let Grant { lockspace, .. } = grant;
+                let ready = core.cluster.handle_mounted(self.config.fs, lockspace, fs.slot(), now);
+                if ready.is_err() || core.ended.is_some() {
+                    return Some(mounted);
+                }
+                disk.settle();
+                core.mounting.attempt = None;
+                core.mounting.mounted = Some(mounted);
+                None
+            });
+            match refused {
+                None => {
+                    self.spawn_announcements(&fs);
+                    self.run(|core, _| self.claim_unclaimed(core));
+                    self.spawn_adoption(&fs);
+                    return Ok(fs);
+                }
+                Some(mounted) => mounted.cut_off(),
+            }
+        }
+    }
+
+    /// Waits until this node is a member.
+    async fn is_joined(&self) -> Result<(), MountError> {
+        loop {
+            let (joined, ended) =
+                self.look(|core| (core.cluster.me().is_some(), core.ended.is_some()));
+            if ended {
+                return Err(MountError::Ended);
+            }
+            if joined {
+                return Ok(());
+            }
+            self.world.runtime.sleep(LOOK_AGAIN * 5).await;
+        }
+    }
+
+    async fn next_grant(&self) -> Result<Grant, MountError> {
+        loop {
+            let (sender, granted) = oneshot::channel();
+            let grant = self.run(|core, _| {
+                core.mounting.waiting = Some(sender);
+                core.mounting.grant
+            });
+            if let Some(grant) = grant {
+                return Ok(grant);
+            }
+            granted.await.map_err(|_| MountError::Ended)?;
+        }
+    }
+
+    /// A disk for one attempt, unless its grant was revoked meanwhile; and word of the revocation.
+    fn begin_attempt(&self, grant: Grant) -> (Option<Arc<Revocable>>, oneshot::Receiver<()>) {
+        let (sender, revoked) = oneshot::channel();
+        let disk = self.run(|core, _| {
+            if core.mounting.grant != Some(grant) {
+                return None;
+            }
+            let disk = Revocable::new(Arc::clone(&self.world.disk), self.weak.clone());
+            core.mounting.attempt = Some(Attempt { disk: Arc::clone(&disk), revoked: sender });
+            Some(disk)
+        });
+        (disk, revoked)
+    }
+
+    /// The last write under a revoked grant has ended.
+    pub(crate) fn go_on(&self) {
+        self.run(|core, _| core.held_back = false);
+    }
+
+    fn spawn_adoption(&self, fs: &Arc<Fs>) {
+        let fs = Arc::clone(fs);
+        self.world.runtime.spawn(Box::pin(async move {
+            match fs.adopt_orphans().await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "files without a name adopted"),
+                Err(error) => tracing::warn!(%error, "files without a name not adopted"),
+            }
+        }));
+    }
+
+    /// Unmounts: everything is in place, the slot is clean, and every lock is given up. The caller
+    /// has ended all operations and keeps nothing of the file system.
+    ///
+    /// # Errors
+    /// When something could not be written: this life of the node has ended then, and the others
+    /// recover what it left.
+    pub async fn unmount(self: &Arc<Self>) -> Result<(), MountError> {
+        let mounted = self.run(|core, _| core.mounting.take_mounted());
+        let mounted = mounted.ok_or(MountError::NotMounted)?;
+        if let Err(error) = mounted.leave().await {
+            tracing::error!(%error, "not everything could be written");
+            self.cut_off(Closed::SelfFenced);
+            return Err(MountError::Fs(error.into()));
+        }
+        let began = self.world.runtime.now();
+        loop {
+            let left = self.run(|core, _| {
+                core.locks.as_mut().map_or(0, |locks| {
+                    locks.shrink(0);
+                    locks.cached_count()
+                })
+            });
+            if left == 0 || self.look(|core| core.ended.is_some()) {
+                break;
+            }
+            if self.world.runtime.now().since(began) > UNMOUNT_PATIENCE {
+                tracing::warn!(left, "locks kept");
+                break;
+            }
+            self.world.runtime.sleep(LOOK_AGAIN).await;
+        }
+        let fs = self.config.fs;
+        self.run(|core, now| {
+            core.mounting.grant = None;
+            core.cluster.handle_unmounted(fs, now);
+        });
+        Ok(())
+    }
+
+    /// The file system that is mounted.
+    pub fn fs(&self) -> Option<Arc<Fs>> {
+        self.look(|core| core.mounting.fs())
+    }
+}
+
+/// Dead members of which something may be left in the lock space.
+fn unrecovered(core: &Core) -> Vec<Member> {
+    let dead = core.locks.as_ref().map(LockCache::lockspace).into_iter().flat_map(|l| l.dead());
+    dead.filter(|(_, facts)| !facts.recovered).map(|(member, _)| member).collect()
+}
+
+/// What a future comes to, unless word to stop comes first.
+async fn unless<T>(future: impl Future<Output = T>, stop: oneshot::Receiver<()>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut stop = pin!(stop);
+    poll_fn(|context| {
+        if stop.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}

@@ -1,0 +1,139 @@
+//! The membership partition: heartbeats read and written, the register looked at and changed.
+
+use std::sync::Arc;
+
+use fencing::{MpBlock, layout};
+
+use crate::node::{Core, Node};
+use crate::storage::Effect;
+use mx_base::Instant;
+
+/// Units between two readings of the heartbeats and the register.
+const READ_EVERY: u32 = 2;
+
+impl Node {
+    /// Reads heartbeats and register for as long as this life lasts.
+    pub(crate) fn spawn_watch(&self) {
+        let weak = self.weak.clone();
+        let control = Arc::clone(&self.world.control);
+        let pause = self.config.unit.get() * READ_EVERY;
+        let task = async move {
+            while let Some(node) = weak.upgrade() {
+                if node.look(|core| core.ended.is_some()) {
+                    break;
+                }
+                node.read_heartbeats().await;
+                node.run(|core, _| node.look_at_register(core));
+                let sleep = node.world.control.sleep(pause);
+                drop(node);
+                sleep.await;
+            }
+        };
+        control.spawn(Box::pin(task));
+    }
+
+    async fn read_heartbeats(&self) {
+        let (first, count) = layout::heartbeat_run(self.config.nodes_max);
+        let started = self.world.control.now();
+        match self.world.partition.read(first, count).await {
+            Ok(blocks) => self.run(|core, now| {
+                let heartbeats = core.storage.handle_heartbeats(&blocks, started, now);
+                core.cluster.handle_disk_heartbeats(&heartbeats, now);
+            }),
+            Err(error) => tracing::warn!(?error, "heartbeats not readable"),
+        }
+    }
+
+    /// Passes over the register until one settles what it holds, or a ballot has to.
+    pub(crate) async fn look_until_settled(self: Arc<Self>) {
+        let (first, count) = layout::register_run(self.config.nodes_max);
+        loop {
+            let began = self.world.control.now();
+            let read = self.world.partition.read(first, count).await;
+            let again = self.run(|core, _| {
+                let unsettled = match read {
+                    Ok(blocks) => core.storage.handle_look(blocks, began),
+                    Err(_) => {
+                        core.storage.handle_look_failed();
+                        false
+                    }
+                };
+                let over = core.ended.is_some();
+                !over && (unsettled || Node::looked(core))
+            });
+            if !again {
+                break;
+            }
+        }
+    }
+
+    pub(crate) fn carry_out_storage(&self, core: &mut Core, now: Instant) -> bool {
+        if core.ended.is_some() {
+            return false;
+        }
+        if core.cluster.me().is_some() {
+            core.storage.beat(&core.cluster, now);
+        }
+        let mut moved = core.storage.advance(core.cluster.register(), now);
+        while let Some(effect) = core.storage.poll_effect() {
+            moved = true;
+            match effect {
+                Effect::ReadRegister { io, block, count } => {
+                    let read = self.world.partition.read(block, count);
+                    self.spawn_control(async move |node| {
+                        let result = read.await;
+                        node.run(|core, now| {
+                            let result = result.as_deref().map_err(|error| *error);
+                            core.storage.handle_read(io, result, now);
+                        });
+                    });
+                }
+                Effect::WriteRegister { io, block, data } => {
+                    let write = self.world.partition.write(block, data);
+                    self.spawn_control(async move |node| {
+                        let result = write.await;
+                        node.run(|core, now| core.storage.handle_written(io, result, now));
+                    });
+                }
+                Effect::WriteHeartbeat { block, data } => self.write_heartbeat(block, data),
+                Effect::Fence { attempt, request } => {
+                    let fence = self.world.agent.fence(request);
+                    self.spawn_control(async move |node| {
+                        let answer = fence.await;
+                        tracing::info!(victim = %request.victim, ?answer, "fence answered");
+                        node.run(|core, now| core.storage.handle_answer(attempt, answer, now));
+                    });
+                }
+                Effect::Committed { token, answer } => {
+                    core.cluster.handle_commit_answer(token, answer, now);
+                }
+                Effect::Register { value, began } => {
+                    core.cluster.handle_register(value, began, now);
+                }
+                Effect::RegisterUnreadable => core.cluster.handle_register_unreadable(now),
+                Effect::Fenced { dead } => core.cluster.handle_fenced(dead, now),
+            }
+        }
+        moved
+    }
+
+    fn write_heartbeat(&self, block: MpBlock, data: Box<fencing::Block>) {
+        let write = self.world.partition.write(block, data);
+        self.spawn_control(async move |node| {
+            let written = write.await.is_ok();
+            node.run(|core, now| core.storage.handle_heartbeat_written(written, now));
+        });
+    }
+
+    fn spawn_control<F>(&self, task: impl FnOnce(Arc<Node>) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let weak = self.weak.clone();
+        self.world.control.spawn(Box::pin(async move {
+            if let Some(node) = weak.upgrade() {
+                task(node).await;
+            }
+        }));
+    }
+}
