@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> Result<Made, MkfsError> {
     let in_use = |in_use| MkfsError::InUse { device: device.clone(), in_use };
     if !options.force {
         // Before the device is opened for writing: that would fail with less to say.
-        fs::metadata(&device)?;
+        fs::metadata(&device).map_err(|error| probe(ProbeError::Device(error)))?;
         if let Some(dir) = mounted_on(&device).map_err(probe)? {
             return Err(in_use(InUse::Mounted(dir)));
         }

@@ -37,6 +37,8 @@ pub enum InUse {
 /// Why it cannot be told.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
+    #[error("cannot be opened: {0}")]
+    Device(#[source] io::Error),
     #[error("cannot run blkid (package util-linux): {0}")]
     NoBlkid(#[source] io::Error),
     #[error("blkid failed: {0}")]
@@ -88,8 +90,8 @@ pub fn recognised(device: &Path) -> Result<Option<String>, ProbeError> {
             let text = String::from_utf8_lossy(&output.stdout);
             let value =
                 |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-            let what = value("TYPE").map(|t| format!("a {t} file system or volume"));
-            let table = || value("PTTYPE").map(|t| format!("a {t} partition table"));
+            let what = value("TYPE").map(str::to_owned);
+            let table = || value("PTTYPE").map(|t| format!("partitions ({t})"));
             Ok(Some(what.or_else(table).unwrap_or_else(|| "something that blkid knows".into())))
         }
         // Several that contradict each other.

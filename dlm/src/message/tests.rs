@@ -1,3 +1,5 @@
+//! Every message survives its encoding, and garbage is refused.
+
 use mx_base::{Incarnation, NodeId};
 
 use super::*;

@@ -33,7 +33,7 @@ pub struct Device {
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{path}: cannot be opened", path = .path.display())]
+    #[error("{path}: cannot be opened: {source}", path = .path.display())]
     Open { path: PathBuf, source: io::Error },
     #[error("{path}: neither a regular file nor a block device", path = .path.display())]
     Kind { path: PathBuf },
@@ -44,7 +44,7 @@ pub enum OpenError {
          {waited:?}", path = .path.display()
     )]
     InUse { path: PathBuf, waited: Duration },
-    #[error("{path}: cannot be locked", path = .path.display())]
+    #[error("{path}: cannot be locked: {source}", path = .path.display())]
     Lock { path: PathBuf, source: io::Error },
 }
 

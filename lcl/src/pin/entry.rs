@@ -303,7 +303,7 @@ impl Entry {
 
     /// Gives pins to those who wait, in order, as far as the rule admits them.
     fn serve(&self, queue: &mut Queue) {
-        let mut blocked = false;
+        let mut somebody_waits = false;
         for waiter in queue.waiters.iter_mut().filter(|w| w.outcome.is_none()) {
             let mut word = self.load();
             let overtakes = waiter.want.purpose == Purpose::KernelPage && word.is_closing();
@@ -312,7 +312,7 @@ impl Entry {
                 continue;
             }
             // Behind one who waits for pins of this node only pages of a surrender go on.
-            let admitted = (!blocked || overtakes)
+            let admitted = (!somebody_waits || overtakes)
                 && loop {
                     match word.admit(waiter.want) {
                         None => break false,
@@ -328,7 +328,7 @@ impl Entry {
                 // The cluster agrees, this node's own operations are in the way.
                 waiter.settle(Err(PinError::Busy));
             } else if !overtakes {
-                blocked = true;
+                somebody_waits = true;
             }
         }
         if let Some(waker) = queue.drain.take() {

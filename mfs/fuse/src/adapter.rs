@@ -26,7 +26,7 @@ use mfs::file::FileId;
 use mfs::ops::{NewFile, NewKind, OpenFile};
 use mfs::{Fs, FsError};
 
-use crate::entries::Names;
+use crate::entries::{BLOCK_SIZE_U32, Names};
 use crate::errno::errno;
 use crate::nodes::Nodes;
 use crate::notify::Notifier;
@@ -521,7 +521,7 @@ impl fuser::Filesystem for Adapter {
         self.serve(|shared| async move {
             match shared.fs.statfs().await {
                 Ok(s) => {
-                    let (free, unit) = (s.blocks_free, mfs::block::BLOCK_SIZE as u32);
+                    let (free, unit) = (s.blocks_free, BLOCK_SIZE_U32);
                     let (files, files_free) = (s.inodes, s.inodes_free);
                     reply.statfs(s.blocks, free, free, files, files_free, unit, s.name_max, unit);
                 }
@@ -559,7 +559,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         // Giving up what nobody could get is no error: close does it for every file.
-        if kind == i32::from(libc::F_UNLCK as i16) {
+        if kind == libc::F_UNLCK {
             reply.ok();
         } else {
             reply.error(Errno::EOPNOTSUPP);

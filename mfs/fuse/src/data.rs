@@ -50,7 +50,9 @@ impl Shared {
             self.fs.write(&open, offset, data).await.map(|written| written.len)
         };
         match written.await {
-            Ok(len) => reply.written(len as u32),
+            Ok(len) => {
+                reply.written(u32::try_from(len).expect("a request has at most 1 MiB"));
+            }
             Err(error) => reply.error(errno(&error)),
         }
     }

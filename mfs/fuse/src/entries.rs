@@ -51,15 +51,23 @@ impl Names<'_> {
             ctime: system_time(a.ctime),
             crtime: system_time(a.btime),
             kind: fuse_type(a.file_type),
-            perm: a.permissions as u16,
+            perm: permissions(a),
             nlink: a.links,
             uid: a.uid,
             gid: a.gid,
             rdev: a.rdev,
-            blksize: mfs::block::BLOCK_SIZE as u32,
+            blksize: BLOCK_SIZE_U32,
             flags: 0,
         }
     }
+}
+
+/// As the kernel counts it.
+#[expect(clippy::cast_possible_truncation, reason = "4096")]
+pub(crate) const BLOCK_SIZE_U32: u32 = mfs::block::BLOCK_SIZE as u32;
+
+fn permissions(a: &Attributes) -> u16 {
+    (a.permissions & 0o7777) as u16
 }
 
 fn attribute_time(keep: &ops::Keep) -> Duration {

@@ -62,7 +62,18 @@ impl Driver {
             | Action::Unlink { name, .. }
             | Action::Rmdir { name, .. } => dots(name),
             Action::Rename { from, to, .. } => dots(&from.1) || dots(&to.1),
-            _ => false,
+            Action::Getattr { .. }
+            | Action::Setattr { .. }
+            | Action::Readlink { .. }
+            | Action::Open { .. }
+            | Action::Release { .. }
+            | Action::Read { .. }
+            | Action::Write { .. }
+            | Action::Append { .. }
+            | Action::Readdir { .. }
+            | Action::Statfs
+            | Action::Fsync { .. }
+            | Action::Fdatasync { .. } => false,
         }
     }
 
@@ -266,7 +277,11 @@ impl Driver {
                 let open = self.fs.open_directory(file).await?;
                 Ok(Answer::Opened(file, open))
             }
-            _ => Err(FsError::Unsupported),
+            FileType::SymbolicLink
+            | FileType::BlockDevice
+            | FileType::CharDevice
+            | FileType::Fifo
+            | FileType::Socket => Err(FsError::Unsupported),
         }
     }
 
@@ -277,10 +292,10 @@ impl Driver {
         if let Some((_, open)) = open {
             return Ok(Ok(open));
         }
-        match self.open(ino).await? {
-            Answer::Opened(_, open) => Ok(Err(open)),
-            _ => Err(FsError::IsDirectory),
-        }
+        let Answer::Opened(_, open) = self.open(ino).await? else {
+            return Err(FsError::IsDirectory);
+        };
+        Ok(Err(open))
     }
 
     async fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<Answer, FsError> {

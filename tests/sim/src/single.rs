@@ -53,6 +53,18 @@ enum Moment {
     SyncedNames(usize),
 }
 
+impl Moment {
+    fn tree(&self) -> Option<&Tree> {
+        match self {
+            Moment::Version(tree) => Some(tree),
+            Moment::Synced(..) | Moment::SyncedNames(_) => None,
+        }
+    }
+}
+
+/// What happened, and behind how many events of the device.
+type Moments = Vec<(usize, Moment)>;
+
 /// A formatted device.
 ///
 /// # Errors
@@ -113,10 +125,7 @@ async fn mounted(env: Env) -> Result<Mounted, MountError> {
 pub fn run_to_the_end(plan: &Plan) -> Result<Coverage, Failure> {
     let image = formatted(plan.seed, plan.device_blocks)?;
     let (device, moments, mut coverage) = run(plan, image, true)?;
-    let tree = moments.iter().rev().find_map(|(_, moment)| match moment {
-        Moment::Version(tree) => Some(tree),
-        _ => None,
-    });
+    let tree = moments.iter().rev().find_map(|(_, moment)| moment.tree());
     let mut tree = tree.expect("a run begins with a tree").clone();
     // The handles of the run are closed: what had no name is gone.
     let handles: Vec<_> = tree.handles().map(|(handle, _)| handle).collect();
@@ -161,7 +170,7 @@ pub fn crash_everywhere(plan: &Plan, stride: usize) -> Result<Coverage, Failure>
         replayer.apply(event);
         let Some(history) = &history else { continue };
         let is_write = matches!(event, Event::Issued { .. });
-        if !at.is_multiple_of(stride) && !(is_write && random.chance(10)) {
+        if !(at.is_multiple_of(stride) || is_write && random.chance(10)) {
             continue;
         }
         let mut image = replayer.crash(&mut random);
@@ -206,7 +215,7 @@ fn run(
     plan: &Plan,
     image: Image,
     to_the_end: bool,
-) -> Result<(Device, Vec<(usize, Moment)>, Coverage), Failure> {
+) -> Result<(Device, Moments, Coverage), Failure> {
     let exec = Executor::new(plan.seed);
     let device = Device::new(plan.device_blocks, image);
     let env = env(&exec, &device, 1);
@@ -241,7 +250,7 @@ async fn drive(
     exec: &Executor,
     device: &Device,
     driver: &mut Driver,
-) -> Result<Vec<(usize, Moment)>, Failure> {
+) -> Result<Moments, Failure> {
     let mut tree = Tree::new(exec.wall_time());
     let mut version = 0;
     let mut moments = vec![(device.log_len(), Moment::Version(Box::new(tree.clone())))];
@@ -258,9 +267,6 @@ async fn drive(
         done += 1;
         let before = tree.clone();
         let began = version;
-        if std::env::var("SIM_VERBOSE").is_ok() {
-            eprintln!("{done} {action:?}");
-        }
         let expected: Result<Outcome, Errno> = tree.apply(&action, exec.wall_time());
         if action.changes() && expected.is_ok() {
             version += 1;
@@ -288,14 +294,13 @@ async fn drive(
                 return Err(Failure(format!("operation {done} {action:?}: {what}")));
             }
         }
-        match action {
-            Action::Fsync { ino } | Action::Fdatasync { ino } if expected.is_ok() => {
-                let is_file = tree.content(ino).is_ok();
-                let moment =
-                    if is_file { Moment::Synced(ino, began) } else { Moment::SyncedNames(began) };
-                moments.push((device.log_len(), moment));
-            }
-            _ => {}
+        if let Action::Fsync { ino } | Action::Fdatasync { ino } = action
+            && expected.is_ok()
+        {
+            let is_file = tree.content(ino).is_ok();
+            let moment =
+                if is_file { Moment::Synced(ino, began) } else { Moment::SyncedNames(began) };
+            moments.push((device.log_len(), moment));
         }
         if exec.draw(|r| r.chance(10)) {
             let pause = exec.draw(|r| r.below(2_000));
@@ -307,10 +312,7 @@ async fn drive(
 
 /// Every page that any version of any file holds something in, by offset.
 fn written_pages(moments: &[(usize, Moment)]) -> BTreeSet<u64> {
-    let trees = moments.iter().filter_map(|(_, moment)| match moment {
-        Moment::Version(tree) => Some(tree),
-        _ => None,
-    });
+    let trees = moments.iter().filter_map(|(_, moment)| moment.tree());
     trees
         .flat_map(|tree| tree.inos().filter_map(|ino| tree.content(ino).ok()))
         .flat_map(|content| content.written())

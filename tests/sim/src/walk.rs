@@ -43,7 +43,7 @@ pub async fn walk(fs: &Arc<Fs>, pages: &BTreeSet<u64>) -> Result<Snapshot, FsErr
                 found.content = Some(content(fs, file, attributes.size, pages).await?);
             }
             FileType::SymbolicLink => found.target = Some(fs.readlink(file).await?),
-            _ => {}
+            FileType::BlockDevice | FileType::CharDevice | FileType::Fifo | FileType::Socket => {}
         }
         snapshot.found.insert(path, found);
     }

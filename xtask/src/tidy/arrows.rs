@@ -35,7 +35,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "fencing", folder: "fencing", kind: Kind::Pure(CORE), uses: &["mx-base"] },
     Row { name: "fencing-agents", folder: "fencing/agents", kind: Kind::Shell, uses: &["mx-base", "fencing"] },
     Row { name: "cluster", folder: "cluster", kind: Kind::Pure(CORE), uses: &["mx-base"] },
-    Row { name: "mx-node", folder: "daemon/node", kind: Kind::Pure(CORE), uses: &["mx-base", "lcl", "mfs", "fencing", "cluster"] },
+    Row { name: "mx-node", folder: "daemon/node", kind: Kind::Pure(NODE), uses: &["mx-base", "lcl", "mfs", "fencing", "cluster"] },
     Row { name: "mxd", folder: "daemon", kind: Kind::Shell, uses: &["mx-base", "lcl", "mfs", "mfs-fuse", "fencing", "fencing-agents", "cluster", "mx-node"] },
     Row { name: "model", folder: "tests/model", kind: Kind::Pure(&[]), uses: &["mx-base"] },
     Row { name: "sim", folder: "tests/sim", kind: Kind::Tool, uses: &["mx-base", "dlm", "lcl", "mfs", "fencing", "cluster", "mx-node", "model"] },
@@ -58,25 +58,20 @@ const CORE: &[&str] = &[
     "zerocopy",
 ];
 
-/// The file system's package also holds the programs `mkfs-matrixfs` and `fsck-matrixfs`.
+/// The file system's operations are futures, and its caches are met by threads.
 const FILE_SYSTEM: &[&str] = &[
-    "anyhow",
-    "clap",
     "crc-fast",
     "event-listener",
     "futures-util",
-    "indicatif",
     "parking_lot",
-    "quick_cache",
-    "rustix",
-    "serde",
-    "serde_json",
     "siphasher",
     "thiserror",
     "tracing",
-    "tracing-subscriber",
     "zerocopy",
 ];
+
+/// A node routes what futures answer.
+const NODE: &[&str] = &["futures-channel", "parking_lot", "serde", "thiserror", "tracing"];
 
 /// Tests of every crate may use it.
 const FOR_ALL_TESTS: &str = "model";
