@@ -1,6 +1,7 @@
 //! The membership partition of a device: found through the file system's superblock, which says
 //! where it is, and told apart by its own, which says whose it is.
 
+use fencing::DeviceId;
 use fencing::layout::{self, CopyNo};
 use fencing::ondisk::superblock::Superblock;
 use mfs::block::{Block, BlockNo};
@@ -13,6 +14,13 @@ use mfs::superblock::SuperblockError;
 pub struct Identity {
     pub fs: mfs::superblock::Superblock,
     pub membership: Superblock,
+}
+
+impl Identity {
+    /// What nodes and arbiter call the device, whatever its path: the id of its file system.
+    pub fn device_id(&self) -> DeviceId {
+        DeviceId(self.fs.fs_id.0)
+    }
 }
 
 /// Why a device is not one of a MatrixFS cluster.

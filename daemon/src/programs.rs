@@ -1,7 +1,9 @@
 //! What the small programs do; their `main`s are thin.
 
+pub mod arbiter;
 pub mod fsck;
 pub mod mkfs;
+pub mod service;
 pub mod signatures;
 
 use std::path::Path;
@@ -24,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub fn open_alone(path: &Path) -> Result<Arc<LocalDisk>, AloneError> {
     let device = Device::open(path, PATIENCE)?;
     let engine = Engine::start(device).map_err(AloneError::Engine)?;
-    Ok(Arc::new(LocalDisk::new(engine, Gate::new())))
+    Ok(Arc::new(LocalDisk::new(Arc::new(engine), Gate::new())))
 }
 
 /// Why a program cannot have a device.

@@ -20,8 +20,8 @@ pub struct LocalDisk {
 }
 
 impl LocalDisk {
-    pub fn new(engine: Engine, gate: Arc<Gate>) -> LocalDisk {
-        LocalDisk { engine: Arc::new(engine), gate }
+    pub fn new(engine: Arc<Engine>, gate: Arc<Gate>) -> LocalDisk {
+        LocalDisk { engine, gate }
     }
 }
 
