@@ -1,12 +1,16 @@
 //! The composition root: the only place with sockets, disks, clocks and threads.
 //!
 //! * [`disk`]: devices behind the gate, as the file system sees them.
+//! * [`mounts`]: the file system in the tree of this machine.
 //! * [`partition`]: whose device it is.
 //! * [`runtime`]: clocks and the threads that run operations.
 //! * [`programs`]: what mkfs and fsck do.
 
+pub mod admin;
 pub mod config;
 pub mod disk;
+pub mod mounts;
 pub mod partition;
 pub mod programs;
+pub mod ready;
 pub mod runtime;

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
+use futures_channel::oneshot;
+use futures_util::future::{self, FutureExt};
 use mfs::Fs;
 use mfs::env::Runtime;
 use mfs::file::FileId;
@@ -112,16 +114,18 @@ impl Connection {
         let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)
             .map_err(SessionError::Handshake)?;
         notifier.connected(&duplicate);
-        let serving = std::thread::Builder::new()
+        let (serving, over) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
             .name("fuse".to_owned())
             .spawn(move || {
                 if let Err(error) = session.run() {
                     tracing::warn!(%error, "FUSE session ended");
                 }
+                drop(serving);
             })
             .map_err(SessionError::Thread)?;
         unmount.disarm();
-        Ok(Session { dir: mounting.dir.clone(), shared, serving })
+        Ok(Session { dir: mounting.dir.clone(), shared, thread, over: over.shared() })
     }
 }
 
@@ -129,7 +133,9 @@ impl Connection {
 pub struct Session {
     dir: PathBuf,
     shared: Arc<Shared>,
-    serving: JoinHandle<()>,
+    thread: JoinHandle<()>,
+    /// Ready when serving has ended.
+    over: future::Shared<oneshot::Receiver<()>>,
 }
 
 impl Session {
@@ -157,14 +163,18 @@ impl Session {
         umount2(&self.dir, flags).map_err(io::Error::from)
     }
 
-    /// Has serving ended?
-    pub fn is_finished(&self) -> bool {
-        self.serving.is_finished()
+    /// Completes when the file system is unmounted and no request comes any more.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let over = self.over.clone();
+        async move {
+            // The sender only ever goes.
+            let _ = over.await;
+        }
     }
 
     /// Returns when the file system is unmounted and the last request is answered.
     pub fn wait(self) {
-        if self.serving.join().is_err() {
+        if self.thread.join().is_err() {
             tracing::error!("a FUSE thread panicked");
         }
     }

@@ -1,0 +1,115 @@
+//! The file system of a node in the tree of this machine: from the request to the last close.
+//!
+//! Keeps true: a mount is usable when its making returns, and when it is gone everything of it is
+//! in place and its locks are given up, or this life of the node has ended.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mfs::Fs;
+use mfs::env::Runtime;
+use mfs::file::FileId;
+use mfs_fuse::{Connection, MountFlags, Mounting, Session, SessionError};
+use mx_node::{MountError, Node};
+use nix::mount::{MntFlags, umount2};
+
+/// How something is to be mounted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Shown as the source.
+    pub source: String,
+    pub dir: PathBuf,
+    pub flags: MountFlags,
+    pub options: mfs::Options,
+    /// Other nodes may have it mounted too.
+    pub cluster: bool,
+    pub root: FileId,
+}
+
+/// Why something is not mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotMounted {
+    #[error(transparent)]
+    Node(#[from] MountError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("{}: {source}", dir.display())]
+    Directory { dir: PathBuf, source: io::Error },
+    #[error("{}: not a directory", .0.display())]
+    NotADirectory(PathBuf),
+}
+
+/// A file system that is mounted and served.
+pub struct Served {
+    node: Arc<Node>,
+    session: Session,
+    source: String,
+}
+
+impl Served {
+    /// Mounts. Waits until the cluster lets this node.
+    ///
+    /// # Errors
+    /// [`NotMounted`]; nothing is mounted then.
+    pub async fn mount(
+        node: Arc<Node>,
+        runtime: Arc<dyn Runtime>,
+        wanted: Wanted,
+    ) -> Result<Served, NotMounted> {
+        let Wanted { source, dir, flags, options, cluster, root } = wanted;
+        let dir = match dir.canonicalize() {
+            Ok(found) if found.is_dir() => found,
+            Ok(_) => return Err(NotMounted::NotADirectory(dir)),
+            Err(source) => return Err(NotMounted::Directory { dir, source }),
+        };
+        let connection = Connection::open(root, node.config().layout.device_blocks)?;
+        let fs = node.mount(options, connection.kernel()).await?;
+        let mounting = Mounting { source: source.clone(), dir, flags, cluster };
+        match connection.serve(fs, runtime, &mounting) {
+            Ok(session) => Ok(Served { node, session, source }),
+            Err(error) => {
+                node.unmount().await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub fn fs(&self) -> Option<Arc<Fs>> {
+        self.node.fs()
+    }
+
+    /// Waits until somebody has unmounted it and leaves it in order.
+    ///
+    /// # Errors
+    /// When not everything could be written: this life of the node has ended then.
+    pub async fn until_unmounted(self: Arc<Self>) -> Result<(), MountError> {
+        self.session.ended().await;
+        tracing::info!(dir = %self.session.dir().display(), "unmounted");
+        let node = Arc::clone(&self.node);
+        drop(self);
+        node.unmount().await
+    }
+
+    /// Takes it out of the tree, whoever uses it: this life of the node is over.
+    pub fn detach(&self) {
+        if let Err(error) = umount2(self.session.dir(), MntFlags::MNT_DETACH) {
+            tracing::debug!(%error, "detach");
+        }
+    }
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Served").field("session", &self.session).finish_non_exhaustive()
+    }
+}
