@@ -59,8 +59,7 @@ fn count(command: &mut std::process::Command) -> Result<Counts> {
 /// Reads `Summary [ 1.2s] 5 tests run: 4 passed, 1 failed, 3 skipped` of nextest and
 /// `test result: FAILED. 4 passed; 1 failed; 0 ignored; ..` of cargo.
 fn closing_line(line: &str) -> Option<Counts> {
-    let line = line.trim();
-    if line.starts_with("Summary [") {
+    if line.trim_start().starts_with("Summary [") {
         let (before, after) = line.split_once(" run: ")?;
         let run = before.split_whitespace().rev().nth(1)?;
         // `5/7 tests run` when the run was cut short.
@@ -68,6 +67,7 @@ fn closing_line(line: &str) -> Option<Counts> {
         let passed = number_before(after, "passed").unwrap_or(0);
         return Some(Counts { passed, failed: run.saturating_sub(passed) });
     }
+    // Indented, it is the output of a test that failed, shown by nextest.
     let results = line.strip_prefix("test result: ")?;
     let (_, results) = results.split_once(". ")?;
     Some(Counts {
@@ -105,6 +105,7 @@ mod tests {
             Some((34, 0))
         );
         assert_eq!(counts("test result: FAILED. 3 passed; 2 failed; 0 ignored"), Some((3, 2)));
+        assert_eq!(counts("    test result: FAILED. 0 passed; 1 failed"), None);
         assert_eq!(counts("test tests::summary ... ok"), None);
     }
 }
