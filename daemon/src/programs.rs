@@ -3,6 +3,7 @@
 pub mod arbiter;
 pub mod fsck;
 pub mod mkfs;
+pub mod mount;
 pub mod service;
 pub mod signatures;
 

@@ -1,0 +1,54 @@
+//! How a running daemon is asked and told: a Unix socket, one JSON object per line each way.
+//!
+//! * [`protocol`]: requests and answers.
+//! * [`server`]: the daemon's side; [`Source`] is what it asks.
+//! * [`client`]: the side of `mxctl` and of the mount helpers.
+
+pub mod client;
+pub mod protocol;
+pub mod server;
+
+use std::path::PathBuf;
+
+use mx_base::BoxFuture;
+use mx_node::report::{FsUsage, LockDump, RecoveryReport, ResourceFilter, Status};
+
+pub use client::{Client, ClientError};
+pub use protocol::{Answer, Request};
+pub use server::{BindError, Server};
+
+use crate::programs::mount::options::MountOptions;
+
+/// What the administration socket of a daemon stands for. Errors are texts for the administrator.
+pub trait Source: Send + Sync {
+    fn status(&self) -> BoxFuture<'_, Result<Status, String>>;
+
+    /// At most `limit` entries in each list; the totals count all that match.
+    fn lock_dump(
+        &self,
+        resource: Option<ResourceFilter>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<LockDump, String>>;
+
+    fn recovery_last(&self) -> BoxFuture<'_, Result<RecoveryReport, String>>;
+
+    fn fs_usage(&self) -> BoxFuture<'_, Result<FsUsage, String>>;
+
+    /// Completes when the mount is usable. Goes on when whoever asked is gone.
+    fn mount(&self, directory: PathBuf, options: MountOptions)
+    -> BoxFuture<'_, Result<(), String>>;
+
+    /// Unmounts if that has not happened yet, and completes when everything is in place on the
+    /// device and the slot is clean; at once when nothing is mounted there by this daemon.
+    fn unmount(&self, directory: PathBuf) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Completes when this node is no member any more; the daemon goes on, to answer.
+    fn leave(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Completes when the end of the daemon is certain: unmounted, left, only the process is to
+    /// end.
+    fn stop(&self) -> BoxFuture<'_, Result<(), String>>;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! mount.matrixfs and umount.fuse.matrixfs.
+
+pub mod options;
