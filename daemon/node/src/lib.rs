@@ -4,8 +4,10 @@
 //! Pure but for the traits it is made with ([`world`], `mfs::env`): the daemon and the simulator
 //! run the same wiring. Holds no protocol of its own.
 
+pub mod report;
 pub mod world;
 
+mod describe;
 mod fs_locks;
 mod group;
 mod mount;
@@ -16,5 +18,6 @@ mod storage;
 mod values;
 mod watch;
 
+pub use describe::Surroundings;
 pub use mount::MountError;
 pub use node::{Config, Node, World};
