@@ -16,6 +16,7 @@ pub mod readdir;
 pub mod rename;
 pub mod setattr;
 pub mod statfs;
+pub mod statistics;
 pub mod symlink;
 pub mod unlink;
 pub mod write;
@@ -28,6 +29,7 @@ pub use readdir::{Listed, Listing};
 pub use rename::RenameKind;
 pub use setattr::{SetAttributes, SetTime};
 pub use statfs::Statfs;
+pub use statistics::Statistics;
 
 use crate::error::FsError;
 use crate::ondisk::directory::NAME_MAX;

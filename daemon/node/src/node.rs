@@ -110,6 +110,7 @@ pub(crate) struct Core {
     pub(crate) ended: Option<End>,
     pub(crate) watchers: Vec<futures_channel::oneshot::Sender<()>>,
     pub(crate) violations: u64,
+    pub(crate) is_leaving: bool,
 }
 
 impl Node {
@@ -148,6 +149,7 @@ impl Node {
             ended: None,
             watchers: Vec::new(),
             violations: 0,
+            is_leaving: false,
         };
         let node = Arc::new_cyclic(|weak: &Weak<Node>| {
             let requester = Arc::new(NodeRequester::new(weak.clone()));
@@ -213,7 +215,10 @@ impl Node {
 
     /// Leaves the cluster in good order; what is mounted has to be unmounted first.
     pub fn leave(&self) {
-        self.run(|core, now| core.cluster.handle_leave(now));
+        self.run(|core, now| {
+            core.is_leaving = true;
+            core.cluster.handle_leave(now);
+        });
     }
 
     /// Completes when this life is over.

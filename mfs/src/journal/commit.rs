@@ -179,6 +179,12 @@ impl Journal {
         self.log.lock().slot.usage()
     }
 
+    /// Blocks of the ring, and those of them in use.
+    pub(crate) fn room(&self) -> (u64, u64) {
+        let log = self.log.lock();
+        (log.room.ring_blocks(), log.room.used())
+    }
+
     pub(crate) fn orphans(&self) -> Vec<crate::file::FileId> {
         self.log.lock().slot.orphans()
     }
