@@ -3,8 +3,10 @@
 //! Keeps true (R17): a request is submitted only while the gate is open, and counts as done only if
 //! it is open still when the request has ended.
 
+mod arbiter;
 mod local;
 
+pub use arbiter::ArbiterDisk;
 pub use local::LocalDisk;
 
 use fencing::gate::Refused;

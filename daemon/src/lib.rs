@@ -2,6 +2,7 @@
 //!
 //! * [`disk`]: devices behind the gate, as the file system sees them.
 //! * [`mounts`]: the file system in the tree of this machine.
+//! * [`join`]: what a start does before it may join.
 //! * [`partition`]: whose device it is.
 //! * [`runtime`]: clocks and the threads that run operations.
 //! * [`programs`]: what mkfs and fsck do.
@@ -9,6 +10,7 @@
 pub mod admin;
 pub mod config;
 pub mod disk;
+pub mod join;
 pub mod mounts;
 pub mod partition;
 pub mod programs;

@@ -1,6 +1,12 @@
 //! The membership partition of a device: found through the file system's superblock, which says
 //! where it is, and told apart by its own, which says whose it is.
 
+mod arbiter;
+mod local;
+
+pub use arbiter::ArbiterPartition;
+pub use local::{EnginePartition, LocalAgent};
+
 use fencing::DeviceId;
 use fencing::layout::{self, CopyNo};
 use fencing::ondisk::superblock::Superblock;

@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use fencing::gate::Refused;
-use fencing::{Answer, Block, Closed, DeviceId, FenceAgent, FenceRequest, Key};
+use fencing::{Answer, Block, Closed, DeviceId, FenceAgent, FenceRequest, Gate, Key};
 use fencing_agents::arbiter::ArbiterAgent;
-use fencing_agents::arbiter::client::{ConnectError, Identity, RequestFailed};
+use fencing_agents::arbiter::client::{Client, ConnectError, Identity, RequestFailed};
 use fencing_agents::arbiter::protocol::{
-    FRAME_SIZE, Fault, HelloRefusal, Request, Status, Transfer,
+    FRAME_SIZE, Fault, Hello, HelloRefusal, Request, Status, Transfer,
 };
 use fencing_agents::arbiter::server::{Server, StartError};
 use fencing_agents::device::OpenError;
@@ -19,8 +19,8 @@ use rustix::fs::SealFlags;
 use rustix::io::Errno;
 use support::raw::{self, Raw};
 use support::{
-    Arbiter, DEVICE, DEVICE_BLOCKS, PATIENCE, Scratch, World, config, filled, identity, is_ready,
-    member, node, report, victim, wait_until,
+    Arbiter, DEVICE, DEVICE_BLOCKS, PATIENCE, Scratch, World, client_config, config, filled,
+    identity, is_ready, member, node, report, victim, wait_until,
 };
 
 const FENCED: RequestFailed = RequestFailed::Gate(Refused::Closed(Closed::Fenced));
@@ -540,7 +540,7 @@ fn dropping_a_client_fails_what_is_under_way() {
 fn a_client_of_another_cluster_or_device_is_refused_by_name() {
     let world = World::new("arbiter-foreign");
     let dir = world.scratch.path();
-    let refusal = |hello: fencing_agents::arbiter::protocol::Hello| {
+    let refusal = |hello: Hello| {
         let raw = Raw::connect(dir);
         let memory = raw::memory(256, SealFlags::SHRINK);
         raw.send(&hello.encode(), Some(memory.as_fd()));
@@ -550,16 +550,25 @@ fn a_client_of_another_cluster_or_device_is_refused_by_name() {
     };
     let hello = raw::hello(identity(1, 1));
     let cluster = ClusterId([9; 16]);
-    assert_eq!(
-        refusal(fencing_agents::arbiter::protocol::Hello { cluster, ..hello }),
-        HelloRefusal::ForeignCluster
-    );
+    assert_eq!(refusal(Hello { cluster, ..hello }), HelloRefusal::ForeignCluster);
     let device = DeviceId([9; 16]);
-    assert_eq!(
-        refusal(fencing_agents::arbiter::protocol::Hello { device, ..hello }),
-        HelloRefusal::ForeignDevice
-    );
+    assert_eq!(refusal(Hello { device, ..hello }), HelloRefusal::ForeignDevice);
     world.member(1, 1).ping().wait().expect("the server goes on");
+}
+
+#[test]
+fn only_an_observer_may_ask_for_whatever_is_served() {
+    let world = World::new("arbiter-anything");
+    let connect = |identity| {
+        let mut config = client_config(world.scratch.path(), identity, 0, &Gate::new());
+        config.cluster = Hello::ANY_CLUSTER;
+        config.device = Hello::ANY_DEVICE;
+        Client::connect(config, PATIENCE)
+    };
+    let observer = connect(Identity::Observer).expect("admitted");
+    observer.read::<Block>(0, 1).wait().expect("read");
+    let refused = connect(identity(1, 1)).expect_err("a member has to know where it is");
+    assert!(matches!(refused, ConnectError::Refused(HelloRefusal::ForeignCluster)), "{refused}");
 }
 
 #[test]

@@ -168,6 +168,16 @@ struct WelcomeRaw {
 const _: () = assert!(size_of::<WelcomeRaw>() == HELLO_SIZE);
 
 impl Hello {
+    /// With these an observer may read whatever is served: it learns from the device what it is.
+    pub const ANY_CLUSTER: ClusterId = ClusterId([0; 16]);
+    pub const ANY_DEVICE: DeviceId = DeviceId([0; 16]);
+
+    /// Is it of an observer that does not know yet what it will find?
+    pub fn is_for_anything(&self) -> bool {
+        let any = (Hello::ANY_CLUSTER, Hello::ANY_DEVICE);
+        self.key.is_none() && (self.cluster, self.device) == any
+    }
+
     pub fn encode(&self) -> [u8; HELLO_SIZE] {
         let raw = HelloRaw {
             magic: HELLO_MAGIC,

@@ -74,11 +74,13 @@ impl Serving<'_> {
             }
             error.refusal()
         })?;
-        if hello.cluster != self.config.cluster {
-            return Err(HelloRefusal::ForeignCluster);
-        }
-        if hello.device != self.config.device_id {
-            return Err(HelloRefusal::ForeignDevice);
+        if !hello.is_for_anything() {
+            if hello.cluster != self.config.cluster {
+                return Err(HelloRefusal::ForeignCluster);
+            }
+            if hello.device != self.config.device_id {
+                return Err(HelloRefusal::ForeignDevice);
+            }
         }
         if self.stopping {
             return Err(HelloRefusal::ShuttingDown);
