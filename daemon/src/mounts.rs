@@ -7,11 +7,13 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mfs::Fs;
 use mfs::env::Runtime;
 use mfs::file::FileId;
-use mfs_fuse::{Connection, MountFlags, Mounting, Session, SessionError};
+use mfs_fuse::{Connection, Lease, MountFlags, Mounting, Notifier, Session, SessionError};
+use mx_base::Instant;
 use mx_node::{MountError, Node};
 use nix::mount::{MntFlags, umount2};
 
@@ -46,6 +48,8 @@ pub struct Served {
     node: Arc<Node>,
     session: Session,
     source: String,
+    lease: Arc<Lease>,
+    kernel: Arc<Notifier>,
 }
 
 impl Served {
@@ -65,14 +69,48 @@ impl Served {
             Err(source) => return Err(NotMounted::Directory { dir, source }),
         };
         let connection = Connection::open(root, node.config().layout.device_blocks)?;
-        let fs = node.mount(options, connection.kernel()).await?;
+        let (kernel, lease) = (connection.kernel(), Arc::new(Lease::unlimited()));
+        let as_cache = Arc::clone(&kernel) as Arc<dyn mfs::env::KernelCache>;
+        let fs = node.mount(options, as_cache).await?;
+        if cluster {
+            lease.set(node.permit_until());
+        }
         let mounting = Mounting { source: source.clone(), dir, flags, cluster };
-        match connection.serve(fs, runtime, &mounting) {
-            Ok(session) => Ok(Served { node, session, source }),
+        match connection.serve(fs, runtime, Arc::clone(&lease), &mounting) {
+            Ok(session) => Ok(Served { node, session, source, lease, kernel }),
             Err(error) => {
                 node.unmount().await?;
                 Err(error.into())
             }
+        }
+    }
+
+    /// Keeps the lease as long as the node's permit, and drops the kernel's caches when it has run
+    /// out (R13), for as long as the mount is there. For a mount beside others.
+    pub async fn keep_lease(self: Arc<Self>, unit: Duration, clock: impl Fn() -> Instant) {
+        let served = Arc::downgrade(&self);
+        let over = self.session.ended();
+        drop(self);
+        let keeping = async {
+            let mut is_dropped = false;
+            while let Some(served) = served.upgrade() {
+                let until = served.node.permit_until();
+                served.lease.set(until);
+                let runs_out = until <= clock();
+                if runs_out && !is_dropped {
+                    tracing::warn!("no permit: what the kernel has cached is dropped");
+                    // Pages that the kernel is reading wait for the permit, and this for them.
+                    let kernel = Arc::clone(&served.kernel);
+                    tokio::spawn(async move { kernel.forget_everything().await });
+                }
+                is_dropped = runs_out;
+                drop(served);
+                tokio::time::sleep(unit / 2).await;
+            }
+        };
+        tokio::select! {
+            () = keeping => {}
+            () = over => {}
         }
     }
 

@@ -242,6 +242,15 @@ impl Node {
         self.run(|core, _| self.end(core, End::Expelled, why));
     }
 
+    /// Until when this node may serve what it has cached (R13). Unlimited once it has ended: what
+    /// waits then is to fail, not to wait.
+    pub fn permit_until(&self) -> Instant {
+        self.look(|core| match core.ended {
+            Some(_) => cluster::heartbeat::FOR_EVER,
+            None => core.cluster.permit_until(),
+        })
+    }
+
     // Timers
 
     fn arm(&self, core: &mut Core, now: Instant) {

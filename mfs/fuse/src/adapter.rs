@@ -28,6 +28,7 @@ use mfs::{Fs, FsError};
 
 use crate::entries::{BLOCK_SIZE_U32, Names};
 use crate::errno::errno;
+use crate::lease::Lease;
 use crate::nodes::Nodes;
 use crate::notify::Notifier;
 
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) notifier: Arc<Notifier>,
     runtime: Arc<dyn Runtime>,
+    lease: Arc<Lease>,
     handles: DashMap<u64, Arc<OpenFile>>,
     next_handle: AtomicU64,
     /// More nodes than this one may have the file system mounted: locks of applications are not
@@ -62,6 +64,7 @@ impl Shared {
         nodes: Arc<Nodes>,
         notifier: Arc<Notifier>,
         runtime: Arc<dyn Runtime>,
+        lease: Arc<Lease>,
         cluster: bool,
     ) -> Arc<Shared> {
         Arc::new(Shared {
@@ -69,6 +72,7 @@ impl Shared {
             nodes,
             notifier,
             runtime,
+            lease,
             handles: DashMap::new(),
             next_handle: AtomicU64::new(1),
             cluster,
@@ -109,6 +113,14 @@ impl Adapter {
     {
         self.shared.requests.fetch_add(1, Ordering::Relaxed);
         let mut answer = Box::pin(answer(Arc::clone(&self.shared)));
+        if !self.shared.lease.holds(self.shared.runtime.now()) {
+            let shared = Arc::clone(&self.shared);
+            self.shared.runtime.spawn(Box::pin(async move {
+                shared.lease.granted(|| shared.runtime.now()).await;
+                answer.await;
+            }));
+            return;
+        }
         let mut context = Context::from_waker(Waker::noop());
         if answer.as_mut().poll(&mut context).is_pending() {
             // The runtime polls it anew, with a waker of its own.

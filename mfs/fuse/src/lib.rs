@@ -4,6 +4,7 @@
 //! notifications of the kernel, and decides nothing. The only place that knows numbers of `errno`.
 //!
 //! * [`adapter`]: one method a request; [`entries`], [`data`] and [`listing`] answer them.
+//! * [`lease`]: until when requests may be served from what is cached.
 //! * [`notify`]: what the kernel is told to forget.
 //! * [`nodes`]: what the kernel knows, and by which number.
 //! * [`session`]: mounting, serving, the end.
@@ -12,10 +13,12 @@ mod adapter;
 mod data;
 mod entries;
 mod errno;
+mod lease;
 mod listing;
 mod nodes;
 mod notify;
 pub mod session;
 
+pub use lease::Lease;
 pub use notify::Notifier;
 pub use session::{Connection, MountFlags, Mounting, Session, SessionError};

@@ -76,6 +76,12 @@ impl Nodes {
         file == self.root || self.known.contains_key(&self.id(file))
     }
 
+    /// Everything that the kernel may know.
+    pub(crate) fn all(&self) -> Vec<FileId> {
+        let known = self.known.iter().map(|known| known.file);
+        std::iter::once(self.root).chain(known).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.known.len()
     }

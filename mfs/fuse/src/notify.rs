@@ -71,6 +71,20 @@ impl Notifier {
         self.has_epochs.load(Ordering::Acquire)
     }
 
+    /// Drops everything that the kernel has cached of this mount. Completes when it has.
+    pub async fn forget_everything(&self) {
+        self.forget_names().await;
+        let all: Vec<_> = self
+            .nodes
+            .all()
+            .into_iter()
+            .map(|file| self.submit(Job::Inode { file, offset: 0, len: 0 }))
+            .collect();
+        for forgotten in all {
+            forgotten.await;
+        }
+    }
+
     fn submit(&self, job: Job) -> BoxFuture<'static, ()> {
         let (done, waiting) = oneshot::channel();
         // The threads live as long as the sender does.

@@ -20,6 +20,7 @@ use mfs::file::FileId;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::adapter::{Adapter, Shared};
+use crate::lease::Lease;
 use crate::nodes::Nodes;
 use crate::notify::Notifier;
 
@@ -100,13 +101,15 @@ impl Connection {
         self,
         fs: Arc<Fs>,
         runtime: Arc<dyn Runtime>,
+        lease: Arc<Lease>,
         mounting: &Mounting,
     ) -> Result<Session, SessionError> {
         mount_device(&self.device, mounting)
             .map_err(|source| SessionError::Mount { dir: mounting.dir.clone(), source })?;
         let unmount = Unmount(Some(mounting.dir.clone()));
         let Connection { device, duplicate, nodes, notifier } = self;
-        let shared = Shared::new(fs, nodes, Arc::clone(&notifier), runtime, mounting.cluster);
+        let shared =
+            Shared::new(fs, nodes, Arc::clone(&notifier), runtime, lease, mounting.cluster);
         let mut config = fuser::Config::default();
         config.n_threads = Some(THREADS);
         config.clone_fd = true;
