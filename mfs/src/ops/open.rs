@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::future::{Either, select};
 use lcl::Mode;
-use lcl::pin::{Pin, PinError, Want};
+use lcl::pin::{Pin, Want};
 use mx_base::Duration;
 
 use super::locking::check_directory;
@@ -136,26 +137,27 @@ impl Fs {
     /// CR on OPEN(i), unless the file waits for its deletion: that may take until somebody else
     /// closes it, and an open does not wait so long for nothing.
     async fn pin_open(&self, inode: &Arc<Inode>, file: FileId) -> Result<Pin, FsError> {
+        let want = Want::shared(Mode::CR);
+        // A file that is open here cannot be deleted, whoever waits for that.
+        let cached = inode.open_entry.try_pin(want).or_else(|| inode.open_entry.try_join(Mode::CR));
+        if let Some(pin) = cached {
+            return Ok(pin);
+        }
+        // In the queue all the time: only what waits there calls another node out that has kept
+        // EX without need, from an earlier file in this place.
+        let mut waiting = inode.open_entry.pin(want);
         loop {
-            let cached = inode.open_entry.try_pin(Want::shared(Mode::CR));
-            // A file that is open here cannot be deleted, whoever waits for that.
-            if let Some(pin) = cached.or_else(|| inode.open_entry.try_join(Mode::CR)) {
-                return Ok(pin);
+            match select(waiting, self.env.runtime.sleep(LOOK_AGAIN)).await {
+                Either::Left((pin, _)) => return Ok(pin?),
+                Either::Right(((), still)) => waiting = still,
             }
-            match inode.open_entry.pin(Want::shared(Mode::CR).no_queue()).await {
-                Ok(pin) => return Ok(pin),
-                Err(PinError::Busy) => {}
-                Err(error) => return Err(error.into()),
+            // OPEN may be pinned by now; INODE comes later in the order of locks.
+            let _pin = inode.entry.pin(Want::read()).await?;
+            let links =
+                self.settle(|| inode.with_file(file, |state| Ok(state.core().links()))).await?;
+            if links == 0 {
+                return Err(FsError::Stale);
             }
-            {
-                let _pin = inode.entry.pin(Want::read()).await?;
-                let links =
-                    self.settle(|| inode.with_file(file, |state| Ok(state.core().links()))).await?;
-                if links == 0 {
-                    return Err(FsError::Stale);
-                }
-            }
-            self.env.runtime.sleep(LOOK_AGAIN).await;
         }
     }
 
