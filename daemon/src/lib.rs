@@ -4,6 +4,7 @@
 //! * [`mounts`]: the file system in the tree of this machine.
 //! * [`join`]: what a start does before it may join.
 //! * [`partition`]: whose device it is.
+//! * [`peers`]: connections to the other nodes.
 //! * [`runtime`]: clocks and the threads that run operations.
 //! * [`programs`]: what mkfs and fsck do.
 
@@ -13,6 +14,7 @@ pub mod disk;
 pub mod join;
 pub mod mounts;
 pub mod partition;
+pub mod peers;
 pub mod programs;
 pub mod ready;
 pub mod runtime;
