@@ -1,6 +1,7 @@
 //! What the small programs do; their `main`s are thin.
 
 pub mod arbiter;
+pub mod ctl;
 pub mod fsck;
 pub mod mkfs;
 pub mod mount;

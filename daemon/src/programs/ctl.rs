@@ -1,0 +1,170 @@
+//! mxctl: asks the daemon of this machine, and tells it.
+
+pub(in crate::programs) mod find;
+mod table;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use mx_node::report::ResourceFilter;
+use serde::Serialize;
+
+pub use find::FindError;
+
+use crate::admin::protocol::LOCKS_MAX;
+use crate::admin::{ClientError, Request};
+
+/// How long the process of a daemon may take to go away once it has said that it will.
+const END: Duration = Duration::from_secs(30);
+
+/// Look at a MatrixFS cluster as the daemon of this machine sees it, and administer that daemon.
+///
+/// Exit status: 0 done, 1 not done, 2 wrong usage.
+#[derive(Parser, Debug)]
+#[command(name = "mxctl", version)]
+pub struct Options {
+    /// The daemon's socket.
+    #[arg(long, value_name = "PATH", global = true, conflicts_with = "name")]
+    pub socket: Option<PathBuf>,
+    /// The daemon's name, as in `mount -t matrixfs NAME DIR`; may be left out where only one
+    /// daemon runs.
+    #[arg(long, global = true)]
+    pub name: Option<String>,
+    /// Print one JSON object.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Who is a member, who has what mounted, who is suspected.
+    Status,
+    /// Cluster locks.
+    #[command(subcommand)]
+    Lock(LockCommand),
+    /// Recoveries of dead nodes.
+    #[command(subcommand)]
+    Recovery(RecoveryCommand),
+    /// Mounted file systems.
+    #[command(subcommand)]
+    Fs(FsCommand),
+    /// Leave the cluster in good order; everything must be unmounted.
+    Leave,
+    /// Unmount, leave and end the daemon.
+    Stop,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum LockCommand {
+    /// Locks that this node has cached, and those that it decides about.
+    Dump {
+        /// Only these: `inode 0x1234`, or `inode` for all of a kind (superblock, slot, group,
+        /// inode, open, rename).
+        #[arg(long, value_name = "RESOURCE")]
+        resource: Option<String>,
+        /// At most so many in each list.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOCKS_MAX)))]
+        limit: u32,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum RecoveryCommand {
+    /// What is under way, and the last ones that ended, by phase.
+    Last,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum FsCommand {
+    /// Space, caches and counters.
+    Usage,
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum CtlError {
+    #[error(transparent)]
+    Find(#[from] FindError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Resource(#[from] mx_node::report::FilterError),
+    #[error("mxd has left and should have ended, but has not after {} s", .0.as_secs())]
+    Lingers(Duration),
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// What `leave` and `stop` print.
+#[derive(Serialize)]
+struct Done {
+    done: &'static str,
+}
+
+/// Carries out the command and prints its result.
+///
+/// # Errors
+/// [`CtlError`].
+pub fn run(options: &Options, out: &mut impl Write) -> Result<(), CtlError> {
+    if let Command::Lock(LockCommand::Dump { resource: Some(resource), .. }) = &options.command {
+        // Said without a daemon as well.
+        resource.parse::<ResourceFilter>()?;
+    }
+    let mut client = find::connect(options.socket.as_deref(), options.name.as_deref())?;
+    let mut printer = Printer { out, json: options.json };
+    match &options.command {
+        Command::Status => {
+            let status = client.status()?;
+            printer.print(&status, table::status)?;
+        }
+        Command::Lock(LockCommand::Dump { resource, limit }) => {
+            let dump = client.lock_dump(resource.clone(), *limit)?;
+            printer.print(&dump, table::locks)?;
+        }
+        Command::Recovery(RecoveryCommand::Last) => {
+            let report = client.recovery_last()?;
+            printer.print(&report, table::recoveries)?;
+        }
+        Command::Fs(FsCommand::Usage) => {
+            let usage = client.fs_usage()?;
+            printer.print(&usage, table::usage)?;
+        }
+        Command::Leave => {
+            client.carry_out(&Request::Leave)?;
+            printer.print(&Done { done: "left" }, |_| "left the cluster\n".to_owned())?;
+        }
+        Command::Stop => {
+            let process = client.process()?;
+            match client.carry_out(&Request::Stop) {
+                // It may be gone before its answer has left.
+                Ok(()) | Err(ClientError::Ended { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !process.wait(Some(END))? {
+                return Err(CtlError::Lingers(END));
+            }
+            printer.print(&Done { done: "stopped" }, |_| "mxd has ended\n".to_owned())?;
+        }
+    }
+    Ok(())
+}
+
+struct Printer<'a, W> {
+    out: &'a mut W,
+    json: bool,
+}
+
+impl<W: Write> Printer<'_, W> {
+    fn print<T: Serialize>(&mut self, report: &T, text: impl Fn(&T) -> String) -> io::Result<()> {
+        let text = if self.json { serde_json::to_string(report)? + "\n" } else { text(report) };
+        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Reports as people read them. Every one begins with whose view it is, and of when.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+
+use mx_base::size::Bytes;
+use mx_node::report::{
+    FsLocks, FsUsage, Gate, Homed, Lock, LockDump, Member, Permit, Recovery, RecoveryReport, State,
+    Status, Usage, Viewer, Waiting,
+};
+
+/// Lines that grow; writing to memory does not fail.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn of(viewer: &Viewer) -> Page {
+        let mut page = Page::default();
+        let life =
+            viewer.incarnation.map_or("not joined".to_owned(), |life| format!("life {life}"));
+        page.line(format_args!(
+            "as seen by node {} ({life}) of {:?}, cluster {}, at {}",
+            viewer.node,
+            viewer.name,
+            viewer.cluster,
+            utc(viewer.at_ms)
+        ));
+        page
+    }
+
+    fn line(&mut self, text: impl Display) {
+        writeln!(self.0, "{text}").expect("memory takes it");
+    }
+
+    fn field(&mut self, name: &str, value: impl Display) {
+        self.line(format_args!("{name:<12} {value}"));
+    }
+
+    /// Columns as wide as their widest cell.
+    fn table<const N: usize>(&mut self, head: [&str; N], rows: &[[String; N]]) {
+        let width = |at: usize| {
+            rows.iter()
+                .map(|row| row[at].chars().count())
+                .chain([head[at].len()])
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: [usize; N] = std::array::from_fn(width);
+        let mut row = |cells: [&str; N]| {
+            let cells = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            self.line(line.trim_end());
+        };
+        row(head);
+        for cells in rows {
+            row(std::array::from_fn(|at| cells[at].as_str()));
+        }
+    }
+}
+
+pub(super) fn status(status: &Status) -> String {
+    let mut page = Page::of(&status.viewer);
+    let state = match &status.state {
+        State::Joining => "joining".to_owned(),
+        State::Member => "member".to_owned(),
+        State::Leaving => "leaving".to_owned(),
+        State::Ended { reason } => format!("ended: {reason}"),
+    };
+    page.field("state", format_args!("{state} ({})", status.activity));
+    match &status.view {
+        Some(view) => {
+            let (id, generation, phase) = (view.id, view.generation, &view.phase);
+            page.field("view", format_args!("{id}, register generation {generation}, {phase}"));
+            page.field("members", members(&view.members));
+            page.field("admin", optional(view.administrator));
+        }
+        None => page.field("view", "none yet"),
+    }
+    match status.permit {
+        Permit::None => page.field("permit", "none: cached data is not served"),
+        Permit::Left { ms } => {
+            page.field("permit", format_args!("{ms} ms left, renewed all the time"))
+        }
+        Permit::Unlimited => page.field("permit", "unlimited: nobody else has to agree"),
+    }
+    page.field("gate", gate(&status.gate));
+    page.field("unrecovered", members(&status.unrecovered));
+    page.line("");
+    let peers = status.peers.iter().map(|peer| {
+        let connection = if peer.connected { "connected" } else { "not connected" };
+        let suspicion = peer.suspected.as_ref();
+        let suspected =
+            suspicion.map_or("no".to_owned(), |s| format!("for {} ms: {}", s.since_ms, s.cause));
+        let unacknowledged = Bytes(peer.unacknowledged_bytes).to_string();
+        [format!("n{}", peer.node), connection.to_owned(), suspected, unacknowledged]
+    });
+    page.table(["PEER", "CONNECTION", "SUSPECTED", "UNACKNOWLEDGED"], &peers.collect::<Vec<_>>());
+    page.line("");
+    let mounts = status.mounts.iter().map(|mount| {
+        let who = mount.members.iter().map(|m| format!("{} {}", m.member, m.state));
+        [
+            mount.fs.label.clone(),
+            mount.fs.id.clone(),
+            optional(mount.lockspace),
+            mount.directory.clone().unwrap_or_else(|| "not here".to_owned()),
+            optional(mount.slot),
+            who.collect::<Vec<_>>().join(", "),
+        ]
+    });
+    let head = ["LABEL", "FILE SYSTEM", "LOCKSPACE", "HERE ON", "SLOT", "MEMBERS"];
+    page.table(head, &mounts.collect::<Vec<_>>());
+    page.0
+}
+
+fn gate(gate: &Gate) -> String {
+    let Gate { closed, under_way, admitted, refused, disowned } = gate;
+    let state = closed.as_ref().map_or("open".to_owned(), |why| format!("closed: {why}"));
+    format!(
+        "{state}; {under_way} requests under way, {admitted} admitted, {refused} refused, \
+         {disowned} disowned"
+    )
+}
+
+pub(super) fn locks(dump: &LockDump) -> String {
+    let mut page = Page::of(&dump.viewer);
+    for fs in &dump.file_systems {
+        locks_of(&mut page, fs);
+    }
+    if dump.file_systems.is_empty() {
+        page.line("nothing is mounted here");
+    }
+    page.0
+}
+
+fn locks_of(page: &mut Page, of: &FsLocks) {
+    page.line("");
+    page.line(format_args!("file system {:?} {}", of.fs.label, of.fs.id));
+    page.line(format_args!(
+        "{} locks cached or asked for here:",
+        shown(of.locks.len(), of.locks_total)
+    ));
+    let rows: Vec<_> = of.locks.iter().map(lock_row).collect();
+    let head = ["RESOURCE", "MODE", "HOME", "BUCKET", "PINS", "PAGES", "WAITERS", "DOING"];
+    page.table(head, &rows);
+    page.line("");
+    page.line(format_args!(
+        "{} resources that this node decides about:",
+        shown(of.homed.len(), of.homed_total)
+    ));
+    for homed in &of.homed {
+        homed_lines(page, homed);
+    }
+}
+
+fn shown(count: usize, total: u64) -> String {
+    if count as u64 == total { total.to_string() } else { format!("{count} of {total}") }
+}
+
+fn lock_row(lock: &Lock) -> [String; 8] {
+    let doing = [("asks for", &lock.asked), ("surrenders to", &lock.surrendering_to)];
+    let doing = doing.into_iter().chain([("called out for", &lock.called_out)]);
+    let doing = doing.filter_map(|(what, mode)| Some(format!("{what} {}", mode.as_ref()?)));
+    [
+        lock.resource.clone(),
+        lock.mode.clone(),
+        optional(lock.home),
+        lock.bucket.to_string(),
+        lock.pins.to_string(),
+        lock.kernel_pages.to_string(),
+        lock.waiters.to_string(),
+        doing.collect::<Vec<_>>().join(", "),
+    ]
+}
+
+fn homed_lines(page: &mut Page, homed: &Homed) {
+    let value = if homed.value_is_valid { "value valid" } else { "no value" };
+    page.line(format_args!("{} (bucket {}, {value})", homed.resource, homed.bucket));
+    if !homed.unreported.is_empty() {
+        page.line(format_args!("  rebuilding, no report yet from {}", members(&homed.unreported)));
+    }
+    for granted in &homed.granted {
+        let called_out = granted.called_out.as_ref();
+        let called_out =
+            called_out.map_or(String::new(), |mode| format!(", called out for {mode}"));
+        page.line(format_args!(
+            "  granted    {} to {} for {} ms{called_out}",
+            granted.mode, granted.member, granted.since_ms
+        ));
+    }
+    for (queue, waiters) in [("converting", &homed.converting), ("waiting", &homed.waiting)] {
+        for Waiting { member, wanted, since_ms } in waiters {
+            page.line(format_args!("  {queue:<10} {member} for {wanted}, since {since_ms} ms"));
+        }
+    }
+    for remnant in &homed.remnants {
+        let until =
+            if remnant.is_limbo { "its journal is replayed" } else { "its caches are gone" };
+        let (dead, modes) = (remnant.dead, &remnant.modes);
+        page.line(format_args!("  dead       {dead} may hold {modes} until {until}"));
+    }
+}
+
+pub(super) fn recoveries(report: &RecoveryReport) -> String {
+    let mut page = Page::of(&report.viewer);
+    if report.recoveries.is_empty() {
+        page.line("no recovery since this daemon started");
+    }
+    for recovery in &report.recoveries {
+        recovery_lines(&mut page, recovery);
+    }
+    page.0
+}
+
+fn recovery_lines(page: &mut Page, of: &Recovery) {
+    page.line("");
+    let ended = if of.ended_ms.is_some() { "over" } else { "under way" };
+    page.line(format_args!(
+        "{}: {ended}, suspected {} ms ago; times since then:",
+        of.dead, of.suspected_ago_ms
+    ));
+    page.field("  dropped", format_args!("{} ms (view without it committed)", of.dropped_ms));
+    page.field("  fenced", after(of.fenced_ms));
+    for fs in &of.file_systems {
+        page.line(format_args!("  file system {:?} {}", fs.fs.label, fs.fs.id));
+        page.field("    rebuilt", after(fs.rebuilt_ms));
+        let ending = fs.ending.as_ref().map_or(String::new(), |ending| format!(" ({ending})"));
+        let by = fs.recoverer.map_or(String::new(), |by| format!(" by {by}"));
+        page.field("    replayed", format_args!("{}{by}{ending}", after(fs.replayed_ms)));
+        page.field("    resumed", after(fs.resumed_ms));
+        if let Some(replay) = fs.replay {
+            page.field("    replay", format_args!(
+                "{} blocks; {} locks in the journal, {} of them live, {} damaged; {} segments, {} orphans adopted",
+                replay.blocks_replayed, replay.locks, replay.locks_live, replay.locks_damaged, replay.segments, replay.orphans_adopted
+            ));
+        }
+    }
+    page.field("  ended", after(of.ended_ms));
+}
+
+fn after(ms: Option<u64>) -> String {
+    ms.map_or("not yet".to_owned(), |ms| format!("{ms} ms"))
+}
+
+pub(super) fn usage(report: &FsUsage) -> String {
+    let mut page = Page::of(&report.viewer);
+    for of in &report.file_systems {
+        usage_lines(&mut page, of);
+    }
+    if report.file_systems.is_empty() {
+        page.line("nothing is mounted here");
+    }
+    page.0
+}
+
+fn usage_lines(page: &mut Page, of: &Usage) {
+    let bytes = |blocks: u64| Bytes(blocks.saturating_mul(of.block_bytes));
+    page.line("");
+    page.line(format_args!("file system {:?} {} on {}", of.fs.label, of.fs.id, of.directory));
+    let used = of.blocks.saturating_sub(of.blocks_free);
+    page.field(
+        "space",
+        format_args!(
+            "{} used, {} free of {}",
+            bytes(used),
+            bytes(of.blocks_free),
+            bytes(of.blocks)
+        ),
+    );
+    let used = of.inodes.saturating_sub(of.inodes_free);
+    page.field("inodes", format_args!("{used} used, {} free", of.inodes_free));
+    page.field("groups", format_args!("{}, {} of them known here", of.groups, of.groups_known));
+    let (size, in_use) = (Bytes(of.journal_bytes), Bytes(of.journal_used_bytes));
+    page.field("journal", format_args!("{size}, {in_use} in use"));
+    page.field(
+        "caches",
+        format_args!(
+            "{} blocks, {} inodes, {} locks",
+            of.cached_blocks, of.cached_inodes, of.locks_cached
+        ),
+    );
+    page.field("requests", format_args!("{}{}", of.requests, by_kind(&of.requests_by_operation)));
+    page.field("messages", format_args!("{}{}", of.messages_sent, by_kind(&of.messages_by_kind)));
+    page.field("log forces", of.forces);
+    page.field(
+        "grants",
+        format_args!("{} by this node, {} by others", of.grants_local, of.grants_remote),
+    );
+    page.field("surrenders", format_args!("{}, called out {} times", of.surrenders, of.callouts));
+}
+
+fn by_kind(counts: &BTreeMap<String, u64>) -> String {
+    let counts = counts.iter().filter(|(_, count)| **count > 0);
+    let counts: Vec<_> = counts.map(|(kind, count)| format!("{kind} {count}")).collect();
+    if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) }
+}
+
+fn members(members: &[Member]) -> String {
+    if members.is_empty() {
+        return "none".to_owned();
+    }
+    members.iter().map(Member::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn optional(value: Option<impl Display>) -> String {
+    value.map_or("none".to_owned(), |value| value.to_string())
+}
+
+/// Milliseconds since 1970 as date and time.
+fn utc(ms: u64) -> String {
+    let (seconds, ms) = (ms / 1000, ms % 1000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March, so that the day that leap years add is their last; eras of 400 years
+    // are all alike.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = (year + era * 400, month + 3);
+    let (year, month) = if month > 12 { (year + 1, month - 12) } else { (year, month) };
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{ms:03} UTC")
+}
+
+#[cfg(test)]
+mod tests;

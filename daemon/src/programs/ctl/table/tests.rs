@@ -1,0 +1,202 @@
+//! One report of each kind, as it is printed.
+
+use mx_node::report::{
+    FileSystem, FsRecovery, Granted, Mount, Mounted, Peer, Remnant, Replay, Suspicion, View,
+};
+
+use super::*;
+
+fn viewer() -> Viewer {
+    let (cluster, name) = ("c1".to_owned(), "vol".to_owned());
+    Viewer { node: 2, incarnation: Some(7), cluster, name, at_ms: 1_709_210_096_007 }
+}
+
+const SEEN: &str =
+    "as seen by node 2 (life 7) of \"vol\", cluster c1, at 2024-02-29 12:34:56.007 UTC\n";
+
+fn fs() -> FileSystem {
+    FileSystem { id: "f1".to_owned(), label: "data".to_owned() }
+}
+
+fn member(node: u16, incarnation: u32) -> Member {
+    Member { node, incarnation }
+}
+
+#[test]
+fn a_status_names_members_peers_and_mounts() {
+    let text = status(&Status {
+        viewer: viewer(),
+        state: State::Member,
+        activity: "at rest".to_owned(),
+        view: Some(View {
+            id: 4,
+            generation: 9,
+            members: vec![member(1, 3), member(2, 7)],
+            administrator: Some(member(1, 3)),
+            phase: "fencing".to_owned(),
+        }),
+        permit: Permit::Left { ms: 340 },
+        peers: vec![
+            Peer { node: 1, connected: true, suspected: None, unacknowledged_bytes: 0 },
+            Peer {
+                node: 3,
+                connected: false,
+                suspected: Some(Suspicion { since_ms: 12, cause: "silence".to_owned() }),
+                unacknowledged_bytes: 2048,
+            },
+        ],
+        mounts: vec![Mount {
+            fs: fs(),
+            lockspace: Some(1),
+            directory: Some("/mnt".to_owned()),
+            slot: Some(0),
+            members: vec![Mounted { member: member(2, 7), state: "ready".to_owned() }],
+        }],
+        unrecovered: vec![member(3, 5)],
+        gate: Gate { admitted: 5, ..Gate::default() },
+    });
+    let expected = "\
+state        member (at rest)
+view         4, register generation 9, fencing
+members      n1.3 n2.7
+admin        n1.3
+permit       340 ms left, renewed all the time
+gate         open; 0 requests under way, 5 admitted, 0 refused, 0 disowned
+unrecovered  n3.5
+
+PEER  CONNECTION     SUSPECTED           UNACKNOWLEDGED
+n1    connected      no                  0 bytes
+n3    not connected  for 12 ms: silence  2 KiB
+
+LABEL  FILE SYSTEM  LOCKSPACE  HERE ON  SLOT  MEMBERS
+data   f1           1          /mnt     0     n2.7 ready
+";
+    assert_eq!(text, format!("{SEEN}{expected}"));
+}
+
+#[test]
+fn a_dump_of_locks_shows_both_sides() {
+    let text = locks(&LockDump {
+        viewer: viewer(),
+        file_systems: vec![FsLocks {
+            fs: fs(),
+            locks: vec![Lock {
+                resource: "inode 0x12".to_owned(),
+                bucket: 7,
+                home: Some(member(1, 3)),
+                mode: "EX".to_owned(),
+                pins: 1,
+                kernel_pages: 0,
+                waiters: 2,
+                asked: None,
+                called_out: Some("EX".to_owned()),
+                surrendering_to: Some("PR".to_owned()),
+            }],
+            locks_total: 3,
+            homed: vec![Homed {
+                resource: "rename".to_owned(),
+                bucket: 8,
+                granted: vec![Granted {
+                    member: member(1, 3),
+                    mode: "PR".to_owned(),
+                    called_out: Some("EX".to_owned()),
+                    since_ms: 5,
+                }],
+                converting: Vec::new(),
+                waiting: vec![Waiting {
+                    member: member(2, 7),
+                    wanted: "EX".to_owned(),
+                    since_ms: 4,
+                }],
+                remnants: vec![Remnant {
+                    dead: member(3, 5),
+                    modes: "{EX}".to_owned(),
+                    is_limbo: true,
+                }],
+                unreported: Vec::new(),
+                value_is_valid: true,
+            }],
+            homed_total: 1,
+        }],
+    });
+    let expected = "
+file system \"data\" f1
+1 of 3 locks cached or asked for here:
+RESOURCE    MODE  HOME  BUCKET  PINS  PAGES  WAITERS  DOING
+inode 0x12  EX    n1.3  7       1     0      2        surrenders to PR, called out for EX
+
+1 resources that this node decides about:
+rename (bucket 8, value valid)
+  granted    PR to n1.3 for 5 ms, called out for EX
+  waiting    n2.7 for EX, since 4 ms
+  dead       n3.5 may hold {EX} until its journal is replayed
+";
+    assert_eq!(text, format!("{SEEN}{expected}"));
+}
+
+#[test]
+fn a_recovery_is_shown_by_phase() {
+    let replay = Replay { blocks_replayed: 4, locks: 9, locks_live: 2, ..Replay::default() };
+    let text = recoveries(&RecoveryReport {
+        viewer: viewer(),
+        recoveries: vec![Recovery {
+            dead: member(3, 5),
+            suspected_ago_ms: 900,
+            dropped_ms: 20,
+            fenced_ms: Some(25),
+            ended_ms: None,
+            file_systems: vec![FsRecovery {
+                fs: fs(),
+                recoverer: Some(member(1, 3)),
+                rebuilt_ms: Some(30),
+                replayed_ms: Some(80),
+                resumed_ms: None,
+                ending: Some("replayed".to_owned()),
+                replay: Some(replay),
+            }],
+        }],
+    });
+    let expected = "
+n3.5: under way, suspected 900 ms ago; times since then:
+  dropped    20 ms (view without it committed)
+  fenced     25 ms
+  file system \"data\" f1
+    rebuilt  30 ms
+    replayed 80 ms by n1.3 (replayed)
+    resumed  not yet
+    replay   4 blocks; 9 locks in the journal, 2 of them live, 0 damaged; 0 segments, 0 orphans adopted
+  ended      not yet
+";
+    assert_eq!(text, format!("{SEEN}{expected}"));
+}
+
+#[test]
+fn usage_has_units() {
+    let text = usage(&FsUsage {
+        viewer: viewer(),
+        file_systems: vec![Usage {
+            fs: fs(),
+            directory: "/mnt".to_owned(),
+            block_bytes: 4096,
+            blocks: 1024,
+            blocks_free: 768,
+            requests: 3,
+            requests_by_operation: BTreeMap::from([
+                ("read".to_owned(), 3),
+                ("write".to_owned(), 0),
+            ]),
+            ..Usage::default()
+        }],
+    });
+    assert!(text.starts_with(SEEN), "{text}");
+    assert!(text.contains("space        1 MiB used, 3 MiB free of 4 MiB\n"), "{text}");
+    assert!(text.contains("requests     3: read 3\n"), "{text}");
+}
+
+#[test]
+fn days_are_counted_right() {
+    assert_eq!(utc(0), "1970-01-01 00:00:00.000 UTC");
+    assert_eq!(utc(951_782_399_999), "2000-02-28 23:59:59.999 UTC");
+    assert_eq!(utc(951_868_800_000), "2000-03-01 00:00:00.000 UTC");
+    assert_eq!(utc(4_102_444_799_000), "2099-12-31 23:59:59.000 UTC");
+}
