@@ -113,7 +113,9 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), MountFail
         return Err(MountFailed::NotRoot);
     }
     let dir = resolve(&options.dir)?;
-    if !dir.is_dir() {
+    let metadata =
+        fs::metadata(&dir).map_err(|source| MountFailed::Path { path: dir.clone(), source })?;
+    if !metadata.is_dir() {
         return Err(MountFailed::NotADirectory(dir));
     }
     let source = if parsed.local {

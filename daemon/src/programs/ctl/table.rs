@@ -36,8 +36,11 @@ impl Page {
         self.line(format_args!("{name:<12} {value}"));
     }
 
-    /// Columns as wide as their widest cell.
-    fn table<const N: usize>(&mut self, head: [&str; N], rows: &[[String; N]]) {
+    /// Columns as wide as their widest cell; a line in words instead of an empty table.
+    fn table<const N: usize>(&mut self, head: [&str; N], rows: &[[String; N]], none: &str) {
+        if rows.is_empty() {
+            return self.line(none);
+        }
         let width = |at: usize| {
             rows.iter()
                 .map(|row| row[at].chars().count())
@@ -94,7 +97,11 @@ pub(super) fn status(status: &Status) -> String {
         let unacknowledged = Bytes(peer.unacknowledged_bytes).to_string();
         [format!("n{}", peer.node), connection.to_owned(), suspected, unacknowledged]
     });
-    page.table(["PEER", "CONNECTION", "SUSPECTED", "UNACKNOWLEDGED"], &peers.collect::<Vec<_>>());
+    page.table(
+        ["PEER", "CONNECTION", "SUSPECTED", "UNACKNOWLEDGED"],
+        &peers.collect::<Vec<_>>(),
+        "no peers",
+    );
     page.line("");
     let mounts = status.mounts.iter().map(|mount| {
         let who = mount.members.iter().map(|m| format!("{} {}", m.member, m.state));
@@ -108,7 +115,7 @@ pub(super) fn status(status: &Status) -> String {
         ]
     });
     let head = ["LABEL", "FILE SYSTEM", "LOCKSPACE", "HERE ON", "SLOT", "MEMBERS"];
-    page.table(head, &mounts.collect::<Vec<_>>());
+    page.table(head, &mounts.collect::<Vec<_>>(), "nothing is mounted anywhere");
     page.0
 }
 
@@ -141,7 +148,7 @@ fn locks_of(page: &mut Page, of: &FsLocks) {
     ));
     let rows: Vec<_> = of.locks.iter().map(lock_row).collect();
     let head = ["RESOURCE", "MODE", "HOME", "BUCKET", "PINS", "PAGES", "WAITERS", "DOING"];
-    page.table(head, &rows);
+    page.table(head, &rows, "none");
     page.line("");
     page.line(format_args!(
         "{} resources that this node decides about:",
