@@ -5,7 +5,7 @@ pub(crate) mod layout;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -29,18 +29,23 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let packages = metadata.packages()?;
     let binaries: Vec<String> = packages.into_iter().flat_map(|p| p.binaries).collect();
     let layout = Layout::new(&args.prefix, process::is_root());
-    let copies = layout.copies(&binaries, &workspace::root())?;
     let release = metadata.target()?.join("release");
+    let written = release.join("documents");
+    let copies = layout.copies(&binaries, &written, &workspace::root())?;
     let mut build = cargo(&["build", "--release", "--locked", "--workspace"]);
     for copy in &copies {
         if let Source::Binary(name) = &copy.from {
             build.args(["--bin", name]);
         }
     }
-    if args.dry_run {
-        println!("would run: {}", process::shown(&build));
-    } else {
-        process::run(&mut build)?;
+    let mut write = Command::new(release.join("mxctl"));
+    write.arg("documents").arg(&written);
+    for command in [&mut build, &mut write] {
+        if args.dry_run {
+            println!("would run: {}", process::shown(command));
+        } else {
+            process::run(command)?;
+        }
     }
     for copy in &copies {
         let from = match &copy.from {

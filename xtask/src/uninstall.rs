@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use crate::install::layout::{Copy, Layout, Source};
-use crate::{process, workspace};
+use crate::install::layout::Layout;
+use crate::process;
 
 /// Removes what install put below a prefix
 #[derive(Debug, clap::Args)]
@@ -23,12 +23,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let layout = Layout::new(&args.prefix, process::is_root());
-    let programs = layout.programs().into_iter().map(|to| {
-        let binary = to.file_name().unwrap_or_default().to_string_lossy().replace('.', "-");
-        Copy { from: Source::Binary(binary), to, mode: 0o755 }
-    });
-    let mut copies: Vec<Copy> = programs.collect();
-    copies.extend(layout.documents(&workspace::root()));
+    let copies = layout.everything()?;
     let mut removed = 0;
     for link in layout.links(&copies) {
         // A link that points elsewhere is not ours.

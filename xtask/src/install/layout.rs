@@ -12,18 +12,20 @@ struct Program {
     folder: &'static str,
     /// Installed where it is built, not missed where it is not.
     optional: bool,
+    /// People type its name, so that shells should complete what follows.
+    typed: bool,
 }
 
 #[rustfmt::skip]
 const PROGRAMS: &[Program] = &[
-    Program { binary: "mxctl", name: "mxctl", folder: "bin", optional: false },
-    Program { binary: "mxd", name: "mxd", folder: "sbin", optional: false },
-    Program { binary: "mxarbiter", name: "mxarbiter", folder: "sbin", optional: false },
-    Program { binary: "mxguard", name: "mxguard", folder: "sbin", optional: true },
-    Program { binary: "mkfs-matrixfs", name: "mkfs.matrixfs", folder: "sbin", optional: false },
-    Program { binary: "fsck-matrixfs", name: "fsck.matrixfs", folder: "sbin", optional: false },
-    Program { binary: "mount-matrixfs", name: "mount.matrixfs", folder: "sbin", optional: false },
-    Program { binary: "umount-matrixfs", name: "umount.fuse.matrixfs", folder: "sbin", optional: true },
+    Program { binary: "mxctl", name: "mxctl", folder: "bin", optional: false, typed: true },
+    Program { binary: "mxd", name: "mxd", folder: "sbin", optional: false, typed: true },
+    Program { binary: "mxarbiter", name: "mxarbiter", folder: "sbin", optional: false, typed: true },
+    Program { binary: "mxguard", name: "mxguard", folder: "sbin", optional: true, typed: false },
+    Program { binary: "mkfs-matrixfs", name: "mkfs.matrixfs", folder: "sbin", optional: false, typed: true },
+    Program { binary: "fsck-matrixfs", name: "fsck.matrixfs", folder: "sbin", optional: false, typed: true },
+    Program { binary: "mount-matrixfs", name: "mount.matrixfs", folder: "sbin", optional: false, typed: false },
+    Program { binary: "umount-matrixfs", name: "umount.fuse.matrixfs", folder: "sbin", optional: false, typed: false },
 ];
 
 /// Where mount(8) and umount(8) look for helpers, and nowhere else.
@@ -63,40 +65,43 @@ impl Layout {
         Layout { prefix: prefix.to_owned(), for_system: is_root && for_all }
     }
 
-    /// Programs and documents.
-    pub(crate) fn copies(&self, binaries: &[String], root: &Path) -> Result<Vec<Copy>> {
+    /// Programs and their documents, given what there is to build, the folder that documents are
+    /// written to and the workspace.
+    pub(crate) fn copies(
+        &self,
+        binaries: &[String],
+        written: &Path,
+        root: &Path,
+    ) -> Result<Vec<Copy>> {
         let mut copies = Vec::new();
         for program in PROGRAMS {
             if binaries.iter().any(|binary| binary == program.binary) {
                 let from = Source::Binary(program.binary.to_owned());
                 copies.push(Copy { from, to: self.program(program), mode: 0o755 });
+                copies.extend(self.documents(program, written));
             } else if !program.optional {
                 bail!("no package of the workspace builds {}", program.binary);
             }
         }
-        copies.extend(self.documents(root));
+        copies.push(self.shared(root.join("docs/mxd.toml.example"), "doc/matrixfs"));
         Ok(copies)
     }
 
-    /// Manual pages (`docs/man/*.N`) and completions (`docs/completions/SHELL/*`) as far as there
-    /// are any.
-    pub(crate) fn documents(&self, root: &Path) -> Vec<Copy> {
-        let mut copies = Vec::new();
-        for file in listed(&root.join("docs/man")) {
-            if let Some(section) = file.extension().map(|e| e.to_string_lossy().into_owned())
-                && section.len() == 1
-                && section.chars().all(|c| c.is_ascii_digit())
-            {
-                copies.push(self.shared(file, &format!("man/man{section}")));
-            }
+    /// The manual page of a program and its completions, as `mxctl documents` writes them.
+    fn documents(&self, program: &Program, written: &Path) -> Vec<Copy> {
+        if program.optional {
+            return Vec::new();
         }
-        for (shell, folder) in [
-            ("bash", "bash-completion/completions"),
-            ("zsh", "zsh/site-functions"),
-            ("fish", "fish/vendor_completions.d"),
+        let name = program.name;
+        let mut copies = vec![self.shared(written.join(format!("man/{name}.8")), "man/man8")];
+        for (file, folder) in [
+            (format!("bash/{name}.bash"), "bash-completion/completions"),
+            (format!("zsh/_{name}"), "zsh/site-functions"),
+            (format!("fish/{name}.fish"), "fish/vendor_completions.d"),
         ] {
-            let files = listed(&root.join("docs/completions").join(shell));
-            copies.extend(files.into_iter().map(|file| self.shared(file, folder)));
+            if program.typed {
+                copies.push(self.shared(written.join("completions").join(file), folder));
+            }
         }
         copies
     }
@@ -112,7 +117,8 @@ impl Layout {
             fs::canonicalize(folder).ok() == fs::canonicalize(HELPERS).ok()
                 || folder == Path::new(HELPERS)
         };
-        let helpers = copies.iter().map(|copy| &copy.to);
+        let programs = copies.iter().filter(|copy| matches!(copy.from, Source::Binary(_)));
+        let helpers = programs.map(|copy| &copy.to);
         helpers
             .filter(|to| self.for_system && is_helper(to) && !same_folder(to))
             .map(|to| Link {
@@ -122,9 +128,10 @@ impl Layout {
             .collect()
     }
 
-    /// Every path that any version of `install` may have made for a program.
-    pub(crate) fn programs(&self) -> Vec<PathBuf> {
-        PROGRAMS.iter().map(|program| self.program(program)).collect()
+    /// Everything that `install` may have made, whatever is built now.
+    pub(crate) fn everything(&self) -> Result<Vec<Copy>> {
+        let binaries: Vec<String> = PROGRAMS.iter().map(|p| p.binary.to_owned()).collect();
+        self.copies(&binaries, Path::new(""), Path::new(""))
     }
 
     fn program(&self, program: &Program) -> PathBuf {
@@ -140,15 +147,6 @@ impl Layout {
     }
 }
 
-/// The files of a folder, in order; none where there is no folder.
-fn listed(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.is_file());
-    files.sort();
-    files
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,7 +154,7 @@ mod tests {
     #[test]
     fn programs_get_their_real_names() {
         let layout = Layout::new(Path::new("/opt/mx"), true);
-        let copies = layout.copies(&all_binaries(), Path::new("/nonexistent")).expect("all there");
+        let copies = copies_of(&layout, &all_binaries()).expect("all there");
         let to = |binary: &str| {
             let from = Source::Binary(binary.to_owned());
             copies.iter().find(|copy| copy.from == from).map(|copy| copy.to.clone())
@@ -171,10 +169,10 @@ mod tests {
     fn a_program_that_nobody_builds_is_missed_unless_it_is_optional() {
         let layout = Layout::new(Path::new("/opt/mx"), true);
         let mut binaries = all_binaries();
-        binaries.retain(|binary| binary != "umount-matrixfs");
-        assert!(layout.copies(&binaries, Path::new("/nonexistent")).is_ok());
+        binaries.retain(|binary| binary != "mxguard");
+        assert!(copies_of(&layout, &binaries).is_ok());
         binaries.retain(|binary| binary != "mxd");
-        let error = layout.copies(&binaries, Path::new("/nonexistent")).expect_err("mxd is missed");
+        let error = copies_of(&layout, &binaries).expect_err("mxd is missed");
         assert_eq!(error.to_string(), "no package of the workspace builds mxd");
     }
 
@@ -182,7 +180,7 @@ mod tests {
     fn mount_finds_its_helper_only_where_root_installs_for_the_system() {
         let links = |prefix: &str, is_root| {
             let layout = Layout::new(Path::new(prefix), is_root);
-            let copies = layout.copies(&all_binaries(), Path::new("/nonexistent")).expect("all");
+            let copies = copies_of(&layout, &all_binaries()).expect("all");
             layout.links(&copies).into_iter().map(|link| (link.at, link.to)).collect::<Vec<_>>()
         };
         let helper = |name: &str| {
@@ -197,20 +195,32 @@ mod tests {
     }
 
     #[test]
-    fn manual_pages_go_to_their_section() {
-        let root = std::env::temp_dir().join(format!("mx-layout-{}", std::process::id()));
-        fs::create_dir_all(root.join("docs/man")).expect("a fresh folder");
-        fs::create_dir_all(root.join("docs/completions/bash")).expect("a fresh folder");
-        for file in ["docs/man/mxd.8", "docs/man/notes.md", "docs/completions/bash/mxctl"] {
-            fs::write(root.join(file), "").expect("a fresh folder");
-        }
+    fn manual_pages_and_completions_go_where_they_are_looked_for() {
         let layout = Layout::new(Path::new("/"), true);
-        let copies = layout.copies(&all_binaries(), &root).expect("all there");
-        let files: Vec<_> = copies.iter().filter(|copy| copy.mode == 0o644).collect();
-        assert_eq!(files[0].to, Path::new("/usr/share/man/man8/mxd.8"));
-        assert_eq!(files[1].to, Path::new("/usr/share/bash-completion/completions/mxctl"));
-        assert_eq!(files.len(), 2);
-        fs::remove_dir_all(root).expect("a folder of ours");
+        let copies = copies_of(&layout, &all_binaries()).expect("all there");
+        let to = |from: &str| {
+            let from = Source::File(from.into());
+            copies.iter().find(|copy| copy.from == from).map(|copy| copy.to.clone())
+        };
+        assert_eq!(to("/written/man/mxd.8"), Some("/usr/share/man/man8/mxd.8".into()));
+        let bash = to("/written/completions/bash/mxctl.bash");
+        let expected = "/usr/share/bash-completion/completions/mxctl.bash";
+        assert_eq!(bash, Some(expected.into()));
+        assert_eq!(to("/written/completions/bash/mount.matrixfs.bash"), None);
+        let example = to("/root/docs/mxd.toml.example");
+        assert_eq!(example, Some("/usr/share/doc/matrixfs/mxd.toml.example".into()));
+    }
+
+    #[test]
+    fn what_is_taken_away_is_what_may_have_been_installed() {
+        let layout = Layout::new(Path::new("/opt/mx"), true);
+        let paths = |copies: Vec<Copy>| copies.into_iter().map(|copy| copy.to).collect::<Vec<_>>();
+        let installed = paths(copies_of(&layout, &all_binaries()).expect("all there"));
+        assert_eq!(paths(layout.everything().expect("all there")), installed);
+    }
+
+    fn copies_of(layout: &Layout, binaries: &[String]) -> Result<Vec<Copy>> {
+        layout.copies(binaries, Path::new("/written"), Path::new("/root"))
     }
 
     fn all_binaries() -> Vec<String> {
