@@ -180,6 +180,7 @@ impl LockClass for Objects {
     }
 
     fn refresh(&self, entry: &Arc<Entry>, mode: Mode, value: Option<&ValueBlock>) {
+        assert_ne!(entry.mode(), mode, "refreshed before the first pin in the new mode");
         let name = entry.name();
         let mut state = self.state.lock();
         state.log.push(format!("refresh {name:?} {mode} value {}", value.is_some()));

@@ -1,4 +1,4 @@
-//! The rules of the lock cache, one by one: `docs/spec/locks.md`, section 7.
+//! The rules of the lock cache, one by one: `docs/spec/locks.md`, 4 and 5.
 
 use lcl::cache::CachedLock;
 use lcl::pin::{PinError, Want};
@@ -10,27 +10,27 @@ use crate::world::{World, member};
 
 use Mode::{CR, EX, NL, PR};
 
-fn two() -> (World, Member, Member) {
+pub(crate) fn two() -> (World, Member, Member) {
     (World::of(2), member(1, 1), member(2, 1))
 }
 
 impl World {
     /// Begins an operation and lets everything settle.
-    fn run(&mut self, at: Member, what: What, on: BucketName) -> usize {
+    pub(crate) fn run(&mut self, at: Member, what: What, on: BucketName) -> usize {
         let place = self.node(at).begin(what, on, what.want());
         self.settle();
         place
     }
 
     /// A whole operation.
-    fn complete(&mut self, at: Member, what: What, on: BucketName) {
+    pub(crate) fn complete(&mut self, at: Member, what: What, on: BucketName) {
         let place = self.run(at, what, on);
         assert!(self.nodes[&at].is_working(place), "{what:?} at {at} gets its pin");
         self.node(at).end_operation(place);
         self.settle();
     }
 
-    fn mode(&self, at: Member, on: BucketName) -> Mode {
+    pub(crate) fn mode(&self, at: Member, on: BucketName) -> Mode {
         self.nodes[&at].entry(on).mode()
     }
 
@@ -43,7 +43,7 @@ impl World {
     }
 
     /// Lets the machines talk, but no surrender go on.
-    fn settle_without_surrenders(&mut self) {
+    pub(crate) fn settle_without_surrenders(&mut self) {
         loop {
             let mut moved = false;
             for member in self.nodes.keys().copied().collect::<Vec<_>>() {
