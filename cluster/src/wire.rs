@@ -320,7 +320,7 @@ pub enum ControlError {
 }
 
 impl Control {
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("postcard writes every control message")
     }
 
