@@ -2,9 +2,11 @@
 
 pub mod arbiter;
 pub mod ctl;
+pub mod documents;
 pub mod fsck;
 pub mod mkfs;
 pub mod mount;
+pub mod mxd;
 pub mod service;
 pub mod signatures;
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 pub use find::FindError;
 
+use super::documents;
 use crate::admin::protocol::LOCKS_MAX;
 use crate::admin::{ClientError, Request};
 
@@ -56,6 +57,9 @@ pub enum Command {
     Leave,
     /// Unmount, leave and end the daemon.
     Stop,
+    /// Write manual pages and completions of all programs below a folder.
+    #[command(hide = true)]
+    Documents { folder: PathBuf },
 }
 
 #[derive(Subcommand, Debug)]
@@ -114,9 +118,13 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), CtlError> {
         // Said without a daemon as well.
         resource.parse::<ResourceFilter>()?;
     }
+    if let Command::Documents { folder } = &options.command {
+        return Ok(documents::write(folder)?);
+    }
     let mut client = find::connect(options.socket.as_deref(), options.name.as_deref())?;
     let mut printer = Printer { out, json: options.json };
     match &options.command {
+        Command::Documents { .. } => {}
         Command::Status => {
             let status = client.status()?;
             printer.print(&status, table::status)?;
