@@ -1,9 +1,16 @@
 //! What ends: waits that are taken back, locks given up for want of memory, the whole node.
 
-use lcl::pin::{PinError, Want};
-use lcl::{BucketName, LockCache, Mode};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-use crate::node::What;
+use lcl::class::{Damaged, LockClass};
+use lcl::pin::{Entry, PinError, Table, Want};
+use lcl::surrender::surrender;
+use lcl::{BucketName, LockCache, Mode, Surrendered, ValueBlock};
+use mx_base::BoxFuture;
+
+use crate::node::{Shell, What};
 use crate::rules::two;
 use crate::world::{World, member};
 
@@ -121,6 +128,37 @@ fn a_node_that_is_cut_off_sends_and_begins_nothing_more() {
     assert!(world.node(a).cache.poll_output().is_none(), "no callout is answered");
     assert!(world.nodes[&a].surrenders.is_empty());
     assert_eq!(world.node(a).cache.shrink(0), 0);
+}
+
+/// Flushes nothing, and would leave a value all the same.
+struct Failing;
+
+impl LockClass for Failing {
+    fn revoke<'a>(&'a self, _: &'a Arc<Entry>, _: Mode, _: u32) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn flush<'a>(&'a self, _: &'a Arc<Entry>, _: Mode) -> BoxFuture<'a, Result<(), Damaged>> {
+        Box::pin(std::future::ready(Err(Damaged)))
+    }
+
+    fn purge(&self, _: &Arc<Entry>, _: Mode) -> Option<ValueBlock> {
+        ValueBlock::new(b"of what is not on disk")
+    }
+
+    fn refresh(&self, _: &Arc<Entry>, _: Mode, _: Option<&ValueBlock>) {}
+}
+
+#[test]
+fn nobody_vouches_for_what_could_not_be_made_durable() {
+    let table = Table::new(std::sync::Weak::<Shell>::new());
+    let on = crate::world::object(1);
+    let entry = table.entry(on.name, on.bucket);
+    entry.raise(Mode::EX);
+    entry.begin_close();
+    let mut surrender = pin!(surrender(entry, Mode::NL, Arc::new(Failing)));
+    let outcome = surrender.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(outcome, Poll::Ready(Surrendered { value: None, damaged: true }));
 }
 
 /// The `index`-th object whose home is `home`.

@@ -117,6 +117,10 @@ fn the_next_holder_is_refreshed_before_its_first_pin() {
     world.complete(b, What::Read, on);
     let name = on.name;
     assert_eq!(world.log(b), [format!("refresh {name:?} PR value true")]);
+    world.complete(b, What::Write, on);
+    world.log(a);
+    world.complete(a, What::Write, on);
+    assert_eq!(world.log(a), [format!("refresh {name:?} EX value true")], "of a lock given up");
 }
 
 #[test]
@@ -220,6 +224,8 @@ fn a_grant_that_comes_while_the_lock_is_surrendered_counts_after_it() {
     world.settle();
     assert!(world.nodes[&waiter].is_working(place));
     assert_eq!(world.mode(waiter, on), EX);
+    let last = world.log(waiter).pop().expect("much happened");
+    assert!(last.starts_with("refresh"), "{last}");
 }
 
 #[test]
@@ -257,6 +263,18 @@ fn who_would_not_wait_is_refused_and_the_holder_keeps_its_lock() {
 }
 
 #[test]
+fn who_would_not_wait_for_more_than_it_has_is_refused_and_the_others_keep_theirs() {
+    let (mut world, a, b) = two();
+    let on = world.object_at(a);
+    world.complete(a, What::Read, on);
+    world.complete(b, What::Read, on);
+    let place = world.node(b).begin(What::Write, on, Want::write().no_queue());
+    world.settle();
+    assert_eq!(world.nodes[&b].outcome(place), Some(Err(PinError::Busy)));
+    assert_eq!([a, b].map(|member| world.mode(member, on)), [PR, PR]);
+}
+
+#[test]
 fn who_would_not_wait_does_not_wait_behind_one_who_does() {
     let (mut world, a, b) = two();
     let on = world.object_at(b);
@@ -280,6 +298,7 @@ fn a_wait_given_up_is_taken_back_from_the_cluster() {
     world.settle();
     assert_eq!(world.nodes[&a].cache.counters().cancels, 1);
     assert_eq!(world.nodes[&a].cache.cached_count(), 0, "nothing is left of it");
+    assert!(world.nodes[&a].cache.table().find(&on.name).is_none());
     world.node(b).end_operation(holder);
     world.settle();
     assert_eq!(world.mode(a, on), NL);
