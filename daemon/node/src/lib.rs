@@ -10,6 +10,7 @@ pub mod world;
 mod describe;
 mod fs_locks;
 mod group;
+mod inspect;
 mod mount;
 mod node;
 mod recovery;

@@ -86,7 +86,9 @@ pub(super) async fn find(env: &Env, sb: &Superblock) -> Result<Found, MountError
     Ok(found)
 }
 
-/// Adds free chunks of one group. Locks are only tried: several are held at once, in no order.
+/// Adds free chunks of one group. Locks are only tried when others are held, as they come in no
+/// order; the first one, a leader's, is waited for: another mount has it cached for as long as
+/// nobody asks.
 async fn look_into(
     env: &Env,
     sb: &Superblock,
@@ -155,7 +157,8 @@ async fn hold(
     }
     let resource = Resource::Group(no);
     let entry = env.locks.entry(resource.name(), resource.bucket(layout));
-    match entry.pin(Want::write().no_queue()).await {
+    let want = if found.groups.is_empty() { Want::write() } else { Want::write().no_queue() };
+    match entry.pin(want).await {
         Ok(pin) => {
             found.groups.push(FoundGroup { no, pin, runs: Vec::new(), is_new: false });
             Ok(true)

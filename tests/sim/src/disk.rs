@@ -108,6 +108,14 @@ impl Device {
         self.0.lock().visible.clone()
     }
 
+    /// The device begins anew, with these contents.
+    pub fn set_contents(&self, image: Image) {
+        let mut state = self.0.lock();
+        state.visible = image.clone();
+        state.base = image;
+        state.log.clear();
+    }
+
     pub fn base(&self) -> Image {
         self.0.lock().base.clone()
     }
@@ -115,6 +123,67 @@ impl Device {
     /// A way to the device for one node.
     pub fn port(&self, exec: &Executor) -> Arc<Port> {
         Arc::new(Port { device: self.clone(), exec: exec.clone(), gate: Mutex::new(true) })
+    }
+
+    /// What reads see now.
+    ///
+    /// # Errors
+    /// For blocks beyond the end, and injected faults.
+    pub fn read_now(&self, at: BlockNo, count: usize) -> Result<Box<[Block]>, DiskError> {
+        let mut state = self.0.lock();
+        state.check(at, count)?;
+        state.counts.reads += 1;
+        if state.failing(&state.faults.unreadable, at, count) {
+            return Err(failed("read", at, count));
+        }
+        let mut blocks = Block::zeroed_many(count);
+        for (number, block) in state.visible.range(at..at.plus(count as u64)) {
+            let i = usize::try_from(number.0 - at.0).expect("in the range");
+            blocks[i] = Block::clone(block);
+        }
+        Ok(blocks)
+    }
+
+    /// The device takes a write; until [`Device::end_write`] it is in doubt.
+    ///
+    /// # Errors
+    /// For blocks beyond the end, and injected faults.
+    pub fn begin_write(
+        &self,
+        at: BlockNo,
+        data: &[SharedBlock],
+        durability: Durability,
+    ) -> Result<u64, DiskError> {
+        let mut state = self.0.lock();
+        state.check(at, data.len())?;
+        if state.failing(&state.faults.unwritable, at, data.len()) {
+            return Err(failed("write", at, data.len()));
+        }
+        state.counts.writes += 1;
+        let id = state.id();
+        let durable = durability == Durability::Durable;
+        state.log.push(Event::Issued { id, at, data: data.to_vec(), durable });
+        Ok(id)
+    }
+
+    pub fn end_write(&self, id: u64, at: BlockNo, data: Vec<SharedBlock>) {
+        let mut state = self.0.lock();
+        for (i, block) in data.into_iter().enumerate() {
+            state.visible.insert(at.plus(i as u64), block);
+        }
+        state.log.push(Event::Written { id });
+    }
+
+    pub fn begin_flush(&self) -> u64 {
+        let mut state = self.0.lock();
+        state.counts.flushes += 1;
+        let id = state.id();
+        state.log.push(Event::FlushBegan { id });
+        id
+    }
+
+    pub fn end_flush(&self, id: u64) {
+        self.0.lock().log.push(Event::Flushed { id });
     }
 
     fn delay(&self, exec: &Executor) -> Duration {
@@ -181,17 +250,7 @@ impl Disk for Port {
             gate?;
             device.0.lock().check(at, count)?;
             exec.sleep(delay).await;
-            let mut state = device.0.lock();
-            state.counts.reads += 1;
-            if state.failing(&state.faults.unreadable, at, count) {
-                return Err(failed("read", at, count));
-            }
-            let mut blocks = Block::zeroed_many(count);
-            for (number, block) in state.visible.range(at..at.plus(count as u64)) {
-                let i = usize::try_from(number.0 - at.0).expect("in the range");
-                blocks[i] = Block::clone(block);
-            }
-            Ok(blocks)
+            device.read_now(at, count)
         })
     }
 
@@ -206,26 +265,11 @@ impl Disk for Port {
         let data: Vec<SharedBlock> =
             data.iter().map(|block| Box::new(block.clone()).into()).collect();
         // Issued when it is asked for, not when it is first awaited, as with a real queue.
-        let issued = self.check_gate().and_then(|()| {
-            let mut state = device.0.lock();
-            state.check(at, data.len())?;
-            if state.failing(&state.faults.unwritable, at, data.len()) {
-                return Err(failed("write", at, data.len()));
-            }
-            state.counts.writes += 1;
-            let id = state.id();
-            let durable = durability == Durability::Durable;
-            state.log.push(Event::Issued { id, at, data: data.clone(), durable });
-            Ok(id)
-        });
+        let issued = self.check_gate().and_then(|()| device.begin_write(at, &data, durability));
         Box::pin(async move {
             let id = issued?;
             exec.sleep(delay).await;
-            let mut state = device.0.lock();
-            for (i, block) in data.into_iter().enumerate() {
-                state.visible.insert(at.plus(i as u64), block);
-            }
-            state.log.push(Event::Written { id });
+            device.end_write(id, at, data);
             Ok(())
         })
     }
@@ -233,17 +277,11 @@ impl Disk for Port {
     fn flush(&self) -> BoxFuture<'static, Result<(), DiskError>> {
         let (device, exec) = (self.device.clone(), self.exec.clone());
         let delay = device.delay(&exec);
-        let began = self.check_gate().map(|()| {
-            let mut state = device.0.lock();
-            state.counts.flushes += 1;
-            let id = state.id();
-            state.log.push(Event::FlushBegan { id });
-            id
-        });
+        let began = self.check_gate().map(|()| device.begin_flush());
         Box::pin(async move {
             let id = began?;
             exec.sleep(delay).await;
-            device.0.lock().log.push(Event::Flushed { id });
+            device.end_flush(id);
             Ok(())
         })
     }

@@ -1,9 +1,11 @@
 //! A single-thread executor with virtual time, seeded.
 //!
 //! Keeps true: the order in which tasks run depends on the seed alone; time passes only when no task
-//! can run. Every task belongs to a group and dies with it, at whatever await it stands.
+//! can run. Every task belongs to a group and dies with it, at whatever await it stands; tasks of a
+//! group that is paused do not run, whatever time passes.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -35,6 +37,10 @@ struct State {
     tasks: BTreeMap<u64, Task>,
     ready: Vec<u64>,
     timers: BTreeMap<(Instant, u64), Waker>,
+    /// Nothing of these groups runs any more.
+    dead: BTreeSet<Group>,
+    /// Tasks that would run, of groups that do not run for now.
+    paused: BTreeMap<Group, Vec<u64>>,
     next_id: u64,
     /// Of every choice made: equal for equal seeds.
     trace: u64,
@@ -45,6 +51,17 @@ struct Task {
     group: Group,
     /// `None` while it is being polled.
     future: Option<BoxFuture<'static, ()>>,
+    /// It stands among those that are ready.
+    is_ready: bool,
+}
+
+thread_local! {
+    static RUNNING: Cell<(Instant, Group)> = const { Cell::new((Instant(0), Group(0))) };
+}
+
+/// Virtual time, and whose task is being polled on this thread; for logs.
+pub fn running() -> (Instant, Group) {
+    RUNNING.get()
 }
 
 struct TaskWaker {
@@ -60,9 +77,7 @@ impl Wake for TaskWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         if let Some(inner) = self.inner.upgrade() {
             let mut state = inner.state.lock();
-            if state.tasks.contains_key(&self.task) && !state.ready.contains(&self.task) {
-                state.ready.push(self.task);
-            }
+            state.wake(self.task);
         }
     }
 }
@@ -76,6 +91,19 @@ pub enum Stopped {
     Late,
 }
 
+impl State {
+    fn wake(&mut self, id: u64) {
+        if let Some(task) = self.tasks.get_mut(&id)
+            && !std::mem::replace(&mut task.is_ready, true)
+        {
+            match self.paused.get_mut(&task.group) {
+                Some(parked) => parked.push(id),
+                None => self.ready.push(id),
+            }
+        }
+    }
+}
+
 impl Executor {
     pub fn new(seed: u64) -> Executor {
         Executor(Arc::new(Inner {
@@ -85,6 +113,8 @@ impl Executor {
                 tasks: BTreeMap::new(),
                 ready: Vec::new(),
                 timers: BTreeMap::new(),
+                dead: BTreeSet::new(),
+                paused: BTreeMap::new(),
                 next_id: 0,
                 trace: seed,
                 polls: 0,
@@ -126,23 +156,54 @@ impl Executor {
     }
 
     pub fn spawn(&self, group: Group, future: impl Future<Output = ()> + Send + 'static) {
+        let future: BoxFuture<'static, ()> = Box::pin(future);
         let mut state = self.0.state.lock();
+        if state.dead.contains(&group) {
+            drop(state);
+            return drop(future);
+        }
         let id = state.next_id;
         state.next_id += 1;
-        state.tasks.insert(id, Task { group, future: Some(Box::pin(future)) });
-        state.ready.push(id);
+        state.tasks.insert(id, Task { group, future: Some(future), is_ready: false });
+        state.wake(id);
     }
 
-    /// Ends all tasks of a group where they stand.
+    /// Ends all tasks of a group where they stand; none of it ever runs again.
     pub fn kill(&self, group: Group) {
         let dropped: Vec<Task> = {
             let mut state = self.0.state.lock();
-            let ids: Vec<u64> =
+            state.dead.insert(group);
+            state.paused.remove(&group);
+            let ids: BTreeSet<u64> =
                 state.tasks.iter().filter(|(_, t)| t.group == group).map(|(id, _)| *id).collect();
             state.ready.retain(|id| !ids.contains(id));
             ids.iter().filter_map(|id| state.tasks.remove(id)).collect()
         };
         drop(dropped);
+    }
+
+    /// The tasks of a group do not run until [`Executor::resume`].
+    pub fn pause(&self, group: Group) {
+        let state = &mut *self.0.state.lock();
+        if state.dead.contains(&group) || state.paused.contains_key(&group) {
+            return;
+        }
+        let tasks = &state.tasks;
+        let (parked, ready) =
+            state.ready.iter().partition(|id| tasks.get(id).is_some_and(|t| t.group == group));
+        state.ready = ready;
+        state.paused.insert(group, parked);
+    }
+
+    pub fn resume(&self, group: Group) {
+        let mut state = self.0.state.lock();
+        if let Some(parked) = state.paused.remove(&group) {
+            state.ready.extend(parked);
+        }
+    }
+
+    pub fn is_paused(&self, group: Group) -> bool {
+        self.0.state.lock().paused.contains_key(&group)
     }
 
     pub fn sleep(&self, duration: Duration) -> Sleep {
@@ -205,9 +266,10 @@ impl Executor {
             let id = state.ready.swap_remove(index);
             state.polls += 1;
             state.trace = Random::new(state.trace ^ id ^ state.now.0).next_u64();
-            let Some(future) = state.tasks.get_mut(&id).and_then(|t| t.future.take()) else {
-                return Ok(true);
-            };
+            let Some(task) = state.tasks.get_mut(&id) else { return Ok(true) };
+            task.is_ready = false;
+            let Some(future) = task.future.take() else { return Ok(true) };
+            RUNNING.set((state.now, task.group));
             (id, future)
         };
         let waker = Waker::from(Arc::new(TaskWaker { task: id, inner: Arc::downgrade(&self.0) }));

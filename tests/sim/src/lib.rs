@@ -5,11 +5,13 @@
 //! * [`single`]: one node alone, with a crash after every write.
 //! * [`solo`]: locks for a node that is alone.
 //! * [`driver`]: carries operations of the model out on the file system and compares the answers.
+//! * [`fleet`]: whole clusters, with everything that can go wrong.
 //! * [`walk`]: what is found from the root.
 
 pub mod disk;
 pub mod driver;
 pub mod exec;
+pub mod fleet;
 pub mod single;
 pub mod solo;
 pub mod walk;

@@ -1,0 +1,25 @@
+//! What a node shows of itself to tests and to whoever reports on it. Changes nothing.
+
+use std::sync::Arc;
+
+use lcl::pin::Table;
+use mx_base::View;
+
+use crate::node::Node;
+
+impl Node {
+    /// The view that this node acts in.
+    pub fn view(&self) -> Option<View> {
+        self.look(|core| core.cluster.view().cloned())
+    }
+
+    /// What the membership is doing, in words.
+    pub fn activity(&self) -> &'static str {
+        self.look(|core| core.cluster.activity())
+    }
+
+    /// Every lock as this node has cached it.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+}

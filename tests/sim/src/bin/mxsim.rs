@@ -1,0 +1,146 @@
+//! Plays seeds of the cluster simulator: `mxsim run A..B` and `mxsim replay SEED`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use sim::exec;
+use sim::fleet::plan::Plan;
+use sim::fleet::{Report, run};
+
+const USAGE: &str = "usage: mxsim run FIRST..END [JOBS]\n       mxsim replay SEED";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["run", seeds] => run_seeds(seeds, "1"),
+        ["run", seeds, jobs] => run_seeds(seeds, jobs),
+        ["replay", seed] => replay(seed),
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
+}
+
+thread_local! {
+    static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// A panic is what is wrong with a seed.
+fn tell_panics() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        let seed = SEED.get();
+        println!("seed {seed} FAILED: panic: {info}");
+        println!("again, with a log: cargo xtask replay {seed}");
+        std::process::exit(1);
+    }));
+}
+
+fn run_seeds(seeds: &str, jobs: &str) -> ExitCode {
+    let range = seeds
+        .split_once("..")
+        .and_then(|(first, end)| Some((first.parse::<u64>().ok()?, end.parse::<u64>().ok()?)));
+    let (Some((first, end)), Ok(jobs)) = (range, jobs.parse::<usize>()) else { return usage() };
+    tell_panics();
+    let next = AtomicU64::new(first);
+    let failed: Mutex<Option<(u64, String)>> = Mutex::new(None);
+    let done = Mutex::new((0_u64, 0_u64, 0_u32));
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || failed.lock().expect("no panic goes on").is_some() {
+                        break;
+                    }
+                    SEED.set(seed);
+                    let plan = Plan::of(seed);
+                    match run(&plan) {
+                        Ok(report) => {
+                            let mut done = done.lock().expect("no panic goes on");
+                            done.0 += 1;
+                            done.1 += report.operations;
+                            done.2 += report.lives;
+                            eprintln!("{}", line(&plan, &report));
+                        }
+                        Err(what) => {
+                            let mut failed = failed.lock().expect("no panic goes on");
+                            failed.get_or_insert((seed, what));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (runs, operations, lives) = *done.lock().expect("no panic goes on");
+    println!("{runs} runs passed: {operations} operations, {lives} lives of nodes");
+    match failed.into_inner().expect("no panic goes on") {
+        None => ExitCode::SUCCESS,
+        Some((seed, what)) => {
+            println!("seed {seed} FAILED: {what}");
+            println!("again, with a log: cargo xtask replay {seed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn line(plan: &Plan, report: &Report) -> String {
+    let mut line = format!("seed {} {:?} {} nodes", plan.seed, plan.kind, plan.nodes);
+    let Report { operations, polls, lives, longest, virtual_time, trace, .. } = report;
+    let _ = write!(
+        line,
+        ", {lives} lives, {} faults: {operations} operations in {virtual_time:.1?}, {polls} polls, \
+         longest {:.3?} ({}), {} writes refused, trace {trace:016x}",
+        plan.faults.len(),
+        longest.0,
+        longest.1,
+        report.refused_writes,
+    );
+    line
+}
+
+/// Virtual time and the life whose task runs.
+struct Clock;
+
+impl tracing_subscriber::fmt::time::FormatTime for Clock {
+    fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        let (now, group) = exec::running();
+        write!(w, "{now:?} [{}]", group.0)
+    }
+}
+
+fn replay(seed: &str) -> ExitCode {
+    let Ok(seed) = seed.parse() else { return usage() };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MXSIM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_timer(Clock)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    SEED.set(seed);
+    tell_panics();
+    let plan = Plan::of(seed);
+    eprintln!("{plan:#?}");
+    match run(&plan) {
+        Ok(report) => {
+            println!("{}", line(&plan, &report));
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            println!("seed {seed} FAILED: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}

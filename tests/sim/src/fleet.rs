@@ -1,0 +1,107 @@
+//! Whole clusters: several nodes over one device and one network, everything from one seed.
+//!
+//! Every node is an [`mx_node::Node`], the wiring that ships, and a file system mounted on it under
+//! a kernel that caches. [`run`] plays a seed: nodes start, applications work, things go wrong,
+//! everything heals, all unmount, and the device is checked.
+//!
+//! * [`plan`]: what goes wrong when. [`host`]: lives of nodes.
+//! * [`arbiter`], [`net`], [`kernel`]: the world.
+//! * [`work`], [`chain`], [`log_file`], [`oracle`]: what must be found.
+
+pub mod arbiter;
+pub mod chain;
+pub mod host;
+pub mod kernel;
+pub mod log_file;
+pub mod net;
+pub mod oracle;
+pub mod plan;
+mod run;
+pub mod work;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use mfs::layout::Layout;
+use mx_base::{ClusterId, Duration, FsId};
+use parking_lot::Mutex;
+
+use crate::exec::{Executor, Group};
+use arbiter::Arbiter;
+use host::Life;
+use net::Net;
+use oracle::Oracle;
+use plan::Plan;
+use work::Work;
+
+pub use run::{Report, run};
+
+/// Tasks of the world: network, arbiter, faults.
+pub const WORLD: Group = Group(0);
+
+/// Node ids that may be in use.
+const NODES_MAX: u16 = 8;
+
+/// One life of one node, counted from 1 over the whole run; also the group of its tasks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LifeId(pub u32);
+
+impl fmt::Display for LifeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "life {}", self.0)
+    }
+}
+
+/// A cluster being simulated. Clones are the same one.
+#[derive(Clone)]
+pub struct Fleet(Arc<Inner>);
+
+/// Everything there is.
+pub struct Inner {
+    plan: Plan,
+    exec: Executor,
+    oracle: Oracle,
+    arbiter: Arbiter,
+    net: Net,
+    work: Arc<Work>,
+    cluster_id: ClusterId,
+    fs_id: FsId,
+    layout: Layout,
+    hosts: Vec<Host>,
+    /// How far the clocks of each host are ahead: the monotonic one, and that of the wall.
+    clocks: Vec<(Duration, Duration)>,
+    next_life: Mutex<u32>,
+    /// Somebody makes the objects, and they are made.
+    set_up: AtomicBool,
+    is_ready: AtomicBool,
+}
+
+/// A place where a node may run.
+struct Host {
+    /// A process is to run there.
+    is_wanted: AtomicBool,
+    /// None will be wanted any more.
+    is_done: AtomicBool,
+    life: Mutex<Option<Arc<Life>>>,
+}
+
+impl std::ops::Deref for Fleet {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}

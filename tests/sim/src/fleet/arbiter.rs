@@ -1,0 +1,400 @@
+//! The simulated arbiter: the only way to the shared device, with a key for every life of a node.
+//!
+//! Keeps true, and checks:
+//! * a write of a life that was fenced before it began to be executed never reaches the device;
+//! * a fence is answered only when no write of its victim is being executed;
+//! * no block is written by two requests at once.
+//!
+//! What a node has sent goes on without it: after a crash, what had not arrived is lost or not, as
+//! drawn, and what had arrived is executed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use fencing::gate::{Gate, Refused};
+use fencing::register::IoFailed;
+use fencing::{Answer, Block, Closed, FenceAgent, FenceRequest, MpBlock};
+use futures_channel::oneshot;
+use mfs::block::{BlockNo, SharedBlock};
+use mfs::env::{Disk, Durability, WriteData};
+use mfs::error::DiskError;
+use mx_base::{BoxFuture, Duration, Incarnation, Member, NodeId};
+use parking_lot::Mutex;
+
+use super::oracle::Oracle;
+use super::plan::Weather;
+use super::{LifeId, WORLD};
+use crate::disk::Device;
+use crate::exec::Executor;
+
+/// Between two looks at something that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
+
+/// The arbiter. Clones are the same one.
+#[derive(Clone)]
+pub struct Arbiter {
+    pub exec: Executor,
+    pub device: Device,
+    pub oracle: Oracle,
+    pub weather: Weather,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The newest life of each node that was registered.
+    newest: BTreeMap<NodeId, Incarnation>,
+    /// Lives up to these are fenced.
+    fenced: BTreeMap<NodeId, Incarnation>,
+    /// Fences up to these were answered.
+    answered: BTreeMap<NodeId, Incarnation>,
+    executing: BTreeMap<Member, u64>,
+    writing: BTreeMap<BlockNo, Member>,
+    /// Nodes whose way to the arbiter is blocked: their requests wait.
+    cut: BTreeSet<NodeId>,
+    /// Processes that are there no more.
+    dead: BTreeSet<LifeId>,
+    refused: u64,
+}
+
+impl Arbiter {
+    pub fn new(exec: &Executor, device: Device, oracle: Oracle, weather: Weather) -> Arbiter {
+        let state = Arc::default();
+        Arbiter { exec: exec.clone(), device, oracle, weather, state }
+    }
+
+    /// Writes of fenced lives that were refused so far.
+    pub fn refused(&self) -> u64 {
+        self.state.lock().refused
+    }
+
+    pub fn cut(&self, node: NodeId) {
+        self.state.lock().cut.insert(node);
+    }
+
+    pub fn heal(&self) {
+        self.state.lock().cut.clear();
+    }
+
+    pub fn process_died(&self, life: LifeId) {
+        self.state.lock().dead.insert(life);
+    }
+
+    /// A number for a new life of `node`, above all before. Former lives are fenced first (R5).
+    pub async fn register(&self, node: NodeId) -> Member {
+        self.travel(node).await;
+        let incarnation = {
+            let mut state = self.state.lock();
+            let newest = state.newest.entry(node).or_insert(Incarnation(0));
+            *newest = Incarnation(newest.0 + 1 + self.exec.draw(|r| u32::from(r.chance(20))));
+            *newest
+        };
+        if incarnation.0 > 1 {
+            self.fence(node, Incarnation(incarnation.0 - 1)).await;
+        }
+        Member { node, incarnation }
+    }
+
+    fn delay(&self) -> Duration {
+        let longest = self.weather.storage_delay;
+        Duration::from_micros(10 + self.exec.draw(|r| r.below(longest)))
+    }
+
+    /// On the way there or back.
+    async fn travel(&self, node: NodeId) {
+        let delay = self.delay();
+        self.exec.sleep(delay).await;
+        while self.state.lock().cut.contains(&node) {
+            self.exec.sleep(LOOK_AGAIN * 50).await;
+        }
+    }
+
+    /// Lost with the process that sent it?
+    fn is_lost(&self, life: LifeId) -> bool {
+        self.state.lock().dead.contains(&life) && self.exec.draw(|r| r.chance(50))
+    }
+
+    async fn fence(&self, node: NodeId, up_to: Incarnation) {
+        {
+            let mut state = self.state.lock();
+            let fenced = state.fenced.entry(node).or_insert(up_to);
+            *fenced = up_to.max(*fenced);
+        }
+        self.oracle.fenced(node, up_to);
+        let is_victim = |member: &Member| member.node == node && member.incarnation <= up_to;
+        loop {
+            let busy = self.state.lock().executing.keys().any(is_victim);
+            if !busy {
+                break;
+            }
+            self.exec.sleep(LOOK_AGAIN).await;
+        }
+        let mut state = self.state.lock();
+        let answered = state.answered.entry(node).or_insert(up_to);
+        *answered = up_to.max(*answered);
+    }
+
+    /// Executes a write. `None`: it was lost with its sender.
+    async fn write(
+        &self,
+        from: LifeId,
+        key: Member,
+        at: BlockNo,
+        data: Vec<SharedBlock>,
+        durability: Durability,
+    ) -> Option<Result<(), DiskError>> {
+        self.travel(key.node).await;
+        if self.is_lost(from) {
+            return None;
+        }
+        {
+            let mut state = self.state.lock();
+            if state.fenced.get(&key.node).is_some_and(|up_to| key.incarnation <= *up_to) {
+                state.refused += 1;
+                return Some(Err(DiskError::Fenced));
+            }
+            *state.executing.entry(key).or_default() += 1;
+            for block in (at.0..).map(BlockNo).take(data.len()) {
+                if let Some(other) = state.writing.insert(block, key) {
+                    self.oracle.violation(format!("{key} and {other} write block {block} at once"));
+                }
+            }
+        }
+        let written = match self.device.begin_write(at, &data, durability) {
+            Ok(id) => {
+                let (delay, count) = (self.delay(), data.len());
+                self.exec.sleep(delay).await;
+                let answered = self.state.lock().answered.get(&key.node).copied();
+                if answered.is_some_and(|up_to| key.incarnation <= up_to) {
+                    self.oracle.violation(format!("{key} writes {count} at {at} behind its fence"));
+                }
+                self.device.end_write(id, at, data.clone());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        {
+            let mut state = self.state.lock();
+            for block in (at.0..).map(BlockNo).take(data.len()) {
+                state.writing.remove(&block);
+            }
+            let executing = state.executing.get_mut(&key).expect("counted above");
+            *executing -= 1;
+            if *executing == 0 {
+                state.executing.remove(&key);
+            }
+        }
+        self.travel(key.node).await;
+        Some(written)
+    }
+
+    async fn read(
+        &self,
+        key: Member,
+        at: BlockNo,
+        count: usize,
+    ) -> Result<Box<[mfs::block::Block]>, DiskError> {
+        self.travel(key.node).await;
+        let read = self.device.read_now(at, count);
+        self.travel(key.node).await;
+        read
+    }
+
+    async fn flush(&self, from: LifeId, key: Member) -> Option<Result<(), DiskError>> {
+        self.travel(key.node).await;
+        if self.is_lost(from) {
+            return None;
+        }
+        let id = self.device.begin_flush();
+        let delay = self.delay();
+        self.exec.sleep(delay).await;
+        self.device.end_flush(id);
+        self.travel(key.node).await;
+        Some(Ok(()))
+    }
+
+    /// Carries a request out, whatever becomes of whoever sent it; never completes when it was
+    /// lost.
+    fn carry_out<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = Option<T>> + Send + 'static,
+    ) -> impl Future<Output = T> + Send + 'static {
+        let (sender, answer) = oneshot::channel();
+        self.exec.spawn(WORLD, async move {
+            if let Some(answer) = request.await {
+                let _ = sender.send(answer);
+            }
+        });
+        async move {
+            match answer.await {
+                Ok(answer) => answer,
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// The way of one life of a node to the device, behind its gate.
+#[derive(Clone)]
+pub struct Way {
+    pub arbiter: Arbiter,
+    pub life: LifeId,
+    pub key: Member,
+    pub gate: Arc<Gate>,
+    /// Where the membership partition begins.
+    pub membership_start: u64,
+    /// The clock of the node, ahead of virtual time by so much.
+    pub ahead: Duration,
+}
+
+impl Way {
+    fn now(&self) -> mx_base::Instant {
+        self.arbiter.exec.now() + self.ahead
+    }
+}
+
+fn refused(_: Refused) -> DiskError {
+    DiskError::Fenced
+}
+
+impl Disk for Way {
+    fn blocks(&self) -> u64 {
+        self.arbiter.device.blocks()
+    }
+
+    fn read(
+        &self,
+        at: BlockNo,
+        count: usize,
+    ) -> BoxFuture<'static, Result<Box<[mfs::block::Block]>, DiskError>> {
+        let (way, arbiter) = (self.clone(), self.arbiter.clone());
+        let key = self.key;
+        let submitted = self.gate.admit(self.now()).map(|admission| {
+            let request = async move { Some(arbiter.read(key, at, count).await) };
+            (admission, self.arbiter.carry_out(request))
+        });
+        Box::pin(async move {
+            let (admission, read) = submitted.map_err(refused)?;
+            let read = read.await;
+            admission.complete(way.now()).map_err(refused)?;
+            read
+        })
+    }
+
+    fn write(
+        &self,
+        at: BlockNo,
+        data: WriteData,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), DiskError>> {
+        let (way, arbiter) = (self.clone(), self.arbiter.clone());
+        let (life, key) = (self.life, self.key);
+        let submitted = self.gate.admit(self.now()).map(|admission| {
+            let data: Vec<SharedBlock> =
+                data.iter().map(|block| Box::new(block.clone()).into()).collect();
+            let request = async move { arbiter.write(life, key, at, data, durability).await };
+            (admission, self.arbiter.carry_out(request))
+        });
+        Box::pin(async move {
+            let (admission, written) = submitted.map_err(refused)?;
+            let written = written.await;
+            if let Err(DiskError::Fenced) = written {
+                way.gate.close(Closed::Fenced);
+            }
+            admission.complete(way.now()).map_err(refused)?;
+            written
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'static, Result<(), DiskError>> {
+        let (way, arbiter) = (self.clone(), self.arbiter.clone());
+        let (life, key) = (self.life, self.key);
+        let submitted = self.gate.admit(self.now()).map(|admission| {
+            let request = async move { arbiter.flush(life, key).await };
+            (admission, self.arbiter.carry_out(request))
+        });
+        Box::pin(async move {
+            let (admission, flushed) = submitted.map_err(refused)?;
+            let flushed = flushed.await;
+            admission.complete(way.now()).map_err(refused)?;
+            flushed
+        })
+    }
+}
+
+impl mx_node::world::Partition for Way {
+    fn read(
+        &self,
+        first: MpBlock,
+        count: u32,
+    ) -> BoxFuture<'static, Result<Box<[Block]>, IoFailed>> {
+        let at = BlockNo(self.membership_start + u64::from(first.0));
+        let read = Disk::read(self, at, usize::try_from(count).expect("few blocks"));
+        Box::pin(async move {
+            let blocks = read.await.map_err(|_| IoFailed)?;
+            let mut copy = Block::zeroed_many(blocks.len());
+            for (to, from) in copy.iter_mut().zip(&blocks) {
+                to.0.copy_from_slice(&from.0);
+            }
+            Ok(copy)
+        })
+    }
+
+    fn write(&self, block: MpBlock, data: Box<Block>) -> BoxFuture<'static, Result<(), IoFailed>> {
+        let at = BlockNo(self.membership_start + u64::from(block.0));
+        let mut copy = mfs::block::Block::zeroed();
+        copy.0.copy_from_slice(&data.0);
+        let data = WriteData::Blocks(vec![copy.into()]);
+        let write = Disk::write(self, at, data, Durability::Durable);
+        Box::pin(async move { write.await.map_err(|_| IoFailed) })
+    }
+
+    fn cut_off(&self, why: Closed) {
+        self.gate.close(why);
+    }
+}
+
+impl FenceAgent for Way {
+    fn name(&self) -> &'static str {
+        "simulated arbiter"
+    }
+
+    fn fence(&self, request: FenceRequest) -> BoxFuture<'static, Answer> {
+        let way = self.clone();
+        let answer = self.arbiter.carry_out(async move {
+            let arbiter = &way.arbiter;
+            let (fails, is_late) = arbiter.exec.draw(|r| {
+                let mishap = arbiter.weather.mishap;
+                (r.chance(mishap), r.chance(mishap))
+            });
+            arbiter.travel(way.key.node).await;
+            if arbiter.is_lost(way.life) {
+                return None;
+            }
+            let has_worked = !fails || arbiter.exec.draw(|r| r.chance(50));
+            if has_worked {
+                arbiter.fence(request.victim.node, request.victim.up_to).await;
+            }
+            if is_late {
+                arbiter.exec.sleep(Duration::from_millis(900)).await;
+            }
+            arbiter.travel(way.key.node).await;
+            let reason = || "the answer was lost".to_owned();
+            Some(if fails { Answer::Failed { reason: reason() } } else { Answer::Verified })
+        });
+        Box::pin(answer)
+    }
+}
+
+impl fmt::Debug for Arbiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arbiter").field("refused", &self.refused()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Way of {}", self.key)
+    }
+}

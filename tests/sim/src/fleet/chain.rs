@@ -1,0 +1,284 @@
+//! The history of one object that has one writer at a time, and what a reader may see of it.
+//!
+//! Every change makes a version. A reader sees one between the newest that was acknowledged, or seen
+//! by anybody, when it began, and the newest that was begun when it ended (I8). A life that is lost
+//! takes with it what it had acknowledged and neither made durable nor shown to others (I7); from
+//! then on the object is in doubt until somebody has looked.
+
+use std::collections::VecDeque;
+
+use super::LifeId;
+
+/// A history. `S` says all that can be seen of a version.
+#[derive(Debug)]
+pub struct Chain<S> {
+    versions: VecDeque<(S, LifeId)>,
+    /// Number of the first of them.
+    first: u64,
+    /// The newest acknowledged or seen.
+    acknowledged: u64,
+    /// The newest that no loss of a life can take back.
+    durable: u64,
+    in_doubt: bool,
+    writer: Option<LifeId>,
+    /// Grows whenever a life took something with it, or a doubt ended.
+    epoch: u64,
+}
+
+/// What a reader knew when it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    acknowledged: u64,
+    epoch: u64,
+}
+
+/// A change under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    version: u64,
+    epoch: u64,
+    life: LifeId,
+}
+
+impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
+    /// An object that everybody may know to be so.
+    pub fn new(state: S) -> Chain<S> {
+        Chain {
+            versions: VecDeque::from([(state, LifeId(0))]),
+            first: 0,
+            acknowledged: 0,
+            durable: 0,
+            in_doubt: false,
+            writer: None,
+            epoch: 0,
+        }
+    }
+
+    fn last(&self) -> u64 {
+        self.first + self.versions.len() as u64 - 1
+    }
+
+    fn version(&self, number: u64) -> &(S, LifeId) {
+        let i = usize::try_from(number - self.first).expect("few versions");
+        &self.versions[i]
+    }
+
+    /// Becomes the writer, if there is none.
+    pub fn take(&mut self, life: LifeId) -> bool {
+        let is_free = self.writer.is_none();
+        if is_free {
+            self.writer = Some(life);
+        }
+        is_free
+    }
+
+    pub fn release(&mut self, life: LifeId) {
+        if self.writer == Some(life) {
+            self.writer = None;
+        }
+    }
+
+    /// Is it not known in which version the object is?
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// What the writer left last.
+    pub fn newest(&self) -> &S {
+        &self.version(self.last()).0
+    }
+
+    pub fn begin_change(&mut self, life: LifeId, state: S) -> Change {
+        assert!(self.writer == Some(life) && !self.in_doubt, "one writer, who knows the object");
+        self.versions.push_back((state, life));
+        // Nobody looks back as far.
+        while self.versions.len() > 200 && self.first < self.durable.min(self.acknowledged) {
+            self.versions.pop_front();
+            self.first += 1;
+        }
+        Change { version: self.last(), epoch: self.epoch, life }
+    }
+
+    /// The change was answered; `state` is what it turned out to be.
+    pub fn acknowledge(&mut self, change: Change, state: S) {
+        if change.epoch != self.epoch || self.writer != Some(change.life) {
+            return;
+        }
+        let i = usize::try_from(change.version - self.first).expect("few versions");
+        self.versions[i].0 = state;
+        self.acknowledged = self.acknowledged.max(change.version);
+        // Whoever was here before has given the object up, and it was durable before that.
+        let foreign = (self.first..change.version).rev();
+        let before = foreign.into_iter().find(|n| self.version(*n).1 != change.life);
+        self.durable = self.durable.max(before.unwrap_or(0));
+    }
+
+    /// The change was refused: it never happened.
+    pub fn withdraw(&mut self, change: Change) {
+        if change.epoch == self.epoch && self.last() == change.version {
+            self.versions.pop_back();
+        }
+    }
+
+    /// How far an fsync that begins now reaches.
+    pub fn begin_sync(&self) -> Began {
+        self.begin_read()
+    }
+
+    pub fn synced(&mut self, began: Began) {
+        if began.epoch == self.epoch {
+            self.durable = self.durable.max(began.acknowledged);
+        }
+    }
+
+    pub fn begin_read(&self) -> Began {
+        Began { acknowledged: self.acknowledged, epoch: self.epoch }
+    }
+
+    /// Does nobody change the object while nothing else is said?
+    pub fn is_quiet(&self) -> bool {
+        self.acknowledged == self.last()
+    }
+
+    /// Is the object as it was when the reader began, and does nobody change it?
+    pub fn was_quiet(&self, began: Began) -> bool {
+        began.epoch == self.epoch && began.acknowledged == self.last()
+    }
+
+    /// A reader has seen something that the versions explain for which `matches` is true.
+    ///
+    /// # Errors
+    /// When no version explains it: what was expected.
+    pub fn end_read(
+        &mut self,
+        life: LifeId,
+        began: Began,
+        mut matches: impl FnMut(&S) -> bool,
+    ) -> Result<(), String> {
+        if began.epoch != self.epoch && !self.in_doubt {
+            // A loss and a look at what it left came between.
+            return Ok(());
+        }
+        let from = if began.epoch == self.epoch { began.acknowledged } else { self.durable };
+        let from = from.max(self.first);
+        let seen = (from..=self.last()).find(|n| matches(&self.version(*n).0));
+        let Some(seen) = seen else {
+            let possible: Vec<&(S, LifeId)> =
+                (from..=self.last()).map(|n| self.version(n)).collect();
+            let older = (self.first..from).rev().find(|n| matches(&self.version(*n).0));
+            return Err(format!(
+                "versions {from} to {} were possible: {possible:?}; it matches version {older:?}",
+                self.last(),
+            ));
+        };
+        self.acknowledged = self.acknowledged.max(seen);
+        if self.version(seen).1 != life || self.in_doubt {
+            self.durable = self.durable.max(seen);
+        }
+        Ok(())
+    }
+
+    /// Ends a doubt: the object was seen to be in `state`, and has no writer but who looked.
+    pub fn settle(&mut self, state: S) {
+        let number = self.last() + 1;
+        self.versions = VecDeque::from([(state, LifeId(0))]);
+        (self.first, self.acknowledged, self.durable) = (number, number, number);
+        self.in_doubt = false;
+        self.epoch += 1;
+    }
+
+    /// A life is gone, with everything that it alone knew of.
+    pub fn lose(&mut self, life: LifeId) {
+        self.release(life);
+        let last = self.last();
+        if last > self.durable && self.version(last).1 == life {
+            self.acknowledged = self.durable;
+            self.in_doubt = true;
+            self.epoch += 1;
+        }
+    }
+}
+
+impl Chain<std::sync::Arc<Vec<u8>>> {
+    /// The first byte that no possible version has: of a file that a life left in doubt, whose pages
+    /// reach the disk one by one.
+    pub fn unexplained_byte(&self, began: Began, content: &[u8]) -> Option<usize> {
+        let from = if began.epoch == self.epoch { began.acknowledged } else { self.durable };
+        let possible = || (from.max(self.first)..=self.last()).map(|n| &self.version(n).0);
+        let longest = possible().map(|c| c.len()).max().unwrap_or(0);
+        let shortest = possible().map(|c| c.len()).min().unwrap_or(0);
+        if !(shortest..=longest).contains(&content.len()) {
+            return Some(content.len());
+        }
+        let explains = |i: usize, byte: u8| {
+            // What one version cut off reads as zeros when the next one reaches further.
+            possible().any(|c| c.get(i).copied().unwrap_or(0) == byte)
+        };
+        (0..content.len()).find(|i| !explains(*i, content[*i]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: LifeId = LifeId(1);
+    const B: LifeId = LifeId(2);
+
+    fn written(chain: &mut Chain<u64>, life: LifeId, value: u64) {
+        assert!(chain.take(life));
+        let change = chain.begin_change(life, value);
+        chain.acknowledge(change, value);
+        chain.release(life);
+    }
+
+    #[test]
+    fn a_read_that_began_behind_a_write_sees_it() {
+        let mut chain = Chain::new(0);
+        let early = chain.begin_read();
+        written(&mut chain, A, 1);
+        let late = chain.begin_read();
+        assert!(chain.end_read(B, late, |v| *v == 0).is_err());
+        assert!(chain.end_read(B, early, |v| *v == 0).is_ok());
+        assert!(chain.end_read(B, early, |v| *v == 1).is_ok());
+    }
+
+    #[test]
+    fn what_was_seen_once_stays() {
+        let mut chain = Chain::new(0);
+        assert!(chain.take(A));
+        let _ = chain.begin_change(A, 1);
+        let first = chain.begin_read();
+        assert!(chain.end_read(B, first, |v| *v == 1).is_ok());
+        let second = chain.begin_read();
+        assert!(chain.end_read(B, second, |v| *v == 0).is_err());
+    }
+
+    #[test]
+    fn a_lost_life_takes_what_it_had_shown_to_nobody() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        written(&mut chain, B, 2);
+        written(&mut chain, B, 3);
+        chain.lose(A);
+        assert!(!chain.is_in_doubt());
+        let began = chain.begin_read();
+        chain.lose(B);
+        for value in [1, 2, 3] {
+            assert!(chain.end_read(A, began, |v| *v == value).is_ok());
+        }
+        assert!(chain.end_read(A, began, |v| *v == 0).is_err());
+    }
+
+    #[test]
+    fn what_was_synced_survives_its_life() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        let sync = chain.begin_sync();
+        chain.synced(sync);
+        chain.lose(A);
+        assert!(!chain.is_in_doubt());
+        let began = chain.begin_read();
+        assert!(chain.end_read(B, began, |v| *v == 0).is_err());
+    }
+}

@@ -1,0 +1,372 @@
+//! One node in its lives: registered, started, mounted, at work, and ended in one way or another.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cluster::{End, StartNonce, Unit};
+use fencing::{Closed, DeviceId, Gate};
+use futures_channel::{mpsc, oneshot};
+use mfs::Options;
+use mfs::env::Runtime;
+use mx_base::{BoxFuture, Duration, Instant, Member, NodeId, Timestamp};
+use mx_node::{Config, Node, World};
+use parking_lot::Mutex;
+
+use super::arbiter::Way;
+use super::kernel::{Kernel, Mount};
+use super::net::Incoming;
+use super::work::App;
+use super::{Fleet, LifeId};
+use crate::exec::{Executor, Group};
+
+/// How long what was under way may take to fail once a life has ended.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How a life came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Over {
+    Crashed,
+    Ended(End),
+}
+
+/// One life of a node.
+pub struct Life {
+    pub id: LifeId,
+    pub member: Member,
+    exec: Executor,
+    ahead: Duration,
+    gate: Arc<Gate>,
+    node: Mutex<Option<Arc<Node>>>,
+    mount: Mutex<Option<Mount>>,
+    workers: Mutex<usize>,
+    over: Mutex<Option<oneshot::Sender<Over>>>,
+    leaving: AtomicBool,
+    /// Something failed as it does when a life ends.
+    expects_end: Mutex<Option<String>>,
+}
+
+impl Life {
+    pub fn group(&self) -> Group {
+        Group(self.id.0)
+    }
+
+    pub fn node(&self) -> Option<Arc<Node>> {
+        self.node.lock().clone()
+    }
+
+    pub fn mount(&self) -> Option<Mount> {
+        self.mount.lock().clone()
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    fn now(&self) -> Instant {
+        self.exec.now() + self.ahead
+    }
+
+    /// May it serve what it has cached (R13)?
+    pub fn is_permitted(&self) -> bool {
+        let until = self.node.lock().as_ref().map(|node| node.permit_until());
+        until.is_some_and(|until| until > self.now())
+    }
+
+    pub fn expect_end(&self, why: String) {
+        self.expects_end.lock().get_or_insert(why);
+    }
+
+    fn end(&self, over: Over) {
+        if let Some(sender) = self.over.lock().take() {
+            let _ = sender.send(over);
+        }
+    }
+}
+
+/// Time as a node sees it, and its tasks.
+struct Clock {
+    exec: Executor,
+    group: Group,
+    ahead: Duration,
+    wall_ahead: Duration,
+}
+
+impl Runtime for Clock {
+    fn now(&self) -> Instant {
+        self.exec.now() + self.ahead
+    }
+
+    fn wall_time(&self) -> Timestamp {
+        let time = self.exec.wall_time();
+        let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        let nanos = nanos + i128::try_from(self.wall_ahead.as_nanos()).expect("short");
+        Timestamp {
+            seconds: i64::try_from(nanos / 1_000_000_000).expect("near"),
+            nanos: u32::try_from(nanos % 1_000_000_000).expect("below a second"),
+        }
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(self.exec.sleep(duration))
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.exec.spawn(self.group, task);
+    }
+}
+
+/// Options that make small runs write back and checkpoint often.
+fn options() -> Options {
+    Options {
+        dirty_pages_max: 64,
+        clean_pages_max: 64,
+        checkpoint_interval: Duration::from_millis(700),
+        runs_cut_at_once: 2,
+        ..Options::default()
+    }
+}
+
+impl Fleet {
+    /// A new life of the node on a host, from registration on.
+    pub(crate) async fn start_life(&self, host: usize) -> (Arc<Life>, oneshot::Receiver<Over>) {
+        let node = node_id(host);
+        let member = self.arbiter.register(node).await;
+        let (ahead, wall_ahead) = self.clocks[host];
+        let life = {
+            let mut next = self.next_life.lock();
+            *next += 1;
+            LifeId(*next)
+        };
+        self.oracle.born(life, member);
+        let (over, ends) = oneshot::channel();
+        let life = Arc::new(Life {
+            id: life,
+            member,
+            exec: self.exec.clone(),
+            ahead,
+            gate: Gate::new(),
+            node: Mutex::default(),
+            mount: Mutex::default(),
+            workers: Mutex::new(0),
+            over: Mutex::new(Some(over)),
+            leaving: AtomicBool::new(false),
+            expects_end: Mutex::default(),
+        });
+        let incoming = self.net.listen(node, life.id);
+        let way = Way {
+            arbiter: self.arbiter.clone(),
+            life: life.id,
+            key: member,
+            gate: Arc::clone(&life.gate),
+            membership_start: self.layout.membership_start,
+            ahead,
+        };
+        let clock = Clock { exec: self.exec.clone(), group: life.group(), ahead, wall_ahead };
+        let clock: Arc<dyn Runtime> = Arc::new(clock);
+        let world = World {
+            network: Arc::new(self.net.of(node, life.id)),
+            partition: Arc::new(way.clone()),
+            agent: Arc::new(way.clone()),
+            disk: Arc::new(way),
+            control: Arc::clone(&clock),
+            runtime: clock,
+        };
+        let (nonce, seed) = self.exec.draw(|r| (r.next_u64() | 1, r.next_u64()));
+        let config = Config {
+            cluster: self.cluster_id,
+            fs: self.fs_id,
+            device: DeviceId(self.fs_id.0),
+            layout: self.layout,
+            me: member,
+            nonce: StartNonce::new(nonce).expect("not zero"),
+            peers: (0..self.plan.nodes).filter(|h| *h != host).map(node_id).collect(),
+            unit: Unit::DEFAULT,
+            nodes_max: super::NODES_MAX,
+            seed,
+        };
+        tracing::info!(%member, life = %life.id, "starts");
+        *self.hosts[host].life.lock() = Some(Arc::clone(&life));
+        let (fleet, of) = (self.clone(), Arc::clone(&life));
+        self.exec.spawn(life.group(), async move {
+            let node = Node::start(config, world);
+            *of.node.lock() = Some(Arc::clone(&node));
+            let (end, inbox) = (Arc::clone(&of), Arc::clone(&node));
+            fleet.exec.spawn(of.group(), receive(inbox, incoming));
+            let ended = Arc::clone(&node);
+            fleet.exec.spawn(end.group(), {
+                let end = Arc::clone(&end);
+                async move { end.end(Over::Ended(ended.ended().await)) }
+            });
+            fleet.mount_and_work(of, node).await;
+        });
+        (life, ends)
+    }
+
+    async fn mount_and_work(self, life: Arc<Life>, node: Arc<Node>) {
+        let kernel = Kernel::new(&self.exec);
+        let fs = loop {
+            match node.mount(options(), Arc::new(kernel.clone())).await {
+                Ok(fs) => break fs,
+                Err(error) => {
+                    tracing::info!(member = %life.member, %error, "not mounted");
+                    self.exec.sleep(Duration::from_millis(200)).await;
+                }
+            }
+        };
+        tracing::info!(member = %life.member, slot = ?fs.slot(), "mounted");
+        let mount = Mount { fs, kernel };
+        if !self.set_up.swap(true, Ordering::SeqCst) {
+            if let Err(error) = self.work.set_up(&mount).await {
+                self.oracle.violation(format!("setting up: {error}"));
+            }
+            self.is_ready.store(true, Ordering::SeqCst);
+        }
+        *life.mount.lock() = Some(mount.clone());
+        while !self.is_ready.load(Ordering::SeqCst) {
+            self.exec.sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..self.plan.workers {
+            *life.workers.lock() += 1;
+            let app =
+                App { work: Arc::clone(&self.work), life: Arc::clone(&life), mount: mount.clone() };
+            let of = Arc::clone(&life);
+            self.exec.spawn(life.group(), async move {
+                app.work().await;
+                *of.workers.lock() -= 1;
+            });
+        }
+    }
+
+    /// Lives of a host, one after the other, until the run is over.
+    pub(crate) async fn run_host(self, host: usize) {
+        let pause = self.exec.draw(|r| r.below(2_000));
+        self.exec.sleep(Duration::from_millis(pause)).await;
+        loop {
+            while !self.hosts[host].is_wanted.load(Ordering::SeqCst) {
+                if self.hosts[host].is_done.load(Ordering::SeqCst) {
+                    return;
+                }
+                self.exec.sleep(Duration::from_millis(5)).await;
+            }
+            let (life, ends) = self.start_life(host).await;
+            let over = ends.await.unwrap_or(Over::Crashed);
+            tracing::info!(member = %life.member, ?over, "over");
+            if let Over::Ended(end) = over {
+                self.clean_up(&life, end).await;
+            }
+            *self.hosts[host].life.lock() = None;
+            self.exec.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A life that has ended by itself: what was under way fails, then its process goes.
+    async fn clean_up(&self, life: &Arc<Life>, end: End) {
+        if end == End::Left && !life.is_leaving() {
+            self.oracle.violation(format!("{} has left unasked", life.member));
+        }
+        let began = self.exec.now();
+        loop {
+            let left = self.work.under_way(Some(life.id));
+            if left.is_empty() || self.oracle.is_lost(life.id) && !self.is_running(life) {
+                break;
+            }
+            if self.exec.now().since(began) > GRACE && !self.exec.is_paused(life.group()) {
+                self.oracle.violation(format!("{} has ended, and still: {left:?}", life.member));
+                break;
+            }
+            self.exec.sleep(Duration::from_millis(20)).await;
+        }
+        self.kill(life, false);
+    }
+
+    fn is_running(&self, life: &Life) -> bool {
+        life.node.lock().is_some()
+    }
+
+    /// Ends a process where it stands.
+    pub(crate) fn kill(&self, life: &Arc<Life>, is_silent: bool) {
+        self.exec.note(u64::from(life.id.0));
+        self.arbiter.process_died(life.id);
+        self.net.process_died(life.id, is_silent);
+        self.exec.kill(life.group());
+        self.oracle.lost(life.id);
+        let (node, mount) = (life.node.lock().take(), life.mount.lock().take());
+        drop(mount);
+        if let Some(node) = node {
+            self.count_violations(life, &node);
+            // Nothing of it is heard any more; this only takes it apart.
+            node.cut_off(Closed::SelfFenced);
+        }
+        life.end(Over::Crashed);
+    }
+
+    pub(crate) fn count_violations(&self, life: &Life, node: &Node) {
+        if node.violations() > 0 {
+            let what = format!("{} was told what breaks the protocol", life.member);
+            self.oracle.violation(what);
+        }
+    }
+
+    /// Ends the work on a node in good order: unmounts and leaves.
+    pub(crate) async fn leave(&self, life: &Arc<Life>) {
+        life.leaving.store(true, Ordering::SeqCst);
+        while *life.workers.lock() > 0 {
+            if self.oracle.is_lost(life.id) {
+                return;
+            }
+            self.exec.sleep(Duration::from_millis(2)).await;
+        }
+        let Some(node) = life.node() else { return };
+        let (fleet, of) = (self.clone(), Arc::clone(life));
+        self.exec.spawn(life.group(), async move {
+            drop(of.mount.lock().take());
+            match node.unmount().await {
+                Ok(()) | Err(mx_node::MountError::NotMounted) => {}
+                Err(error) => of.expect_end(format!("unmount: {error}")),
+            }
+            tracing::info!(member = %of.member, "unmounted");
+            node.leave();
+            drop(fleet);
+        });
+    }
+}
+
+async fn receive(node: Arc<Node>, mut incoming: mpsc::UnboundedReceiver<Incoming>) {
+    loop {
+        match incoming.recv().await.ok() {
+            Some(Incoming::Accepted(id)) => node.handle_accepted(id),
+            Some(Incoming::Connected(peer, id)) => node.handle_connected(peer, id),
+            Some(Incoming::ConnectFailed { peer, refused }) => {
+                node.handle_connect_failed(peer, refused);
+            }
+            Some(Incoming::Bytes(id, bytes)) => node.handle_bytes(id, &bytes),
+            Some(Incoming::Closed(id)) => node.handle_closed(id),
+            None => return,
+        }
+    }
+}
+
+/// Node ids count from 1.
+pub(crate) fn node_id(host: usize) -> NodeId {
+    NodeId::new(u16::try_from(host).expect("few hosts") + 1).expect("in range")
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.id, self.member)
+    }
+}
+
+impl Life {
+    /// For people, when something does not end.
+    pub fn describe(&self) -> String {
+        let node = self.node.lock();
+        let (activity, view) = node.as_ref().map_or(("gone", String::new()), |node| {
+            (node.activity(), node.view().map_or(String::new(), |v| format!("{:?}", v.members())))
+        });
+        let mount = if self.mount.lock().is_some() { "mounted" } else { "not mounted" };
+        let expected = self.expects_end.lock();
+        format!("{} {activity} {view} {mount} {:?}", self.member, *expected)
+    }
+}

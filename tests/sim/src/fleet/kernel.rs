@@ -1,0 +1,390 @@
+//! A kernel that caches as a FUSE kernel does: attributes, names, listings and pages, for as long as
+//! it is not told to forget them. What is stale here is what applications would see.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use mfs::env::KernelCache;
+use mfs::file::FileId;
+use mfs::ops::{Entry, Lookup, NewFile, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes};
+use mfs::{Attributes, Fs, FsError};
+use mx_base::{BoxFuture, Duration};
+use parking_lot::Mutex;
+
+use crate::exec::Executor;
+
+const PAGE: u64 = 4096;
+/// Entries that one readdir asks for.
+const PIECE: usize = 16;
+
+/// What a listing shows.
+pub type Names = BTreeMap<Vec<u8>, FileId>;
+
+/// The caches of one mount. Clones are the same ones.
+#[derive(Clone)]
+pub struct Kernel {
+    exec: Executor,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Names kept under an older one do not count.
+    epoch: u64,
+    names: BTreeMap<(FileId, Vec<u8>), (u64, Option<FileId>)>,
+    files: BTreeMap<FileId, File>,
+    next_read: u64,
+    /// Grows with every change of attributes.
+    clock: u64,
+    hits: u64,
+}
+
+#[derive(Default)]
+struct File {
+    attributes: Option<Attributes>,
+    listing: Option<Arc<Names>>,
+    pages: BTreeMap<u64, Arc<[u8]>>,
+    /// When the attributes were last found out of date, by the clock: answers to what was asked
+    /// before are not kept.
+    attributes_changed: u64,
+    pages_version: u64,
+    /// Pages that are locked while they are read.
+    reading: BTreeSet<u64>,
+}
+
+impl Kernel {
+    pub fn new(exec: &Executor) -> Kernel {
+        Kernel { exec: exec.clone(), state: Arc::default() }
+    }
+
+    /// Answers that asked nobody.
+    pub fn hits(&self) -> u64 {
+        self.state.lock().hits
+    }
+
+    fn file<T>(&self, file: FileId, f: impl FnOnce(&mut File) -> T) -> T {
+        f(self.state.lock().files.entry(file).or_default())
+    }
+
+    fn drop_attributes(&self, file: FileId) {
+        let state = &mut *self.state.lock();
+        state.clock += 1;
+        let f = state.files.entry(file).or_default();
+        (f.attributes, f.listing) = (None, None);
+        f.attributes_changed = state.clock;
+    }
+
+    fn clock(&self) -> u64 {
+        self.state.lock().clock
+    }
+
+    fn drop_name(&self, dir: FileId, name: &[u8]) {
+        self.state.lock().names.remove(&(dir, name.to_vec()));
+    }
+
+    /// As `invalidate_inode_pages2_range`: waits for pages that are being read.
+    async fn drop_pages(&self, file: FileId, bytes: Option<Range<u64>>) {
+        let locked = self.file(file, |f| f.reading.clone());
+        while self.file(file, |f| f.reading.intersection(&locked).next().is_some()) {
+            self.exec.sleep(Duration::from_micros(30)).await;
+        }
+        self.file(file, |f| {
+            f.pages_version += 1;
+            match bytes {
+                None => f.pages.clear(),
+                Some(bytes) => {
+                    let kept = |page: u64| page >= bytes.end || page + PAGE <= bytes.start;
+                    f.pages.retain(|page, _| kept(*page));
+                }
+            }
+        });
+    }
+
+    fn thread_delay(&self) -> impl Future<Output = ()> + Send + 'static {
+        let delay = self.exec.draw(|r| r.below(60));
+        self.exec.sleep(Duration::from_micros(delay))
+    }
+}
+
+impl KernelCache for Kernel {
+    fn remember(&self, file: FileId) {
+        self.file(file, |_| ());
+    }
+
+    fn forget_attributes(&self, file: FileId, _is_directory: bool) -> BoxFuture<'static, ()> {
+        let (kernel, delay) = (self.clone(), self.thread_delay());
+        Box::pin(async move {
+            delay.await;
+            kernel.drop_attributes(file);
+        })
+    }
+
+    fn forget_names(&self) -> BoxFuture<'static, ()> {
+        let (kernel, delay) = (self.clone(), self.thread_delay());
+        Box::pin(async move {
+            delay.await;
+            let mut state = kernel.state.lock();
+            state.epoch += 1;
+            state.names.clear();
+        })
+    }
+
+    fn forget_pages(&self, file: FileId, bytes: Option<Range<u64>>) -> BoxFuture<'static, ()> {
+        let (kernel, delay) = (self.clone(), self.thread_delay());
+        Box::pin(async move {
+            delay.await;
+            // As `inval_inode` with an offset that is not negative: attributes go as well.
+            kernel.drop_attributes(file);
+            kernel.drop_pages(file, bytes).await;
+        })
+    }
+}
+
+/// A mounted file system as applications see it.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    pub fs: Arc<Fs>,
+    pub kernel: Kernel,
+}
+
+impl Mount {
+    pub fn root(&self) -> FileId {
+        self.fs.root()
+    }
+
+    /// Takes the answer in, as long as the pins in it last.
+    fn take_in(&self, entry: &Entry, asked: u64) {
+        if entry.keep.attributes {
+            self.kernel.file(entry.attributes.file, |f| {
+                if f.attributes_changed <= asked {
+                    f.attributes = Some(entry.attributes);
+                }
+            });
+        }
+    }
+
+    pub async fn stat(&self, file: FileId) -> Result<Attributes, FsError> {
+        let (kept, asked) = (self.kernel.file(file, |f| f.attributes), self.kernel.clock());
+        if let Some(attributes) = kept {
+            self.kernel.state.lock().hits += 1;
+            return Ok(attributes);
+        }
+        let entry = self.fs.getattr(file).await?;
+        self.take_in(&entry, asked);
+        Ok(entry.attributes)
+    }
+
+    pub async fn lookup(&self, dir: FileId, name: &[u8]) -> Result<Option<FileId>, FsError> {
+        let key = (dir, name.to_vec());
+        let epoch = {
+            let state = &mut *self.kernel.state.lock();
+            if let Some((epoch, file)) = state.names.get(&key)
+                && *epoch == state.epoch
+            {
+                state.hits += 1;
+                return Ok(*file);
+            }
+            state.epoch
+        };
+        let asked = self.kernel.clock();
+        let (found, keep) = match self.fs.lookup(dir, name).await? {
+            Lookup::Found(entry) => {
+                let file = entry.attributes.file;
+                self.take_in(&entry, asked);
+                (Some(file), entry.keep)
+            }
+            Lookup::Absent(keep) => (None, keep),
+        };
+        if keep.name {
+            self.kernel.state.lock().names.insert(key, (epoch, found));
+        }
+        Ok(found)
+    }
+
+    pub async fn list(&self, dir: FileId) -> Result<Arc<Names>, FsError> {
+        let (kept, asked) = (self.kernel.file(dir, |f| f.listing.clone()), self.kernel.clock());
+        if let Some(names) = kept {
+            self.kernel.state.lock().hits += 1;
+            return Ok(names);
+        }
+        let _open = self.fs.open_directory(dir).await?;
+        let (mut names, mut cookie) = (Names::new(), 0);
+        loop {
+            let piece = self.fs.readdir(dir, cookie, PIECE).await?;
+            let Some(last) = piece.entries.last() else {
+                let names = Arc::new(names);
+                self.kernel.file(dir, |f| {
+                    if f.attributes_changed <= asked && piece.keep.attributes {
+                        f.listing = Some(Arc::clone(&names));
+                    }
+                });
+                return Ok(names);
+            };
+            cookie = last.cookie;
+            let real = piece.entries.iter().filter(|e| e.name != b"." && e.name != b"..");
+            names.extend(real.map(|e| (e.name.clone(), e.file)));
+        }
+    }
+
+    pub async fn open(&self, file: FileId, flags: OpenFlags) -> Result<OpenFile, FsError> {
+        let open = self.fs.open(file, flags).await?;
+        if flags.truncate {
+            self.kernel.drop_attributes(file);
+            self.kernel.drop_pages(file, None).await;
+        }
+        Ok(open)
+    }
+
+    /// read(2): through the page cache, unless the file is open for writing.
+    pub async fn read(&self, open: &OpenFile, offset: u64, len: u64) -> Result<Vec<u8>, FsError> {
+        if open.flags().write {
+            let data = self.fs.read(open, offset, len, ReadKind::Direct).await?;
+            return Ok(data.as_slice().to_vec());
+        }
+        let mut bytes = Vec::new();
+        let mut page = offset - offset % PAGE;
+        while page < offset + len {
+            let data = self.page(open, page).await?;
+            let is_short = (data.len() as u64) < PAGE;
+            let from = offset.saturating_sub(page).min(data.len() as u64);
+            let to = (offset + len - page).min(data.len() as u64).max(from);
+            let at = |n: u64| usize::try_from(n).expect("within a page");
+            bytes.extend_from_slice(&data[at(from)..at(to)]);
+            if is_short {
+                break;
+            }
+            page += PAGE;
+        }
+        Ok(bytes)
+    }
+
+    async fn page(&self, open: &OpenFile, page: u64) -> Result<Arc<[u8]>, FsError> {
+        let file = open.file();
+        let id = {
+            let state = &mut *self.kernel.state.lock();
+            state.next_read += 1;
+            state.next_read
+        };
+        let version = {
+            let (kept, version) =
+                self.kernel.file(file, |f| (f.pages.get(&page).cloned(), f.pages_version));
+            if let Some(data) = kept {
+                self.kernel.state.lock().hits += 1;
+                return Ok(data);
+            }
+            version
+        };
+        let _reading = Reading::new(&self.kernel, file, id);
+        let data = self.fs.read(open, page, PAGE, ReadKind::KernelPage).await?;
+        let bytes: Arc<[u8]> = data.as_slice().into();
+        self.kernel.file(file, |f| {
+            if f.pages_version == version {
+                f.pages.insert(page, Arc::clone(&bytes));
+            }
+        });
+        Ok(bytes)
+    }
+
+    pub async fn write(&self, open: &OpenFile, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
+        let file = open.file();
+        let range = offset..offset + bytes.len() as u64;
+        let range = (!open.flags().append).then_some(range);
+        self.kernel.drop_pages(file, range.clone()).await;
+        let written = self.fs.write(open, offset, bytes).await;
+        self.kernel.drop_attributes(file);
+        self.kernel.drop_pages(file, range).await;
+        let written = written?;
+        assert_eq!(written.len, bytes.len() as u64, "a write is whole or fails");
+        Ok(())
+    }
+
+    pub async fn fsync(&self, open: &OpenFile) -> Result<(), FsError> {
+        self.fs.fsync(open).await
+    }
+
+    pub async fn set(&self, file: FileId, set: &SetAttributes) -> Result<Attributes, FsError> {
+        let done = self.fs.setattr(file, set).await;
+        self.kernel.drop_attributes(file);
+        if set.size.is_some() {
+            self.kernel.drop_pages(file, None).await;
+        }
+        let entry = done?;
+        Ok(entry.attributes)
+    }
+
+    pub async fn create(
+        &self,
+        dir: FileId,
+        name: &[u8],
+        new: &NewFile<'_>,
+    ) -> Result<FileId, FsError> {
+        let made = self.fs.create(dir, name, new).await;
+        self.changed(dir, name);
+        Ok(made?.attributes.file)
+    }
+
+    /// open(O_CREAT) of a name that is not there.
+    pub async fn create_and_open(
+        &self,
+        dir: FileId,
+        name: &[u8],
+        new: &NewFile<'_>,
+        flags: OpenFlags,
+    ) -> Result<OpenFile, FsError> {
+        let made = self.fs.create_and_open(dir, name, new, flags).await;
+        self.changed(dir, name);
+        Ok(made?.1)
+    }
+
+    pub async fn unlink(&self, dir: FileId, name: &[u8]) -> Result<(), FsError> {
+        let done = self.fs.unlink(dir, name).await;
+        self.changed(dir, name);
+        done
+    }
+
+    pub async fn rmdir(&self, dir: FileId, name: &[u8]) -> Result<(), FsError> {
+        let done = self.fs.rmdir(dir, name).await;
+        self.changed(dir, name);
+        done
+    }
+
+    pub async fn rename(&self, from: (FileId, &[u8]), to: (FileId, &[u8])) -> Result<(), FsError> {
+        let done = self.fs.rename(from, to, RenameKind::Replace).await;
+        self.changed(from.0, from.1);
+        self.changed(to.0, to.1);
+        done
+    }
+
+    fn changed(&self, dir: FileId, name: &[u8]) {
+        self.kernel.drop_name(dir, name);
+        self.kernel.drop_attributes(dir);
+    }
+}
+
+/// A page that is locked for reading.
+struct Reading<'a> {
+    kernel: &'a Kernel,
+    file: FileId,
+    id: u64,
+}
+
+impl Reading<'_> {
+    fn new(kernel: &Kernel, file: FileId, id: u64) -> Reading<'_> {
+        kernel.file(file, |f| f.reading.insert(id));
+        Reading { kernel, file, id }
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.kernel.file(self.file, |f| f.reading.remove(&self.id));
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("hits", &self.hits()).finish_non_exhaustive()
+    }
+}

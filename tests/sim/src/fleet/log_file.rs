@@ -1,0 +1,157 @@
+//! A file that everybody appends to, and what a reader may find in it: every record that was
+//! acknowledged before, whole and once, in the order in which they were acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mx_base::Instant;
+
+use super::LifeId;
+
+const MAGIC: u32 = 0x4c4f_4721;
+const HEADER: usize = 16;
+
+/// What is known of a log.
+#[derive(Debug, Default)]
+pub struct Log {
+    records: BTreeMap<u64, Record>,
+    /// The last time a life took records with it.
+    lost_at: Instant,
+}
+
+/// One record.
+#[derive(Debug)]
+pub struct Record {
+    life: LifeId,
+    begun: Instant,
+    acknowledged: Option<Instant>,
+    is_durable: bool,
+    /// Its life is gone: it is there or not.
+    is_doubtful: bool,
+}
+
+impl Record {
+    /// A record as it lies in the file.
+    pub fn bytes(id: u64, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + len);
+        bytes.extend(MAGIC.to_le_bytes());
+        bytes.extend(u32::try_from(len).expect("short").to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+        bytes.extend((0..len).map(|i| filler(id, i)));
+        bytes
+    }
+}
+
+fn filler(id: u64, i: usize) -> u8 {
+    let i = u64::try_from(i).expect("short");
+    (id.wrapping_mul(31).wrapping_add(i * 7)).to_le_bytes()[0]
+}
+
+impl Log {
+    pub fn begin(&mut self, id: u64, life: LifeId, begun: Instant) {
+        let record =
+            Record { life, begun, acknowledged: None, is_durable: false, is_doubtful: false };
+        self.records.insert(id, record);
+    }
+
+    pub fn acknowledge(&mut self, id: u64, now: Instant) {
+        let record = self.records.get_mut(&id).expect("begun before");
+        if record.is_doubtful {
+            return;
+        }
+        record.acknowledged = Some(now);
+        let (life, begun) = (record.life, record.begun);
+        // What others had acknowledged was durable before this one could be written.
+        for other in self.records.values_mut() {
+            if other.life != life && other.acknowledged.is_some_and(|at| at < begun) {
+                other.is_durable = true;
+            }
+        }
+    }
+
+    /// An fsync that `life` began at `began` was answered.
+    pub fn synced(&mut self, life: LifeId, began: Instant) {
+        for record in self.records.values_mut() {
+            if record.life == life
+                && !record.is_doubtful
+                && record.acknowledged.is_some_and(|at| at <= began)
+            {
+                record.is_durable = true;
+            }
+        }
+    }
+
+    pub fn lose(&mut self, life: LifeId) {
+        for record in self.records.values_mut() {
+            if record.life == life && !record.is_durable {
+                record.is_doubtful = true;
+            }
+        }
+        self.lost_at = crate::exec::running().0;
+    }
+
+    /// `bytes` were read by `life`, which began to at `began`.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&mut self, life: LifeId, began: Instant, bytes: &[u8]) -> Result<(), String> {
+        let found = parse(bytes)?;
+        let mut seen = BTreeSet::new();
+        let mut newest_begun = (Instant(0), 0);
+        for id in &found {
+            let record = self.records.get(id).ok_or(format!("record {id} was never written"))?;
+            if !seen.insert(*id) {
+                return Err(format!("record {id} is there twice"));
+            }
+            if record.acknowledged.is_some_and(|at| at < newest_begun.0) {
+                return Err(format!("record {id} lies behind {}, begun later", newest_begun.1));
+            }
+            newest_begun = newest_begun.max((record.begun, *id));
+        }
+        let missing = self.records.iter().find(|(id, record)| {
+            record.acknowledged.is_some_and(|at| at < began)
+                && !record.is_doubtful
+                && !seen.contains(id)
+        });
+        if let Some((id, record)) = missing {
+            let count = found.len();
+            return Err(format!("record {id} {record:?} is missing among {count}"));
+        }
+        if self.lost_at < began {
+            // What was not there when somebody looked never comes.
+            self.records.retain(|id, r| !r.is_doubtful || seen.contains(id) || r.begun >= began);
+        }
+        for id in seen {
+            let record = self.records.get_mut(&id).expect("found above");
+            if record.is_doubtful {
+                (record.is_doubtful, record.is_durable) = (false, true);
+            }
+            record.is_durable |= record.life != life;
+        }
+        Ok(())
+    }
+}
+
+fn parse(mut bytes: &[u8]) -> Result<Vec<u64>, String> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while !bytes.is_empty() {
+        let wrong = |what: &str| format!("{what} at {at}, behind {} records", found.len());
+        let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
+            return Err(wrong("half a header"));
+        };
+        let [m0, m1, m2, m3, l0, l1, l2, l3, id @ ..] = *header;
+        if u32::from_le_bytes([m0, m1, m2, m3]) != MAGIC {
+            return Err(wrong("no record"));
+        }
+        let (len, id) = (u32::from_le_bytes([l0, l1, l2, l3]), u64::from_le_bytes(id));
+        let len = usize::try_from(len).expect("short");
+        let Some((body, rest)) = rest.split_at_checked(len) else {
+            return Err(wrong("half a record"));
+        };
+        if body.iter().enumerate().any(|(i, b)| *b != filler(id, i)) {
+            return Err(wrong("a damaged record"));
+        }
+        found.push(id);
+        (bytes, at) = (rest, at + HEADER + len);
+    }
+    Ok(found)
+}

@@ -1,0 +1,86 @@
+//! What was found wrong, and which lives of nodes are lost.
+//!
+//! A life is lost when its process has crashed or it was fenced: what it had acknowledged and not
+//! made durable may be gone from then on, and what it says does not count.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use mx_base::{Incarnation, Member, NodeId};
+use parking_lot::Mutex;
+
+use super::LifeId;
+use crate::exec::Executor;
+
+/// Shared by everybody who looks. Clones are the same one.
+#[derive(Clone)]
+pub struct Oracle {
+    exec: Executor,
+    state: Arc<Mutex<State>>,
+}
+
+type Listener = Box<dyn Fn(LifeId) + Send>;
+
+#[derive(Default)]
+struct State {
+    lives: Vec<(LifeId, Member)>,
+    lost: BTreeSet<LifeId>,
+    violations: Vec<String>,
+    listeners: Vec<Listener>,
+}
+
+impl Oracle {
+    pub fn new(exec: &Executor) -> Oracle {
+        Oracle { exec: exec.clone(), state: Arc::default() }
+    }
+
+    /// Something is not as it has to be.
+    pub fn violation(&self, what: String) {
+        let (now, _) = crate::exec::running();
+        tracing::error!(what, "VIOLATION");
+        self.exec.note(now.0);
+        self.state.lock().violations.push(format!("{now:?}: {what}"));
+    }
+
+    /// The first thing that was wrong.
+    pub fn first_violation(&self) -> Option<String> {
+        self.state.lock().violations.first().cloned()
+    }
+
+    pub fn born(&self, life: LifeId, member: Member) {
+        self.state.lock().lives.push((life, member));
+    }
+
+    /// `listener` is told of every life that is lost, once.
+    pub fn listen(&self, listener: Listener) {
+        self.state.lock().listeners.push(listener);
+    }
+
+    pub fn is_lost(&self, life: LifeId) -> bool {
+        self.state.lock().lost.contains(&life)
+    }
+
+    pub fn lost(&self, life: LifeId) {
+        let state = &mut *self.state.lock();
+        if state.lost.insert(life) {
+            state.listeners.iter().for_each(|listener| listener(life));
+        }
+    }
+
+    /// No write of these lives reaches the device from now on.
+    pub fn fenced(&self, node: NodeId, up_to: Incarnation) {
+        let lives: Vec<LifeId> = {
+            let state = self.state.lock();
+            let covered = |m: &Member| m.node == node && m.incarnation <= up_to;
+            state.lives.iter().filter(|(_, m)| covered(m)).map(|(life, _)| *life).collect()
+        };
+        lives.into_iter().for_each(|life| self.lost(life));
+    }
+}
+
+impl fmt::Debug for Oracle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Oracle").field("first", &self.first_violation()).finish_non_exhaustive()
+    }
+}

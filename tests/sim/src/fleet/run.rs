@@ -1,0 +1,436 @@
+//! A run from its beginning to its end, and what is checked on the way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fencing::MpIndex;
+use fencing::ondisk::format;
+use fencing::ondisk::superblock::Superblock;
+use lcl::{Mode, ResourceName};
+use mfs::block::Block;
+use mfs::mkfs::{self, Format};
+use mfs::{fsck, superblock};
+use model::Random;
+use mx_base::{ClusterId, Duration, FsId, Instant, Member};
+use parking_lot::Mutex;
+
+use super::arbiter::Arbiter;
+use super::host::{Life, node_id};
+use super::net::Net;
+use super::oracle::Oracle;
+use super::plan::{Fault, Kind, Plan};
+use super::work::{App, Work};
+use super::{Fleet, Host, Inner, NODES_MAX, WORLD};
+use crate::disk::{Device, Image, Replayer};
+use crate::exec::{Executor, Stopped};
+
+/// Blocks of the device: the smallest that is formatted.
+const DEVICE_BLOCKS: u64 = 64 << 8;
+/// One unit.
+const U: Duration = Duration::from_millis(100);
+/// Between two looks at what all nodes hold.
+const LOOK_EVERY: Duration = Duration::from_millis(3);
+/// Joins, cold starts, fences, replays: all of it is over so long behind the last fault.
+const HEALED_WITHIN: Duration = Duration::from_secs(40);
+/// An operation may take so long when nothing else goes wrong than that one process crashes.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a run has covered.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub operations: u64,
+    pub polls: u64,
+    pub frames: u64,
+    pub lives: u32,
+    pub refused_writes: u64,
+    /// The longest operation of a node that lived on.
+    pub longest: (Duration, String),
+    pub virtual_time: Duration,
+    /// Equal for equal seeds.
+    pub trace: u64,
+}
+
+/// A formatted device with a membership partition.
+fn formatted(ids: [u8; 16]) -> Result<Image, String> {
+    let exec = Executor::new(1);
+    let device = Device::new(DEVICE_BLOCKS, Image::new());
+    let port = device.port(&exec);
+    let superblock = Superblock {
+        cluster: ClusterId(ids),
+        partition_id: ids,
+        index: MpIndex(0),
+        count: 1,
+        set_epoch: 1,
+        nodes_max: NODES_MAX,
+        unit: U,
+        sequence: 1,
+    };
+    let mut membership: BTreeMap<u32, Box<Block>> = BTreeMap::new();
+    for (at, block) in format::format(superblock) {
+        let mut copy = Block::zeroed();
+        copy.0.copy_from_slice(&block.0);
+        membership.insert(at.0, copy);
+    }
+    let format = Format {
+        fs_id: FsId(ids),
+        cluster_id: ClusterId(ids),
+        label: "sim".into(),
+        hash_key: ids,
+        now: exec.wall_time(),
+        membership: membership.into_values().collect(),
+    };
+    let done = exec.run(WORLD, Duration::from_secs(600), async move {
+        mkfs::format(&*port, &format, |_, _| {}).await.map_err(|e| e.to_string())
+    });
+    done.map_err(|s| format!("mkfs: {s:?}"))??;
+    Ok(device.visible())
+}
+
+/// Plays a plan.
+///
+/// # Errors
+/// The first thing that was wrong.
+pub fn run(plan: &Plan) -> Result<Report, String> {
+    let ids = [7; 16];
+    let image = formatted(ids)?;
+    let exec = Executor::new(plan.seed);
+    let device = Device::new(DEVICE_BLOCKS, image);
+    let layout = {
+        let port = device.port(&exec);
+        let read = exec.run(WORLD, U * 100, async move { superblock::read(&*port).await });
+        read.map_err(|s| format!("superblock: {s:?}"))?.map_err(|e| e.to_string())?.layout
+    };
+    let oracle = Oracle::new(&exec);
+    let work = Work::new(&exec, &oracle);
+    let host = |_| Host {
+        is_wanted: AtomicBool::new(true),
+        is_done: AtomicBool::new(false),
+        life: Mutex::default(),
+    };
+    let clock = |_| {
+        exec.draw(|r| {
+            (Duration::from_millis(r.below(900_000)), Duration::from_millis(r.below(3_000)))
+        })
+    };
+    let fleet = Fleet(Arc::new(Inner {
+        plan: plan.clone(),
+        arbiter: Arbiter::new(&exec, device, oracle.clone(), plan.weather),
+        net: Net::new(&exec, plan.weather),
+        cluster_id: ClusterId(ids),
+        fs_id: FsId(ids),
+        layout,
+        hosts: (0..plan.nodes).map(host).collect(),
+        clocks: (0..plan.nodes).map(clock).collect(),
+        next_life: Mutex::new(0),
+        set_up: AtomicBool::new(false),
+        is_ready: AtomicBool::new(false),
+        oracle,
+        work,
+        exec,
+    }));
+    let outcome = fleet.play();
+    let report = Report {
+        operations: fleet.work.done.load(Ordering::Relaxed),
+        polls: fleet.exec.polls(),
+        frames: fleet.net.frames(),
+        lives: *fleet.next_life.lock(),
+        refused_writes: fleet.arbiter.refused(),
+        longest: fleet.work.longest(),
+        virtual_time: fleet.exec.now().since(Instant(1_000_000_000)),
+        trace: fleet.exec.trace(),
+    };
+    fleet.take_apart();
+    outcome.map(|()| report)
+}
+
+impl Fleet {
+    fn play(&self) -> Result<(), String> {
+        for host in 0..self.plan.nodes {
+            self.exec.spawn(WORLD, self.clone().run_host(host));
+        }
+        self.exec.spawn(WORLD, self.clone().look_at_locks());
+        self.until("the file system is set up", HEALED_WITHIN, |f| {
+            f.is_ready.load(Ordering::SeqCst)
+        })?;
+        let began = self.exec.now();
+        for (at, fault) in self.plan.faults.clone() {
+            self.run_until(began + at)?;
+            self.fault(fault);
+        }
+        self.run_until(began + self.plan.length)?;
+        self.heal();
+        let everybody =
+            |f: &Fleet| f.lives().iter().all(|l| l.as_ref().is_some_and(|l| l.mount().is_some()));
+        self.until("everybody has mounted again", HEALED_WITHIN, everybody)?;
+        let now = self.exec.now();
+        self.run_until(now + U * 5)?;
+        self.work.stop();
+        self.until("all operations have ended", HEALED_WITHIN, |f| {
+            f.work.under_way(None).is_empty()
+        })?;
+        self.check_times()?;
+        self.look_at_all()?;
+        self.leave_all()?;
+        self.check_device()
+    }
+
+    fn lives(&self) -> Vec<Option<Arc<Life>>> {
+        self.hosts.iter().map(|host| host.life.lock().clone()).collect()
+    }
+
+    /// Runs up to a moment, unless something is wrong before.
+    fn run_until(&self, at: Instant) -> Result<(), String> {
+        while self.exec.now() < at {
+            self.exec.run_for(at.since(self.exec.now()).min(U));
+            // Nothing may have been left to run.
+            let now = self.exec.now();
+            let exec = self.exec.clone();
+            if now < at {
+                let nap = exec.sleep(at.since(now).min(U / 10));
+                let _ = exec.run(WORLD, U, nap);
+            }
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for life in self.lives().into_iter().flatten() {
+            if let Some(node) = life.node() {
+                self.count_violations(&life, &node);
+            }
+        }
+        self.oracle.first_violation().map_or(Ok(()), Err)
+    }
+
+    fn until(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut holds: impl FnMut(&Fleet) -> bool,
+    ) -> Result<(), String> {
+        let began = self.exec.now();
+        while !holds(self) {
+            if self.exec.now().since(began) > limit {
+                let lives = self.lives();
+                let states: Vec<String> = lives.iter().flatten().map(|l| l.describe()).collect();
+                let under_way = self.work.under_way(None);
+                return Err(format!(
+                    "not within {limit:?}: {what}; {}; under way: {under_way:?}",
+                    states.join("; ")
+                ));
+            }
+            self.run_until(self.exec.now() + U / 5)?;
+        }
+        Ok(())
+    }
+
+    /// I1: no two nodes that may use what they have cached hold conflicting modes.
+    async fn look_at_locks(self) {
+        loop {
+            self.exec.sleep(LOOK_EVERY).await;
+            let mut held: BTreeMap<ResourceName, Vec<(Member, Mode)>> = BTreeMap::new();
+            for life in self.lives().into_iter().flatten() {
+                if self.oracle.is_lost(life.id) || !life.is_permitted() {
+                    continue;
+                }
+                let Some(node) = life.node() else { continue };
+                node.table().for_each(|entry| {
+                    let mode = entry.mode();
+                    if mode != Mode::NL {
+                        held.entry(entry.name()).or_default().push((life.member, mode));
+                    }
+                });
+            }
+            for (name, holders) in held {
+                for (i, (a, mode)) in holders.iter().enumerate() {
+                    for (b, other) in &holders[i + 1..] {
+                        if !mode.compatible(*other) {
+                            self.oracle.violation(format!(
+                                "{name:?} is held by {a} in {mode} and by {b} in {other}"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // Faults
+
+    fn fault(&self, fault: Fault) {
+        tracing::info!(?fault, "FAULT");
+        match fault {
+            Fault::Crash { host, restart } => {
+                if let Some(life) = self.life(host) {
+                    self.want_later(host, restart);
+                    self.kill(&life, false);
+                }
+            }
+            Fault::PowerOff { host, restart } => {
+                if let Some(life) = self.life(host) {
+                    self.net.host_up(node_id(host), false);
+                    self.want_later(host, restart);
+                    self.kill(&life, true);
+                }
+            }
+            Fault::Pause { host, length } => {
+                if let Some(life) = self.life(host) {
+                    self.exec.pause(life.group());
+                    self.later(length, move |fleet| fleet.exec.resume(life.group()));
+                }
+            }
+            Fault::Partition { mask, length } => {
+                let inside = |host: usize| mask >> host & 1 == 1;
+                for from in 0..self.plan.nodes {
+                    for to in (0..self.plan.nodes).filter(|to| inside(from) != inside(*to)) {
+                        self.net.cut(node_id(from), node_id(to));
+                    }
+                }
+                self.later(length, |fleet| fleet.net.heal());
+            }
+            Fault::OneWay { from, to, length } => {
+                self.net.cut(node_id(from), node_id(to));
+                self.later(length, |fleet| fleet.net.heal());
+            }
+            Fault::CutStorage { host, length } => {
+                self.arbiter.cut(node_id(host));
+                self.later(length, |fleet| fleet.arbiter.heal());
+            }
+            Fault::BreakConnections { percent } => self.net.break_some(percent),
+            Fault::Leave { host, restart } => {
+                if let Some(life) = self.life(host)
+                    && life.mount().is_some()
+                {
+                    self.want_later(host, restart);
+                    let fleet = self.clone();
+                    self.exec.spawn(WORLD, async move { fleet.leave(&life).await });
+                }
+            }
+            Fault::PowerFailure => self.power_failure(),
+        }
+    }
+
+    fn life(&self, host: usize) -> Option<Arc<Life>> {
+        self.hosts[host].life.lock().clone()
+    }
+
+    fn later(&self, delay: Duration, act: impl FnOnce(&Fleet) + Send + 'static) {
+        let fleet = self.clone();
+        self.exec.spawn(WORLD, async move {
+            fleet.exec.sleep(delay).await;
+            act(&fleet);
+        });
+    }
+
+    /// No new life before so long.
+    fn want_later(&self, host: usize, delay: Duration) {
+        self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
+        self.later(delay, move |fleet| {
+            fleet.net.host_up(node_id(host), true);
+            fleet.hosts[host].is_wanted.store(true, Ordering::SeqCst);
+        });
+    }
+
+    fn power_failure(&self) {
+        for (host, life) in self.lives().into_iter().enumerate() {
+            if let Some(life) = life {
+                self.want_later(host, U);
+                self.kill(&life, true);
+            }
+        }
+        self.arbiter.power_failure();
+    }
+
+    fn heal(&self) {
+        tracing::info!("everything heals");
+        self.net.heal();
+        self.arbiter.heal();
+        for (host, life) in self.lives().into_iter().enumerate() {
+            self.net.host_up(node_id(host), true);
+            if let Some(life) = life {
+                self.exec.resume(life.group());
+                if life.is_leaving() {
+                    continue;
+                }
+            }
+            self.hosts[host].is_wanted.store(true, Ordering::SeqCst);
+        }
+    }
+
+    // The end
+
+    fn check_times(&self) -> Result<(), String> {
+        let (longest, what) = self.work.longest();
+        if self.plan.kind == Kind::OneCrash && longest > RECOVERED_WITHIN {
+            return Err(format!("{what} took {longest:?}, beside nothing but one crash"));
+        }
+        Ok(())
+    }
+
+    fn look_at_all(&self) -> Result<(), String> {
+        for life in self.lives().into_iter().flatten() {
+            let Some(mount) = life.mount() else { continue };
+            let group = life.group();
+            let app = App { work: Arc::clone(&self.work), life: Arc::clone(&life), mount };
+            let done = self.exec.run(group, HEALED_WITHIN, async move { app.look_at_all().await });
+            match done {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(format!("{}: {error}", life.member)),
+                Err(stopped) => return Err(format!("{}: looking {stopped:?}", life.member)),
+            }
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    fn leave_all(&self) -> Result<(), String> {
+        for (host, life) in self.lives().into_iter().enumerate() {
+            self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
+            self.hosts[host].is_done.store(true, Ordering::SeqCst);
+            if let Some(life) = life {
+                let fleet = self.clone();
+                self.exec.spawn(WORLD, async move { fleet.leave(&life).await });
+            }
+        }
+        self.until("everybody has left", HEALED_WITHIN, |f| f.lives().iter().all(Option::is_none))
+    }
+
+    fn check_device(&self) -> Result<(), String> {
+        let exec = Executor::new(self.plan.seed);
+        let device = Device::new(DEVICE_BLOCKS, self.arbiter.device.visible());
+        let port = device.port(&exec);
+        let limit = Duration::from_secs(600);
+        let report = exec
+            .run(WORLD, limit, async move { fsck::check(port, &mut |_, _, _| {}).await })
+            .map_err(|s: Stopped| format!("fsck stopped: {s:?}"))?
+            .map_err(|e| format!("fsck: {e}"))?;
+        match &report.problems[..] {
+            [] => Ok(()),
+            problems => {
+                let first: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
+                Err(format!("fsck found {}: {}", problems.len(), first.join("; ")))
+            }
+        }
+    }
+
+    /// So that nothing refers to itself.
+    fn take_apart(&self) {
+        for life in self.lives().into_iter().flatten() {
+            self.kill(&life, true);
+        }
+        self.hosts.iter().for_each(|host| *host.life.lock() = None);
+        self.exec.kill(WORLD);
+    }
+}
+
+impl Arbiter {
+    /// The device loses what was not durable.
+    fn power_failure(&self) {
+        let mut replayer = Replayer::new(self.device.base());
+        self.device.log().iter().for_each(|event| replayer.apply(event));
+        let image = self.exec.draw(|r| replayer.crash(&mut Random::new(r.next_u64())));
+        self.device.set_contents(image);
+    }
+}
