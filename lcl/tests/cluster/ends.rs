@@ -130,6 +130,27 @@ fn a_node_that_is_cut_off_sends_and_begins_nothing_more() {
     assert_eq!(world.node(a).cache.shrink(0), 0);
 }
 
+#[test]
+fn what_others_say_of_a_recovery_that_is_over_frees_what_the_dead_held() {
+    let (mut world, a, b) = two();
+    let on = world.object_at(a);
+    world.complete(b, What::Open, on);
+    let holder = world.node(b).begin(What::Open, on, Want::shared(Mode::EX));
+    world.settle();
+    assert!(world.nodes[&b].is_working(holder));
+    world.crash(b, || false);
+    world.commit(a, vec![a], Vec::new());
+    world.follow_all();
+    let place = world.run(a, What::Open, on);
+    assert!(world.nodes[&a].is_waiting(place), "EX of the dead is limbo");
+    let now = world.instant();
+    world.node(a).cache.mark_recovered(b, now);
+    world.drain(a);
+    world.settle();
+    world.node(a).poll_operation(place);
+    assert!(world.nodes[&a].is_working(place), "what is left is a ghost, and CR goes with it");
+}
+
 /// Flushes nothing, and would leave a value all the same.
 struct Failing;
 
