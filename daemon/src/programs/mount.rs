@@ -129,7 +129,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), MountFail
         if parsed.admin.is_none() && (name.is_empty() || name.contains('/')) {
             return Err(MountFailed::NoName(name.clone()));
         }
-        let socket = parsed.admin.unwrap_or_else(|| socket_of(name));
+        let socket = parsed.admin.clone().unwrap_or_else(|| socket_of(name));
         let mut client = Client::connect(&socket)?;
         if !options.fake {
             let request = Request::Mount { directory: dir.clone(), options: parsed.options };
@@ -141,10 +141,14 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), MountFail
         let done = if options.fake { "would be mounted" } else { "mounted" };
         say(&format!("{source} {done} on {} ({})", dir.display(), parsed.options));
     }
-    if !options.fake
-        && !options.no_table
-        && let Err(error) = table::note(&source, &dir)
-    {
+    if options.fake || options.no_table {
+        return Ok(());
+    }
+    let noted = table::note(&source, &dir).and_then(|()| match &parsed.admin {
+        Some(socket) => table::note_socket(&dir, socket),
+        None => Ok(()),
+    });
+    if let Err(error) = noted {
         // The mount is as good without: umount(8) then returns before the daemon has ended.
         say(&format!("{} is not noted in the table of mount(8): {error}", dir.display()));
     }

@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::config::{RUN_FOLDER, name_of_local};
+
 /// As the kernel shows it.
 pub(super) const TYPE: &str = "fuse.matrixfs";
 
@@ -25,6 +27,29 @@ pub(super) fn note(source: &str, dir: &Path) -> io::Result<()> {
     }
     let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(io::Error::other(format!("mount: {why} ({})", output.status)))
+}
+
+/// Notes which daemon serves a mount, where its name does not lead to its socket.
+pub(super) fn note_socket(dir: &Path, socket: &Path) -> io::Result<()> {
+    let link = socket_link(dir);
+    forget_socket(dir);
+    fs::create_dir_all(link.parent().expect("it is in a folder"))?;
+    std::os::unix::fs::symlink(socket, link)
+}
+
+/// What was noted.
+pub(super) fn noted_socket(dir: &Path) -> Option<PathBuf> {
+    fs::read_link(socket_link(dir)).ok()
+}
+
+pub(super) fn forget_socket(dir: &Path) {
+    // If there is none, none was noted.
+    let _ = fs::remove_file(socket_link(dir));
+}
+
+/// Names of file systems do not begin with a point.
+fn socket_link(dir: &Path) -> PathBuf {
+    Path::new(RUN_FOLDER).join(".mounts").join(name_of_local(dir))
 }
 
 /// The source of the topmost MatrixFS on a directory.

@@ -124,6 +124,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), UnmountFa
             UnmountFailed::Unmount { dir: dir.clone(), source: errno.into() }
         }
     })?;
+    table::forget_socket(dir);
     if options.verbose {
         say(&format!("{} unmounted", dir.display()));
     }
@@ -134,7 +135,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), UnmountFa
         (Some(daemon), true) => daemon.wait(dir, options.force, device, say),
         (None, true) => {
             if options.verbose {
-                say("no daemon in /run/matrixfs knows of it: not waited for");
+                say("no daemon of this machine knows of it: not waited for");
             }
             device.map_or(Ok(()), |device| wait_until_free(device))
         }
@@ -147,10 +148,12 @@ struct Daemon {
     process: Process,
 }
 
-/// `None` when it is gone, or has its socket elsewhere.
+/// `None` when it is gone.
 fn daemon_of(dir: &Path) -> Option<Daemon> {
-    let running = find::running(Path::new(RUN_FOLDER)).ok()?;
-    running.into_iter().find_map(|(_, mut client)| {
+    let noted = table::noted_socket(dir).and_then(|socket| Client::connect(&socket).ok());
+    let others = || find::running(Path::new(RUN_FOLDER)).unwrap_or_default();
+    let mut clients = noted.into_iter().chain(others().into_iter().map(|(_, client)| client));
+    clients.find_map(|mut client| {
         let status = client.status().ok()?;
         let here = |at: &Option<String>| at.as_ref().is_some_and(|at| Path::new(at) == dir);
         let serves = status.mounts.iter().any(|mount| here(&mount.directory));
