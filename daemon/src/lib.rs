@@ -6,6 +6,7 @@
 //! * [`partition`]: whose device it is.
 //! * [`peers`]: connections to the other nodes.
 //! * [`runtime`]: clocks and the threads that run operations.
+//! * [`server`]: one node, from its start to its end.
 //! * [`programs`]: what mkfs and fsck do.
 
 pub mod admin;
@@ -18,3 +19,4 @@ pub mod peers;
 pub mod programs;
 pub mod ready;
 pub mod runtime;
+pub mod server;

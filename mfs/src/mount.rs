@@ -12,8 +12,8 @@ pub(crate) mod slots;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lcl::pin::{Pin, PinError, Want};
-use lcl::{LockClass, Mode};
+use lcl::LockClass;
+use lcl::pin::{PinError, Want};
 use mx_base::SlotId;
 
 use crate::block::as_usize;
@@ -61,7 +61,6 @@ impl From<PinError> for MountError {
 #[derive(Debug)]
 pub struct Mounted {
     pub fs: Arc<Fs>,
-    superblock: Pin,
 }
 
 /// Mounts the file system on `env.disk`. `register` gets the callouts of the locks before the first
@@ -83,18 +82,19 @@ pub async fn mount(
     register(Arc::clone(&classes) as Arc<dyn LockClass>);
     let options = Options { read_only: options.read_only || sb.read_only, ..options };
 
+    if first {
+        // No lock is asked for: the superblock's would stay in EX, pinned by this mount, and keep
+        // the others out.
+        recover::recover_unowned(&env, &sb).await?;
+    }
     let entry =
         env.locks.entry(Resource::Superblock.name(), Resource::Superblock.bucket(&sb.layout));
-    if first {
-        let alone = entry.pin(Want::shared(Mode::EX)).await?;
-        recover::recover_unowned(&env, &sb).await?;
-        drop(alone);
-    }
-    let superblock = entry.pin(Want::read()).await?;
+    let reading = entry.pin(Want::read()).await?;
     let slot = slots::take(&env, &sb).await?;
     let fs = slots::begin(env, options, &sb, slot, &classes).await?;
     fs.start();
-    Ok(Mounted { fs, superblock })
+    drop(reading);
+    Ok(Mounted { fs })
 }
 
 impl Fs {
@@ -127,7 +127,6 @@ impl Mounted {
         fs.journal.drain_in_place().await?;
         fs.leave_slot().await?;
         fs.journal.stop();
-        drop(self.superblock);
         Ok(())
     }
 

@@ -69,7 +69,7 @@ fn writer_of(head: &SlotHead) -> Writer {
     Writer { slot: head.slot, incarnation: member.incarnation }
 }
 
-/// Replays every slot that is live, alone with the device (SB is held in EX).
+/// Replays every slot that is live, alone with the device: nobody else has it mounted.
 ///
 /// # Errors
 /// When a journal cannot be read or a block cannot be written.

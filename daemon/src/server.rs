@@ -1,0 +1,325 @@
+//! mxd: one node, from its start to its end.
+//!
+//! Keeps true:
+//! * a start that was told of success serves; one that was told of an error has left nothing behind;
+//! * heartbeats, views and the membership partition run on a thread of their own, which the file
+//!   system's work never holds up;
+//! * when this life of the node has ended nothing of it is mounted any more, and the process ends:
+//!   a new start joins as a new life (R16).
+
+mod administration;
+mod control;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{End, StartNonce};
+use fencing::Closed;
+use mfs::env::Runtime;
+use mfs_fuse::MountFlags;
+use mx_base::NodeId;
+use mx_node::{MountError, Node, Surroundings, World, report};
+use parking_lot::Mutex;
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::sync::Notify;
+
+use crate::admin;
+use crate::config::{Config, LabelNoName};
+use crate::join::{self, PrepareError, Prepared};
+use crate::mounts::{NotMounted, Served, Wanted};
+use crate::peers::{ListenError, Peers};
+use crate::programs::mount::options::MountOptions;
+use crate::runtime::now;
+
+pub use administration::Administration;
+pub use control::Control;
+
+/// How long a start waits for the arbiter to be there.
+const ARBITER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a start waits for requests of a former user of a device of this machine.
+const DEVICE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a planned leave may take before this node is cut off instead.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to serve.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// A node of a cluster.
+    Cluster(Box<Config>),
+    /// A cluster of one, on a device of this machine.
+    Local { device: PathBuf },
+}
+
+/// Why a node did not start, or ended other than as it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("the unit of time-outs on the device, {0:?}, is below 50 ms")]
+    Unit(Duration),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    #[error(transparent)]
+    Name(#[from] LabelNoName),
+    #[error(transparent)]
+    Mount(#[from] NotMounted),
+    #[error("no thread, memory or random numbers: {0}")]
+    System(#[from] std::io::Error),
+    #[error("this node is out of the cluster: {0}")]
+    Ended(End),
+}
+
+/// One node that runs in this process.
+pub struct Server {
+    node: Arc<Node>,
+    runtime: Arc<dyn Runtime>,
+    gate: Arc<fencing::Gate>,
+    root: mfs::FileId,
+    label: String,
+    name: String,
+    is_cluster: bool,
+    /// What is mounted, and whether an unmount is under way.
+    served: Mutex<Option<Arc<Served>>>,
+    /// Told whenever `served` has changed.
+    changed: Notify,
+    /// Told when the process is to end.
+    stopping: Notify,
+    peers: Option<Arc<Peers>>,
+}
+
+impl Server {
+    /// Starts a node; it goes on joining when this returns.
+    ///
+    /// # Errors
+    /// [`ServerError`]; nothing is left behind.
+    pub async fn start(
+        role: &Role,
+        control: &Control,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Arc<Server>, ServerError> {
+        let nonce = random_nonce()?;
+        let (node, prepared, peers) = match role {
+            Role::Cluster(config) => {
+                let shared =
+                    join::prepare_shared(&config.arbiter, config.node, nonce, ARBITER_PATIENCE);
+                (config.node, shared.await?, config.peers.clone())
+            }
+            Role::Local { device } => {
+                let node = NodeId::new(1).expect("1 is a node id");
+                (node, join::prepare_local(device, node, DEVICE_PATIENCE).await?, BTreeMap::new())
+            }
+        };
+        let Prepared { disk, partition, agent, gate, identity, me } = prepared;
+        let name = match role {
+            Role::Cluster(config) => config.name(&identity.fs.label)?.to_owned(),
+            Role::Local { device } => device.display().to_string(),
+        };
+        let unit = identity.membership.unit;
+        let unit = cluster::Unit::new(unit).ok_or(ServerError::Unit(unit))?;
+        let listen = match role {
+            Role::Cluster(config) => Some(config.listen.clone()),
+            Role::Local { .. } => None,
+        };
+        let config = mx_node::Config {
+            cluster: identity.fs.cluster_id,
+            fs: identity.fs.fs_id,
+            device: identity.device_id(),
+            layout: identity.fs.layout,
+            me,
+            nonce,
+            peers: peers.keys().copied().collect::<BTreeSet<_>>(),
+            unit,
+            nodes_max: identity.membership.nodes_max,
+            seed: random_nonce()?.get(),
+        };
+        debug_assert!(!config.peers.contains(&node), "a configuration lists the others only");
+        let (network, peers) = control.network(listen, peers)?;
+        let world = World {
+            network,
+            partition,
+            agent,
+            disk,
+            control: control.runtime(),
+            runtime: Arc::clone(&runtime),
+        };
+        let started = Node::start(config, world);
+        if let Some(peers) = &peers {
+            peers.start(control::events_of(&started));
+        }
+        Ok(Arc::new(Server {
+            node: started,
+            runtime,
+            gate,
+            root: identity.fs.root,
+            label: identity.fs.label.clone(),
+            name,
+            is_cluster: matches!(role, Role::Cluster(_)),
+            served: Mutex::new(None),
+            changed: Notify::new(),
+            stopping: Notify::new(),
+            peers,
+        }))
+    }
+
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// NAME of `mount -t matrixfs NAME DIR`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Mounts the file system on a directory of this machine; usable when it returns.
+    ///
+    /// # Errors
+    /// [`NotMounted`].
+    pub async fn mount(
+        self: &Arc<Self>,
+        dir: PathBuf,
+        options: MountOptions,
+    ) -> Result<(), NotMounted> {
+        let MountOptions { read_only, no_suid, no_dev, no_exec, no_atime } = options;
+        let wanted = Wanted {
+            source: self.name.clone(),
+            dir,
+            flags: MountFlags { read_only, no_suid, no_dev, no_exec, no_atime },
+            options: mfs::Options { read_only, no_atime, ..mfs::Options::default() },
+            cluster: self.is_cluster,
+            root: self.root,
+        };
+        let mount = Served::mount(Arc::clone(&self.node), Arc::clone(&self.runtime), wanted);
+        let served = Arc::new(mount.await?);
+        tracing::info!(dir = %served.session().dir().display(), "mounted");
+        *self.served.lock() = Some(Arc::clone(&served));
+        self.changed.notify_waiters();
+        if self.is_cluster {
+            let unit = self.node.config().unit.get();
+            tokio::spawn(Arc::clone(&served).keep_lease(unit, now));
+        }
+        let server = Arc::clone(self);
+        tokio::spawn(async move {
+            served.session().ended().await;
+            // The one here and the one in the server are the last.
+            drop(served);
+            server.unmounted().await;
+        });
+        Ok(())
+    }
+
+    /// The kernel has let the mount go: everything of it is put in place.
+    async fn unmounted(&self) {
+        let served = self.served.lock().take();
+        if let Some(served) = served
+            && let Err(error) = served.until_unmounted().await
+            && !matches!(error, MountError::NotMounted)
+        {
+            tracing::error!(%error, "unmounted");
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Completes when nothing is mounted here any more.
+    pub async fn until_unmounted(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.served.lock().is_none() && self.node.fs().is_none() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub fn mounted_on(&self) -> Option<PathBuf> {
+        self.served.lock().as_ref().map(|served| served.session().dir().to_owned())
+    }
+
+    /// Takes the mount out of the tree.
+    ///
+    /// # Errors
+    /// When somebody uses it.
+    pub fn unmount(&self) -> std::io::Result<()> {
+        match &*self.served.lock() {
+            Some(served) => served.session().unmount(false),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the mount out of the tree, whoever uses it.
+    pub fn detach(&self) {
+        if let Some(served) = &*self.served.lock() {
+            served.detach();
+        }
+    }
+
+    /// Leaves the cluster in good order, after everything is unmounted.
+    pub async fn leave(&self) -> End {
+        self.node.leave();
+        match tokio::time::timeout(LEAVE_PATIENCE, self.node.ended()).await {
+            Ok(end) => end,
+            Err(_) => {
+                tracing::error!("the others did not let this node go; cutting it off");
+                self.node.cut_off(Closed::SelfFenced);
+                self.node.ended().await
+            }
+        }
+    }
+
+    /// Completes when this life has ended; what was mounted is detached then.
+    pub async fn ended(&self) -> End {
+        let end = self.node.ended().await;
+        self.detach();
+        if let Some(peers) = &self.peers {
+            peers.shut_down();
+        }
+        end
+    }
+
+    /// Tells whoever runs this server to end the process.
+    pub fn stop(&self) {
+        self.stopping.notify_one();
+    }
+
+    pub async fn stop_asked(&self) {
+        self.stopping.notified().await;
+    }
+
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        let served = self.served.lock().clone();
+        Surroundings {
+            name: self.name.clone(),
+            label: self.label.clone(),
+            directory: served.as_ref().map(|s| s.session().dir().display().to_string()),
+            requests: served.as_ref().map_or(0, |s| s.session().requests()),
+            gate: report::Gate::of(&self.gate),
+        }
+    }
+}
+
+/// Never 0.
+fn random_nonce() -> std::io::Result<StartNonce> {
+    let mut bytes = [0; 8];
+    loop {
+        getrandom(&mut bytes, GetRandomFlags::empty())?;
+        if let Some(nonce) = StartNonce::new(u64::from_ne_bytes(bytes)) {
+            return Ok(nonce);
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
+    }
+}
