@@ -88,6 +88,7 @@ impl Fs {
             }
         };
         let pin = inode.entry.pin(want).await?;
+        let asked = len;
         let (mut len, pieces, changes) = self
             .settle(|| {
                 inode.with_file(open.file(), |state| {
@@ -96,8 +97,9 @@ impl Fs {
                     }
                     let len = len.min(state.core().size().saturating_sub(offset));
                     let pieces = self.plan_read(inode, open.file(), state, offset, len)?;
-                    if kind == ReadKind::KernelPage && len > 0 {
-                        note_pages(state, offset, len);
+                    if kind == ReadKind::KernelPage {
+                        // All that was asked for: behind the end the kernel keeps zeros.
+                        note_pages(state, offset, asked);
                     }
                     Ok((len, pieces, state.pages.changes))
                 })
@@ -285,7 +287,7 @@ pub(crate) fn zero_behind(block: &mut Block, page: u64, size: u64) {
 
 /// Takes note of what the kernel caches, for the surrender.
 fn note_pages(state: &mut State, offset: u64, len: u64) {
-    let (from, to) = (offset, offset + len);
+    let (from, to) = (offset, offset.saturating_add(len));
     state.kernel.pages = Some(match state.kernel.pages {
         None => (from, to),
         Some((a, b)) => (a.min(from), b.max(to)),

@@ -229,7 +229,7 @@ impl Fleet {
         for _ in 0..self.plan.workers {
             *life.workers.lock() += 1;
             let app =
-                App { work: Arc::clone(&self.work), life: Arc::clone(&life), mount: mount.clone() };
+                App { step: Arc::default(), work: Arc::clone(&self.work), life: Arc::clone(&life), mount: mount.clone() };
             let of = Arc::clone(&life);
             self.exec.spawn(life.group(), async move {
                 app.work().await;
@@ -368,5 +368,27 @@ impl Life {
         let mount = if self.mount.lock().is_some() { "mounted" } else { "not mounted" };
         let expected = self.expects_end.lock();
         format!("{} {activity} {view} {mount} {:?}", self.member, *expected)
+    }
+
+    /// Logs what anybody waits for.
+    pub fn log_waits(&self) {
+        let Some(node) = self.node() else { return };
+        let dump = node.lock_dump(&mx_node::Surroundings::default(), None, 10_000);
+        for locks in dump.file_systems {
+            for lock in locks.locks {
+                if lock.waiters > 0 || lock.asked.is_some() || lock.surrendering_to.is_some() {
+                    tracing::warn!(of = %self.member, ?lock, "waits");
+                }
+            }
+            for homed in locks.homed {
+                if !homed.waiting.is_empty() || !homed.converting.is_empty() {
+                    tracing::warn!(of = %self.member, ?homed, "waits");
+                }
+            }
+        }
+        let recoveries = node.recovery_report(&mx_node::Surroundings::default()).recoveries;
+        for recovery in recoveries.iter().filter(|r| r.ended_ms.is_none()) {
+            tracing::warn!(of = %self.member, ?recovery, "not recovered");
+        }
     }
 }

@@ -243,18 +243,16 @@ impl Mount {
             let data = self.fs.read(open, offset, len, ReadKind::Direct).await?;
             return Ok(data.as_slice().to_vec());
         }
+        // What lies behind the size that the kernel knows is not looked at; pages are whole, and
+        // zero behind the end.
+        let size = self.stat(open.file()).await?.size;
+        let end = size.min(offset + len);
         let mut bytes = Vec::new();
         let mut page = offset - offset % PAGE;
-        while page < offset + len {
+        while page < end {
             let data = self.page(open, page).await?;
-            let is_short = (data.len() as u64) < PAGE;
-            let from = offset.saturating_sub(page).min(data.len() as u64);
-            let to = (offset + len - page).min(data.len() as u64).max(from);
-            let at = |n: u64| usize::try_from(n).expect("within a page");
-            bytes.extend_from_slice(&data[at(from)..at(to)]);
-            if is_short {
-                break;
-            }
+            let at = |n: u64| usize::try_from(n.min(PAGE)).expect("within a page");
+            bytes.extend_from_slice(&data[at(offset.saturating_sub(page))..at(end - page)]);
             page += PAGE;
         }
         Ok(bytes)
@@ -278,7 +276,9 @@ impl Mount {
         };
         let _reading = Reading::new(&self.kernel, file, id);
         let data = self.fs.read(open, page, PAGE, ReadKind::KernelPage).await?;
-        let bytes: Arc<[u8]> = data.as_slice().into();
+        let mut bytes = data.as_slice().to_vec();
+        bytes.resize(usize::try_from(PAGE).expect("small"), 0);
+        let bytes: Arc<[u8]> = bytes.into();
         self.kernel.file(file, |f| {
             if f.pages_version == version {
                 f.pages.insert(page, Arc::clone(&bytes));

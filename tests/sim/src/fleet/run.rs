@@ -214,6 +214,7 @@ impl Fleet {
         while !holds(self) {
             if self.exec.now().since(began) > limit {
                 let lives = self.lives();
+                lives.iter().flatten().for_each(|life| life.log_waits());
                 let states: Vec<String> = lives.iter().flatten().map(|l| l.describe()).collect();
                 let under_way = self.work.under_way(None);
                 return Err(format!(
@@ -373,7 +374,7 @@ impl Fleet {
         for life in self.lives().into_iter().flatten() {
             let Some(mount) = life.mount() else { continue };
             let group = life.group();
-            let app = App { work: Arc::clone(&self.work), life: Arc::clone(&life), mount };
+            let app = App { step: Arc::default(), work: Arc::clone(&self.work), life: Arc::clone(&life), mount };
             let done = self.exec.run(group, HEALED_WITHIN, async move { app.look_at_all().await });
             match done {
                 Ok(Ok(())) => {}

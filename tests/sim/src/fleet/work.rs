@@ -64,7 +64,7 @@ pub struct Work {
     logs: Vec<Mutex<Log>>,
     times: Mutex<BTreeMap<FileId, BTreeMap<LifeId, (Timestamp, Timestamp)>>>,
     /// Operations under way.
-    under_way: Mutex<BTreeMap<u64, (LifeId, String, Instant)>>,
+    under_way: Mutex<BTreeMap<u64, (LifeId, Step, Instant)>>,
     next: AtomicU64,
     is_over: AtomicBool,
     pub done: AtomicU64,
@@ -72,9 +72,13 @@ pub struct Work {
     longest: Mutex<(Duration, String)>,
 }
 
+/// How far an operation is, in words.
+type Step = Arc<Mutex<String>>;
+
 /// One application's view of the world.
 #[derive(Clone)]
 pub struct App {
+    pub step: Step,
     pub work: Arc<Work>,
     pub life: Arc<Life>,
     pub mount: Mount,
@@ -144,7 +148,10 @@ impl Work {
         let now = self.exec.now();
         let all = self.under_way.lock();
         let of = all.values().filter(|(of, _, _)| life.is_none_or(|life| *of == life));
-        of.map(|(of, what, since)| format!("{of} {what} for {:?}", now.since(*since))).collect()
+        let tell = |(of, what, since): &(LifeId, Step, Instant)| {
+            format!("{of} {} for {:?}", what.lock(), now.since(*since))
+        };
+        of.map(tell).collect()
     }
 
     pub fn longest(&self) -> (Duration, String) {
@@ -238,7 +245,8 @@ impl App {
         let work = &self.work;
         let began = self.exec().now();
         let number = work.next.fetch_add(1, Ordering::Relaxed);
-        work.under_way.lock().insert(number, (self.id(), name.to_owned(), began));
+        name.clone_into(&mut self.step.lock());
+        work.under_way.lock().insert(number, (self.id(), Arc::clone(&self.step), began));
         let done = operation.await;
         work.under_way.lock().remove(&number);
         work.done.fetch_add(1, Ordering::Relaxed);
@@ -261,11 +269,17 @@ impl App {
         done
     }
 
+    fn step(&self, what: &str, file: FileId) {
+        tracing::debug!(?file, "{what}");
+        *self.step.lock() = format!("{what} {file:?}");
+    }
+
     fn wrong(&self, what: String) {
         self.work.oracle.violation(format!("{}: {what}", self.life.member));
     }
 
     async fn find(&self, dir: FileId, name: &[u8]) -> Result<FileId, FsError> {
+        self.step("find in", dir);
         match self.mount.lookup(dir, name).await? {
             Some(file) => Ok(file),
             None => {
@@ -283,6 +297,7 @@ impl App {
 
     async fn stat(&self, file: FileId) -> Result<Attributes, FsError> {
         let before = self.work.times.lock().get(&file).cloned().unwrap_or_default();
+        self.step("stat", file);
         let found = self.mount.stat(file).await?;
         if self.counts() {
             let seen = (found.mtime, found.ctime);
@@ -321,12 +336,15 @@ impl App {
             let value = chain.newest() + 1;
             (chain.begin_change(self.id(), value), value)
         };
+        self.step("open", file);
         let open = self.mount.open(file, WRITE).await?;
+        self.step("write", open.file());
         self.mount.write(&open, COUNTER_AT[i], &value.to_le_bytes()).await?;
         chain.lock().acknowledge(change, value);
         if self.chance(30) {
             let sync = chain.lock().begin_sync();
-            self.mount.fsync(&open).await?;
+            self.step("fsync", open.file());
+        self.mount.fsync(&open).await?;
             chain.lock().synced(sync);
         }
         chain.lock().release(self.id());
@@ -336,7 +354,9 @@ impl App {
     async fn read_counter(&self, i: usize) -> Result<u64, FsError> {
         let file = self.file('c', i).await?;
         let began = self.work.counters[i].lock().begin_read();
+        self.step("open", file);
         let open = self.mount.open(file, if self.chance(30) { WRITE } else { READ }).await?;
+        self.step("read", file);
         let bytes = self.mount.read(&open, COUNTER_AT[i], 8).await?;
         let value = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         self.exec().note(value);
@@ -369,6 +389,7 @@ impl App {
         let size = self.exec().draw(|r| r.below(20_000));
         let change = chain.lock().begin_change(self.id(), size);
         let set = SetAttributes { size: Some(size), ..SetAttributes::default() };
+        self.step("set size", file);
         let found = self.mount.set(file, &set).await?;
         if found.size != size && self.counts() {
             self.wrong(format!("size set to {size} is {}", found.size));
@@ -389,7 +410,9 @@ impl App {
             self.wrong(format!("size {i} ({file:?}) is {size}: {why}"));
         }
         if self.chance(30) {
+            self.step("open", file);
             let open = self.mount.open(file, READ).await?;
+            self.step("read", file);
             let bytes = self.mount.read(&open, 0, 20_000).await?;
             if self.counts() && bytes.iter().any(|b| *b != 0) {
                 self.wrong(format!("{file:?} holds what nobody wrote (I10)"));
@@ -433,12 +456,15 @@ impl App {
                 let at = self.draw(DIRS.len());
                 let dir = self.dir(at).await?;
                 let change = chain.lock().begin_change(self.id(), Place::In(at, None));
+                self.step("create in", dir);
                 let file = self.mount.create(dir, &name, &regular()).await?;
                 chain.lock().acknowledge(change, Place::In(at, Some(file)));
                 if self.chance(50) {
+                    self.step("open", file);
                     let open = self.mount.open(file, WRITE).await?;
                     let len = 1 + self.draw(9_000);
-                    self.mount.write(&open, 0, &vec![0x5a; len]).await?;
+                    self.step("write", open.file());
+        self.mount.write(&open, 0, &vec![0x5a; len]).await?;
                 }
             }
             Place::In(at, file) => {
@@ -447,10 +473,12 @@ impl App {
                     let to = self.dir(1 - at).await?;
                     let after = Place::In(1 - at, file);
                     let change = chain.lock().begin_change(self.id(), after);
+                    self.step("rename from", dir);
                     self.mount.rename((dir, &name), (to, &name)).await?;
                     chain.lock().acknowledge(change, after);
                 } else {
                     let change = chain.lock().begin_change(self.id(), Place::Absent);
+                    self.step("unlink from", dir);
                     self.mount.unlink(dir, &name).await?;
                     chain.lock().acknowledge(change, Place::Absent);
                 }
@@ -468,6 +496,7 @@ impl App {
     async fn read_name(&self, i: usize, at: usize) -> Result<Option<FileId>, FsError> {
         let dir = self.dir(at).await?;
         let began = self.work.names[i].lock().begin_read();
+        self.step("lookup in", dir);
         let found = self.mount.lookup(dir, &name_of('n', i)).await?;
         self.check_name(i, at, began, found);
         Ok(found)
@@ -485,6 +514,7 @@ impl App {
     async fn list(&self, at: usize) -> Result<(), FsError> {
         let dir = self.dir(at).await?;
         let began: Vec<_> = self.work.names.iter().map(|chain| chain.lock().begin_read()).collect();
+        self.step("list", dir);
         let names = self.mount.list(dir).await?;
         for (i, began) in began.into_iter().enumerate() {
             self.check_name(i, at, began, names.get(&name_of('n', i)).copied());
@@ -510,6 +540,7 @@ impl App {
             }
         }
         let mut content = Vec::clone(chain.lock().newest());
+        self.step("open", file);
         let open = self.mount.open(file, WRITE).await?;
         if self.chance(20) {
             let size = self.draw(usize::try_from(BLOB_MAX).expect("small"));
@@ -518,6 +549,7 @@ impl App {
             let change = chain.lock().begin_change(self.id(), Arc::clone(&after));
             let size = u64::try_from(size).expect("small");
             let set = SetAttributes { size: Some(size), ..SetAttributes::default() };
+            self.step("set size", file);
             self.mount.set(file, &set).await?;
             chain.lock().acknowledge(change, after);
         } else {
@@ -528,12 +560,14 @@ impl App {
             let after = Arc::new(content);
             let change = chain.lock().begin_change(self.id(), Arc::clone(&after));
             let offset = u64::try_from(at).expect("small");
-            self.mount.write(&open, offset, &vec![byte; len]).await?;
+            self.step("write", open.file());
+        self.mount.write(&open, offset, &vec![byte; len]).await?;
             chain.lock().acknowledge(change, after);
         }
         if self.chance(30) {
             let sync = chain.lock().begin_sync();
-            self.mount.fsync(&open).await?;
+            self.step("fsync", open.file());
+        self.mount.fsync(&open).await?;
             chain.lock().synced(sync);
         }
         chain.lock().release(self.id());
@@ -547,7 +581,9 @@ impl App {
             let chain = chain.lock();
             (chain.begin_read(), chain.is_in_doubt())
         };
+        self.step("open", file);
         let open = self.mount.open(file, if self.chance(30) { WRITE } else { READ }).await?;
+        self.step("read", file);
         let content = self.mount.read(&open, 0, 1 << 20).await?;
         if !self.counts() {
             return Ok(content);
@@ -576,16 +612,19 @@ impl App {
 
     async fn append(&self, i: usize) -> Result<(), FsError> {
         let file = self.file('l', i).await?;
+        self.step("open", file);
         let open = self.mount.open(file, APPEND).await?;
         let log = &self.work.logs[i];
         let (id, len) = (self.work.next.fetch_add(1, Ordering::Relaxed), 1 + self.draw(1_500));
         let record = Record::bytes(id, len);
         log.lock().begin(id, self.id(), self.exec().now());
+        self.step("write", open.file());
         self.mount.write(&open, 0, &record).await?;
         log.lock().acknowledge(id, self.exec().now());
         if self.chance(20) {
             let now = self.exec().now();
-            self.mount.fsync(&open).await?;
+            self.step("fsync", open.file());
+        self.mount.fsync(&open).await?;
             log.lock().synced(self.id(), now);
         }
         Ok(())
@@ -593,8 +632,10 @@ impl App {
 
     async fn read_log(&self, i: usize) -> Result<(), FsError> {
         let file = self.file('l', i).await?;
+        self.step("open", file);
         let open = self.mount.open(file, if self.chance(30) { WRITE } else { READ }).await?;
         let began = self.exec().now();
+        self.step("read", file);
         let bytes = self.mount.read(&open, 0, 64 << 20).await?;
         if self.counts()
             && let Err(why) = self.work.logs[i].lock().check(self.id(), began, &bytes)
