@@ -1,1 +1,24 @@
-//! Tests with real processes and real mounts.
+//! Real processes, real mounts, real kills: what a user of MatrixFS has, made and judged.
+//!
+//! * [`Cluster`]: a device file, an arbiter and some nodes on this machine, each mounted.
+//! * [`Fixture`]: a cluster for one test, gone when the test is, whatever became of it.
+//! * [`load`]: programs that work on the mounts and tell what was acknowledged, and the judge of
+//!   what must be there afterwards.
+//!
+//! Keeps true: what was started or mounted here is ended and unmounted here, by process id and by
+//! path, unless a cluster is to be kept. Links no crate that it judges: it sees what a user sees.
+
+pub mod admin;
+pub mod cluster;
+mod fixture;
+pub mod fsck;
+pub mod load;
+pub mod mounts;
+pub mod process;
+pub mod programs;
+pub mod reports;
+pub mod wait;
+
+pub use cluster::{Cluster, Killed, Shape};
+pub use fixture::Fixture;
+pub use programs::Programs;

@@ -1,0 +1,152 @@
+//! A cluster for one test.
+//!
+//! Keeps true: one at a time on this machine, whatever runs the tests; and when a test fails its
+//! logs stay, in `e2e-failed` beside the programs.
+
+use std::env;
+use std::fs::{self, File};
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::cluster::{Cluster, Shape};
+use crate::mounts;
+use crate::programs::Programs;
+
+/// A test's own cluster.
+#[derive(Debug)]
+pub struct Fixture {
+    name: String,
+    cluster: Cluster,
+    /// Held until the cluster is gone: fields are dropped in this order.
+    _alone: File,
+}
+
+/// Sparse, so that size costs nothing.
+const BYTES: u64 = 2 << 30;
+
+impl Fixture {
+    /// Nodes 1 to `nodes`, all mounted.
+    ///
+    /// # Panics
+    /// When they do not come up: the test has failed.
+    #[track_caller]
+    pub fn of(name: &str, nodes: u16) -> Fixture {
+        Fixture::sized(name, nodes, BYTES)
+    }
+
+    /// As [`Fixture::of`], with a device of a size.
+    ///
+    /// # Panics
+    /// As [`Fixture::of`].
+    #[track_caller]
+    pub fn sized(name: &str, nodes: u16, bytes: u64) -> Fixture {
+        let mut fixture = Fixture::prepared(name, nodes, bytes);
+        for node in fixture.nodes() {
+            if let Err(error) = fixture.start(node) {
+                panic!("the cluster does not start: {error:#}");
+            }
+        }
+        fixture
+    }
+
+    /// As [`Fixture::sized`], but no node runs yet.
+    ///
+    /// # Panics
+    /// As [`Fixture::of`].
+    #[track_caller]
+    pub fn prepared(name: &str, nodes: u16, bytes: u64) -> Fixture {
+        match try_prepare(name, nodes, bytes) {
+            Ok(fixture) => fixture,
+            Err(error) => panic!("the cluster cannot be prepared: {error:#}"),
+        }
+    }
+
+    /// Stops everything in order and checks the device, as every test should end that has not
+    /// broken it on purpose.
+    ///
+    /// # Panics
+    /// When something does not end in order, or the device is not clean.
+    #[track_caller]
+    pub fn finish(mut self) {
+        let finished = self.cluster.stop_all();
+        let checked = finished.and_then(|()| self.cluster.fsck()?.expect_clean());
+        if let Err(error) = checked {
+            panic!("at the end: {error:#}");
+        }
+    }
+}
+
+fn try_prepare(name: &str, nodes: u16, bytes: u64) -> Result<Fixture> {
+    let alone = alone()?;
+    let programs = Programs::beside_test()?;
+    // Only one at a time, so the folder belongs to nobody that lives.
+    let folder = env::temp_dir().join("matrixfs-e2e");
+    sweep(&folder)?;
+    let log = if env::var_os("MATRIXFS_E2E_LOG").is_some() { "debug" } else { "info" };
+    let shape = Shape { nodes, bytes, folder, is_kept: false, log };
+    let cluster = Cluster::prepare(&programs, &shape)?;
+    Ok(Fixture { name: name.to_owned(), cluster, _alone: alone })
+}
+
+/// Waits until no other test of this machine has a cluster.
+fn alone() -> Result<File> {
+    let path = env::temp_dir().join("matrixfs-e2e.lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| path.display().to_string())?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+/// What a test left that was ended from outside. Its processes ended with it.
+fn sweep(folder: &Path) -> Result<()> {
+    for place in mounts::below(folder)? {
+        mounts::detach(&place)?;
+    }
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| folder.display().to_string()),
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Failing to keep them must not hide why the test failed.
+            let _ = keep_logs(&self.cluster, &self.name);
+        }
+    }
+}
+
+fn keep_logs(cluster: &Cluster, name: &str) -> Result<PathBuf> {
+    let kept = cluster.programs().folder().join("e2e-failed").join(name);
+    fs::create_dir_all(&kept)?;
+    for node in cluster.running() {
+        let locks = cluster.admin(node).locks_text();
+        fs::write(kept.join(format!("node{node}.locks.json")), locks.unwrap_or_default())?;
+    }
+    for entry in fs::read_dir(cluster.folder())? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|ending| ending == "log") {
+            fs::copy(entry.path(), kept.join(entry.file_name()))?;
+        }
+    }
+    Ok(kept)
+}
+
+impl Deref for Fixture {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl DerefMut for Fixture {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+}
