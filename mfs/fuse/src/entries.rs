@@ -6,7 +6,7 @@ use fuser::{
     FileAttr, FileType as FuseType, FopenFlags, Generation, INodeNo, OpenFlags, RenameFlags,
     ReplyAttr, ReplyCreate, ReplyEntry, TimeOrNow,
 };
-use mfs::file::{Attributes, FileType};
+use mfs::file::{Attributes, FileId, FileType};
 use mfs::ops::{Entry, Lookup, NewFile, RenameKind, SetAttributes, SetTime};
 use mfs::{FsError, ops};
 use mx_base::Timestamp;
@@ -131,9 +131,20 @@ impl Shared {
         reply: ReplyCreate,
     ) {
         let open_flags = crate::data::open_flags(flags);
+        let exclusive = flags.0 & libc::O_EXCL != 0;
         let made = async {
             let parent = self.file(parent)?;
-            self.fs.create_and_open(parent, name, new, open_flags).await
+            loop {
+                match self.fs.create_and_open(parent, name, new, open_flags).await {
+                    Err(FsError::Exists) if !exclusive => {}
+                    made => return made,
+                }
+                // Another node was faster: what it has made is opened.
+                match self.open_existing(parent, name, (new.uid, new.gid), open_flags).await {
+                    Err(FsError::NotFound) => {}
+                    opened => return opened,
+                }
+            }
         };
         match made.await {
             Ok((entry, open)) => {
@@ -146,6 +157,63 @@ impl Shared {
             Err(error) => reply.error(errno(&error)),
         }
     }
+
+    /// Opens a file that the kernel took for absent. What the caller may do is its to check; where
+    /// that is not plain from owner and mode, it is told to look the name up again and check.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] when it is gone again; [`FsError::Stale`] when the kernel has to check.
+    async fn open_existing(
+        &self,
+        parent: FileId,
+        name: &[u8],
+        (uid, gid): (u32, u32),
+        flags: ops::OpenFlags,
+    ) -> Result<(Entry, ops::OpenFile), FsError> {
+        let file = match self.fs.lookup(parent, name).await? {
+            Lookup::Absent(_) => return Err(FsError::NotFound),
+            Lookup::Found(Entry { attributes, .. }) => {
+                // The kernel learns of it by the answer below, if at all.
+                self.nodes.forget(self.nodes.id(attributes.file), 1);
+                if attributes.file_type != FileType::Regular
+                    || !may_open(&attributes, uid, gid, flags)
+                {
+                    return Err(FsError::Stale);
+                }
+                attributes.file
+            }
+        };
+        let opened = match self.fs.open(file, flags).await {
+            Ok(open) => open,
+            Err(FsError::Stale) => return Err(FsError::NotFound),
+            Err(error) => return Err(error),
+        };
+        match self.fs.lookup(parent, name).await? {
+            Lookup::Found(entry) if entry.attributes.file == file => Ok((entry, opened)),
+            Lookup::Found(Entry { attributes, .. }) => {
+                self.nodes.forget(self.nodes.id(attributes.file), 1);
+                Err(FsError::NotFound)
+            }
+            Lookup::Absent(_) => Err(FsError::NotFound),
+        }
+    }
+}
+
+/// May the caller certainly open the file so? Its further groups are not known here.
+fn may_open(attributes: &Attributes, uid: u32, gid: u32, flags: ops::OpenFlags) -> bool {
+    let wanted = 4 | u32::from(flags.write || flags.truncate) << 1;
+    let bits = attributes.permissions;
+    let (owner, group, other) = (bits >> 6 & 7, bits >> 3 & 7, bits & 7);
+    let granted = if uid == 0 {
+        7
+    } else if uid == attributes.uid {
+        owner
+    } else if gid == attributes.gid {
+        group
+    } else {
+        group & other
+    };
+    wanted & !granted == 0
 }
 
 /// Attributes of nothing.
