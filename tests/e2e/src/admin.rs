@@ -1,6 +1,6 @@
 //! The administration socket of a daemon, as `mxctl` and the mount helper use it.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,23 +28,23 @@ impl Admin {
         Admin { socket: socket.to_owned() }
     }
 
-    fn call(&self, request: &Value, patience: Duration) -> Result<Value> {
+    /// The daemon's answer, empty when it ended instead.
+    fn line(&self, request: &Value, patience: Duration) -> Result<String> {
         let at = || self.socket.display().to_string();
         let mut stream = UnixStream::connect(&self.socket).with_context(at)?;
         stream.set_read_timeout(Some(patience))?;
         let line = json!({"version": 1, "request": request}).to_string() + "\n";
         stream.write_all(line.as_bytes()).with_context(at)?;
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).with_context(at)?;
-        let mut reply: Value = serde_json::from_str(&line).with_context(at)?;
-        let mut answer = reply["answer"].take();
-        if let Some(why) = answer.get("error").and_then(Value::as_str) {
-            bail!("{why}");
+        match BufReader::new(stream).read_line(&mut line) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(String::new()),
+            result => result.map(|_| line).with_context(at),
         }
-        Ok(match answer.as_object_mut() {
-            Some(fields) => fields.values_mut().next().map_or(Value::Null, Value::take),
-            None => answer,
-        })
+    }
+
+    fn call(&self, request: &Value, patience: Duration) -> Result<Value> {
+        let line = self.line(request, patience)?;
+        answer(&line).with_context(|| self.socket.display().to_string())
     }
 
     fn report<T: DeserializeOwned>(&self, request: &Value) -> Result<T> {
@@ -55,10 +55,7 @@ impl Admin {
     fn carry_out(&self, request: &Value) -> Result<()> {
         let answer = self.call(request, CLUSTER_PATIENCE);
         let answer = answer.with_context(|| request.to_string())?;
-        if answer != "done" {
-            bail!("{request} was answered by {answer}");
-        }
-        Ok(())
+        is_done(request, &answer)
     }
 
     /// # Errors
@@ -121,6 +118,32 @@ impl Admin {
     /// # Errors
     /// As [`Admin::mount`].
     pub fn stop(&self) -> Result<()> {
-        self.carry_out(&json!("stop"))
+        // It may be gone before its answer has left.
+        match self.line(&json!("stop"), CLUSTER_PATIENCE)?.as_str() {
+            "" => Ok(()),
+            line => is_done(&json!("stop"), &answer(line)?),
+        }
     }
+}
+
+fn answer(line: &str) -> Result<Value> {
+    if line.is_empty() {
+        bail!("the daemon ended before it answered");
+    }
+    let mut reply: Value = serde_json::from_str(line)?;
+    let mut answer = reply["answer"].take();
+    if let Some(why) = answer.get("error").and_then(Value::as_str) {
+        bail!("{why}");
+    }
+    Ok(match answer.as_object_mut() {
+        Some(fields) => fields.values_mut().next().map_or(Value::Null, Value::take),
+        None => answer,
+    })
+}
+
+fn is_done(request: &Value, answer: &Value) -> Result<()> {
+    if answer != "done" {
+        bail!("{request} was answered by {answer}");
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ mod state;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
@@ -307,18 +308,21 @@ impl Cluster {
     }
 
     /// Waits until a process that ends by itself has ended, and takes its mount out of the tree.
+    /// How it ended, where that is known.
     ///
     /// # Errors
     /// When it goes on.
-    pub fn until_ended(&mut self, id: u16, patience: Duration) -> Result<()> {
+    pub fn until_ended(&mut self, id: u16, patience: Duration) -> Result<Option<ExitStatus>> {
         let node = self.node_mut(id);
-        let Some(process) = &mut node.process else { return Ok(()) };
+        let Some(process) = &mut node.process else { return Ok(None) };
         if !process.ends_within(patience)? {
             bail!("node {id} goes on after {} s", patience.as_secs());
         }
+        let status = process.status();
         node.process = None;
         mounts::detach(&node.mount)?;
-        self.save()
+        self.save()?;
+        Ok(status)
     }
 
     /// Unmounts, leaves, and waits for the end of the process.
@@ -327,7 +331,14 @@ impl Cluster {
     /// When it does not do so in order; it goes on then.
     pub fn stop(&mut self, id: u16) -> Result<()> {
         self.admin(id).stop().with_context(|| format!("node {id}"))?;
-        self.until_ended(id, STOP)
+        match self.until_ended(id, STOP)? {
+            Some(status) if !status.success() => {
+                let log = self.node(id).log.clone();
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                bail!("node {id} ended with {status}: {}", log.lines().last().unwrap_or_default())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Stops all nodes that run, in order, and then the arbiter.

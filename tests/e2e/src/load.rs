@@ -9,8 +9,10 @@
 pub mod judge;
 pub mod process;
 pub mod step;
+pub mod team;
 pub mod writer;
 
 pub use judge::{Verdict, judge};
 pub use process::{Progress, Writer};
 pub use step::{Mix, Step};
+pub use team::Team;

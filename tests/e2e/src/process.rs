@@ -6,7 +6,7 @@ use std::io::{PipeReader, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -32,6 +32,8 @@ pub struct Process {
     handle: OwnedFd,
     /// `None` when another run started it.
     child: Option<Child>,
+    /// Known of a child that has ended.
+    status: Option<ExitStatus>,
 }
 
 /// How a process lives and is heard.
@@ -150,7 +152,7 @@ impl Process {
         };
         // The handle holds whatever has this id now; the time says whether it is the one.
         let is_it = started(id.process) == Some(id.started);
-        Ok(is_it.then_some(Process { id, handle, child: None }))
+        Ok(is_it.then_some(Process { id, handle, child: None, status: None }))
     }
 
     pub fn id(&self) -> Id {
@@ -170,9 +172,14 @@ impl Process {
     pub fn ends_within(&mut self, patience: Duration) -> Result<bool> {
         let has_ended = readable(&self.handle, patience)?;
         if has_ended && let Some(child) = &mut self.child {
-            child.wait()?;
+            self.status = Some(child.wait()?);
         }
         Ok(has_ended)
+    }
+
+    /// How it ended, where that is known.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.status
     }
 
     /// Sends a signal that ends it and waits until it is gone; nothing when it has ended already.

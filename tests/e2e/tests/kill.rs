@@ -1,0 +1,172 @@
+//! Nodes are killed in the middle of mixed work: the others go on, every acknowledged operation is
+//! there, nothing is half there, and the device is clean after every round.
+
+mod rounds;
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use e2e::load::{Mix, Team};
+use e2e::{Fixture, wait};
+use rounds::rounds;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One round: work, a kill, recovery, work of the others, the dead node again, judgement, fsck.
+fn round(cluster: &mut Fixture, victim: u16, before: impl FnOnce(&Fixture)) {
+    let mut team = Team::new(Mix::Mixed, Duration::ZERO);
+    for node in cluster.nodes() {
+        team.start(cluster, node).expect("a writer starts");
+    }
+    team.until_all_go_on(20).expect("all work");
+    before(cluster);
+    let killed = cluster.kill(victim).expect("it is killed");
+    team.stop(victim).expect("the writer of the dead node ends");
+    team.until_all_go_on(20).expect("the survivors go on");
+    let recovery = cluster.until_recovered(&killed, PATIENCE).expect("it is recovered");
+    for fs in &recovery.file_systems {
+        assert_eq!(fs.ending.as_deref(), Some("replayed"), "{recovery:?}");
+        assert_eq!(fs.replay.map_or(0, |replay| replay.locks_damaged), 0, "{recovery:?}");
+    }
+    cluster.start(victim).expect("the dead node joins again");
+    team.start(cluster, victim).expect("a writer starts");
+    team.until_all_go_on(10).expect("all work");
+    team.stop_all().expect("nobody failed");
+    for node in cluster.nodes() {
+        let verdict = team.judge(cluster, node).expect("readable");
+        verdict.expect_all().unwrap_or_else(|error| panic!("on node {node}: {error:#}"));
+    }
+    clear(cluster);
+    cluster.stop_all().expect("all stop in order");
+    cluster.fsck().expect("checked").expect_clean().expect("clean");
+}
+
+/// The next round begins with an empty file system.
+fn clear(cluster: &Fixture) {
+    let mount = cluster.mount(1);
+    wait::within("clearing", PATIENCE, move || {
+        fs::remove_dir_all(mount.join(e2e::load::step::FOLDER))?;
+        Ok(fs::remove_file(mount.join(e2e::load::step::LOG))?)
+    })
+    .expect("everything can be removed");
+}
+
+fn all_rounds(name: &str, choose: impl Fn(&Fixture, u16) -> u16, before: impl Fn(&Fixture, u16)) {
+    let mut cluster = Fixture::prepared(name, 3, 2 << 30);
+    for number in 0..rounds(2, 20) {
+        if number > 0 {
+            cluster.start_arbiter().expect("it starts");
+        }
+        for node in cluster.nodes() {
+            cluster.start(node).expect("it starts");
+        }
+        let victim = choose(&cluster, number);
+        round(&mut cluster, victim, |cluster| before(cluster, victim));
+    }
+}
+
+#[test]
+fn any_node_may_die_in_the_middle_of_mixed_work() {
+    // Which one, and when in its work, differs from round to round and from run to run.
+    let any = |_: &Fixture, number: u16| {
+        let process = u16::try_from(std::process::id() % 3).expect("below three");
+        (number + process) % 3 + 1
+    };
+    all_rounds("kill-any", any, |_, _| {});
+}
+
+#[test]
+fn the_administrator_may_die() {
+    let administrator = |cluster: &Fixture, _| {
+        let view = cluster.admin(1).status().expect("an answer").view.expect("a view");
+        view.administrator.expect("there is one").node
+    };
+    all_rounds("kill-administrator", administrator, |_, _| {});
+}
+
+#[test]
+fn the_home_of_a_lock_may_die_while_another_node_holds_it_dirty() {
+    let holder = |victim: u16| victim % 3 + 1;
+    let before = move |cluster: &Fixture, victim: u16| {
+        // A file whose lock has its home on the victim, dirty on another node: a node creates files
+        // where it is itself the home, if it can.
+        let (home, mount) = (cluster.mount(victim), cluster.mount(holder(victim)));
+        let dirty = wait::within("writing", PATIENCE, {
+            let admin = cluster.admin(holder(victim));
+            move || {
+                for number in 0..64 {
+                    let name = format!("dirty-{number}");
+                    let path = mount.join(&name);
+                    fs::File::create(home.join(&name))?.sync_all()?;
+                    let mut file = OpenOptions::new().append(true).open(&path)?;
+                    let resource = format!("inode {:#x}", file.metadata()?.ino());
+                    file.write_all(b"not durable yet")?;
+                    let dump = admin.locks(&resource)?;
+                    let locks = dump.file_systems.iter().flat_map(|fs| &fs.locks);
+                    let is_it = locks
+                        .filter(|lock| lock.mode == "EX")
+                        .any(|lock| lock.home.is_some_and(|home| home.node == victim));
+                    if is_it {
+                        return Ok(Some((path, file)));
+                    }
+                    fs::remove_file(&path)?;
+                }
+                Ok(None)
+            }
+        });
+        let (path, file) = dirty.expect("written").expect("a lock has that home");
+        let reader = cluster.mount(6 - victim - holder(victim));
+        KEPT.with_borrow_mut(|kept| *kept = Some((path, file, reader)));
+    };
+    let mut cluster = Fixture::prepared("kill-home", 3, 2 << 30);
+    for number in 0..rounds(2, 20) {
+        if number > 0 {
+            cluster.start_arbiter().expect("it starts");
+        }
+        for node in cluster.nodes() {
+            cluster.start(node).expect("it starts");
+        }
+        let victim = number % 3 + 1;
+        before(&cluster, victim);
+        let killed = cluster.kill(victim).expect("it is killed");
+        let (path, mut file, reader) = KEPT.take().expect("made before");
+        // The holder goes on with what it has, and the third node is shown all of it.
+        let name = path.file_name().expect("a name").to_owned();
+        let read = wait::within("using the file", PATIENCE, move || {
+            file.write_all(b", and more")?;
+            drop(file);
+            Ok(fs::read_to_string(reader.join(name))?)
+        });
+        assert_eq!(read.expect("no hang"), "not durable yet, and more");
+        cluster.until_recovered(&killed, PATIENCE).expect("recovered");
+        cluster.start(victim).expect("the dead node joins again");
+        fs::remove_file(path).expect("removed");
+        cluster.stop_all().expect("all stop in order");
+        cluster.fsck().expect("checked").expect_clean().expect("clean");
+    }
+}
+
+thread_local! {
+    static KEPT: std::cell::RefCell<Option<(PathBuf, fs::File, PathBuf)>> =
+        const { std::cell::RefCell::new(None) };
+}
+
+#[test]
+fn a_node_may_die_that_has_the_directory_all_others_want() {
+    // The victim has just changed the directory, so it holds it EX; the writers of all others ask.
+    let before = |cluster: &Fixture, victim: u16| {
+        let folder = cluster.mount(victim).join(e2e::load::step::FOLDER);
+        let changed = wait::within("changing the directory", PATIENCE, move || {
+            for _ in 0..20 {
+                fs::write(folder.join("w0-0"), b"")?;
+                fs::remove_file(folder.join("w0-0"))?;
+            }
+            Ok(())
+        });
+        changed.expect("changed");
+    };
+    all_rounds("kill-directory", |_, number| number % 3 + 1, before);
+}
