@@ -218,8 +218,11 @@ fn regroup(next: &mut RegVal, change: &Regroup, nodes_max: u16) -> Result<(), Re
         None => return Err(Refusal::AdministratorNotThere),
     };
     match former {
-        // Whoever makes a change without being administrator takes the duties over with it.
-        Some(former) if former != by && next.administrator != Some(by) => {
+        // Whoever makes a change without being administrator takes the duties over with it, unless
+        // nobody stays to have them.
+        Some(former)
+            if former != by && next.administrator != Some(by) && !next.members.is_empty() =>
+        {
             Err(Refusal::NotAdministrator { by, administrator: former })
         }
         Some(_) | None => Ok(()),

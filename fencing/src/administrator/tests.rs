@@ -140,6 +140,18 @@ fn who_changes_the_members_without_being_administrator_becomes_it() {
 }
 
 #[test]
+fn when_all_leave_together_any_of_them_records_it() {
+    let value = three();
+    let all = Change::Regroup(Regroup {
+        leaves: set(&[1, 2, 3]),
+        administrator: None,
+        ..Regroup::by_administrator(member(2, 1), value.generation())
+    });
+    let left = apply(&value, all).expect("legal");
+    assert_eq!((left.members(), left.administrator()), (Vec::new(), None));
+}
+
+#[test]
 fn a_life_is_used_once() {
     let value = three();
     let expected = value.generation();

@@ -242,7 +242,7 @@ impl Fs {
     }
 
     /// Writes a group's own blocks when it is used for the first time in the file system's life.
-    async fn initialise(&self, no: GroupNo) -> Result<(), FsError> {
+    pub(crate) async fn initialise(&self, no: GroupNo) -> Result<(), FsError> {
         if self.groups.initialised.lock().contains(&no) {
             return Ok(());
         }

@@ -97,6 +97,11 @@ impl Fs {
         &self,
         groups: BTreeSet<GroupNo>,
     ) -> Result<PinnedGroups, FsError> {
+        // That may take the lock of a group's leader, which comes before those of the others or is
+        // one of them.
+        for no in &groups {
+            self.initialise(*no).await?;
+        }
         let mut pinned = PinnedGroups::new();
         for no in groups {
             pinned.insert(no, self.pin_group(no).await?);

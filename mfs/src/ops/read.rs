@@ -79,32 +79,42 @@ impl Fs {
     ) -> Result<ReadData, FsError> {
         self.check_open()?;
         let inode = &open.inode;
-        let want = match kind {
-            ReadKind::Direct => Want::read(),
-            ReadKind::KernelPage => {
-                // While somebody here can store to a page, pages exist under EX only.
-                let stores = inode.state.lock().writers > 0;
-                Want::kernel_page(if stores { Mode::EX } else { Mode::PR })
+        let asked = len;
+        let (pin, mut len, pieces, changes) = loop {
+            let want = match kind {
+                ReadKind::Direct => Want::read(),
+                ReadKind::KernelPage => {
+                    // While somebody here can store to a page, pages exist under EX only.
+                    let stores = inode.state.lock().writers > 0;
+                    Want::kernel_page(if stores { Mode::EX } else { Mode::PR })
+                }
+            };
+            let pin = inode.entry.pin(want).await?;
+            let planned = self
+                .settle(|| {
+                    inode.with_file(open.file(), |state| {
+                        if state.core().file_type() == FileType::Directory {
+                            return Err(FsError::IsDirectory.into());
+                        }
+                        if kind == ReadKind::KernelPage {
+                            if state.writers > 0 && want.mode != Mode::EX {
+                                // Opened for writing meanwhile: the pages noted until then are
+                                // dropped, and this one would be noted behind that.
+                                return Ok(None);
+                            }
+                            // All that was asked for: behind the end the kernel keeps zeros.
+                            note_pages(state, offset, asked);
+                        }
+                        let len = asked.min(state.core().size().saturating_sub(offset));
+                        let pieces = self.plan_read(inode, open.file(), state, offset, len)?;
+                        Ok(Some((len, pieces, state.pages.changes)))
+                    })
+                })
+                .await?;
+            if let Some((len, pieces, changes)) = planned {
+                break (pin, len, pieces, changes);
             }
         };
-        let pin = inode.entry.pin(want).await?;
-        let asked = len;
-        let (mut len, pieces, changes) = self
-            .settle(|| {
-                inode.with_file(open.file(), |state| {
-                    if state.core().file_type() == FileType::Directory {
-                        return Err(FsError::IsDirectory.into());
-                    }
-                    let len = len.min(state.core().size().saturating_sub(offset));
-                    let pieces = self.plan_read(inode, open.file(), state, offset, len)?;
-                    if kind == ReadKind::KernelPage {
-                        // All that was asked for: behind the end the kernel keeps zeros.
-                        note_pages(state, offset, asked);
-                    }
-                    Ok((len, pieces, state.pages.changes))
-                })
-            })
-            .await?;
         if pieces.is_empty() {
             len = 0;
         }

@@ -61,6 +61,8 @@ struct State {
     visible: Image,
     log: Vec<Event>,
     next_id: u64,
+    /// Requests with smaller numbers are forgotten.
+    first_id: u64,
     faults: Faults,
     counts: Counts,
     /// Shortest and longest time of a request, in microseconds.
@@ -76,6 +78,7 @@ impl Device {
             base,
             log: Vec::new(),
             next_id: 0,
+            first_id: 0,
             faults: Faults::default(),
             counts: Counts::default(),
             latency: (20, 400),
@@ -114,6 +117,7 @@ impl Device {
         state.visible = image.clone();
         state.base = image;
         state.log.clear();
+        state.first_id = state.next_id + 1;
     }
 
     pub fn base(&self) -> Image {
@@ -168,6 +172,9 @@ impl Device {
 
     pub fn end_write(&self, id: u64, at: BlockNo, data: Vec<SharedBlock>) {
         let mut state = self.0.lock();
+        if id < state.first_id {
+            return;
+        }
         for (i, block) in data.into_iter().enumerate() {
             state.visible.insert(at.plus(i as u64), block);
         }
@@ -183,7 +190,10 @@ impl Device {
     }
 
     pub fn end_flush(&self, id: u64) {
-        self.0.lock().log.push(Event::Flushed { id });
+        let mut state = self.0.lock();
+        if id >= state.first_id {
+            state.log.push(Event::Flushed { id });
+        }
     }
 
     fn delay(&self, exec: &Executor) -> Duration {

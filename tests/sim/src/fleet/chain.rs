@@ -89,7 +89,10 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
     }
 
     pub fn begin_change(&mut self, life: LifeId, state: S) -> Change {
-        assert!(self.writer == Some(life) && !self.in_doubt, "one writer, who knows the object");
+        if self.writer != Some(life) || self.in_doubt {
+            // The life was lost meanwhile; what it goes on doing counts for nothing.
+            return Change { version: self.last(), epoch: u64::MAX, life };
+        }
         self.versions.push_back((state, life));
         // Nobody looks back as far.
         while self.versions.len() > 200 && self.first < self.durable.min(self.acknowledged) {

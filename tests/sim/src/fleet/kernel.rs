@@ -305,13 +305,13 @@ impl Mount {
     }
 
     pub async fn set(&self, file: FileId, set: &SetAttributes) -> Result<Attributes, FsError> {
-        let done = self.fs.setattr(file, set).await;
+        // The pins go with the answer, before the kernel goes on.
+        let done = self.fs.setattr(file, set).await.map(|entry| entry.attributes);
         self.kernel.drop_attributes(file);
         if set.size.is_some() {
             self.kernel.drop_pages(file, None).await;
         }
-        let entry = done?;
-        Ok(entry.attributes)
+        done
     }
 
     pub async fn create(
