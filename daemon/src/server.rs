@@ -312,7 +312,7 @@ fn random_nonce() -> std::io::Result<StartNonce> {
     let mut bytes = [0; 8];
     loop {
         getrandom(&mut bytes, GetRandomFlags::empty())?;
-        if let Some(nonce) = StartNonce::new(u64::from_ne_bytes(bytes)) {
+        if let Some(nonce) = StartNonce::new(u64::from_le_bytes(bytes)) {
             return Ok(nonce);
         }
     }

@@ -382,10 +382,10 @@ impl Node {
             Output::Ended(end) => {
                 // What was to be sent before, closing words among them, is on its way.
                 while let Some(output) = core.cluster.poll_output() {
-                    match output {
-                        Output::Send { connection, frame } => network.send(connection, frame),
-                        Output::Close { connection } => network.close(connection),
-                        _ => {}
+                    if let Output::Send { connection, frame } = output {
+                        network.send(connection, frame);
+                    } else if let Output::Close { connection } = output {
+                        network.close(connection);
                     }
                 }
                 let why = if end == End::Left { Closed::Left } else { Closed::Expelled };

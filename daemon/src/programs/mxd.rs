@@ -157,10 +157,8 @@ async fn cluster(server: &Arc<Server>, role: &Role, ready: &mut Ready) -> Result
     let outcome = tokio::select! {
         () = signals.stop() => {
             stop(server).await;
-            match server.leave().await {
-                End::Left => Ok(()),
-                end => Err(ServerError::Ended(end)),
-            }
+            let end = server.leave().await;
+            if end == End::Left { Ok(()) } else { Err(ServerError::Ended(end)) }
         }
         end = ended => if end == End::Left { Ok(()) } else { Err(ServerError::Ended(end)) },
         () = server.stop_asked() => Ok(()),

@@ -89,10 +89,8 @@ impl Source for Administration {
             if let Some(dir) = server.mounted_on() {
                 return Err(format!("{} is mounted; unmount it first", dir.display()));
             }
-            match server.leave().await {
-                cluster::End::Left => Ok(()),
-                end => Err(end.to_string()),
-            }
+            let end = server.leave().await;
+            if end == cluster::End::Left { Ok(()) } else { Err(end.to_string()) }
         })
     }
 

@@ -52,12 +52,15 @@ impl Control {
         &self,
         listen: Option<Address>,
         peers: BTreeMap<NodeId, Address>,
-    ) -> Result<(Arc<dyn Network>, Option<Arc<Peers>>), ListenError> {
+    ) -> Result<Listening, ListenError> {
         let Some(listen) = listen else { return Ok((Arc::new(Nobody), None)) };
         let peers = Arc::new(Peers::bind(&listen, peers, self.handle.clone())?);
         Ok((Arc::clone(&peers) as Arc<dyn Network>, Some(peers)))
     }
 }
+
+/// The network, and what listens for it, if anything does.
+type Listening = (Arc<dyn Network>, Option<Arc<Peers>>);
 
 /// What happens to connections is told to the node, as long as it is there.
 pub(super) fn events_of(node: &Arc<Node>) -> Arc<dyn PeerEvents> {

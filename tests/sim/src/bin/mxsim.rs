@@ -4,10 +4,10 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use parking_lot::Mutex;
 use sim::exec;
 use sim::fleet::plan::Plan;
 use sim::fleet::{Report, run};
@@ -35,6 +35,7 @@ thread_local! {
 }
 
 /// A panic is what is wrong with a seed.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to let go of after a panic")]
 fn tell_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -60,21 +61,21 @@ fn run_seeds(seeds: &str, jobs: &str) -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || failed.lock().expect("no panic goes on").is_some() {
+                    if seed >= end || failed.lock().is_some() {
                         break;
                     }
                     SEED.set(seed);
                     let plan = Plan::of(seed);
                     match run(&plan) {
                         Ok(report) => {
-                            let mut done = done.lock().expect("no panic goes on");
+                            let mut done = done.lock();
                             done.0 += 1;
                             done.1 += report.operations;
                             done.2 += report.lives;
                             eprintln!("{}", line(&plan, &report));
                         }
                         Err(what) => {
-                            let mut failed = failed.lock().expect("no panic goes on");
+                            let mut failed = failed.lock();
                             failed.get_or_insert((seed, what));
                         }
                     }
@@ -82,9 +83,9 @@ fn run_seeds(seeds: &str, jobs: &str) -> ExitCode {
             });
         }
     });
-    let (runs, operations, lives) = *done.lock().expect("no panic goes on");
+    let (runs, operations, lives) = *done.lock();
     println!("{runs} runs passed: {operations} operations, {lives} lives of nodes");
-    match failed.into_inner().expect("no panic goes on") {
+    match failed.into_inner() {
         None => ExitCode::SUCCESS,
         Some((seed, what)) => {
             println!("seed {seed} FAILED: {what}");

@@ -228,8 +228,12 @@ impl Fleet {
         }
         for _ in 0..self.plan.workers {
             *life.workers.lock() += 1;
-            let app =
-                App { step: Arc::default(), work: Arc::clone(&self.work), life: Arc::clone(&life), mount: mount.clone() };
+            let app = App {
+                step: Arc::default(),
+                work: Arc::clone(&self.work),
+                life: Arc::clone(&life),
+                mount: mount.clone(),
+            };
             let of = Arc::clone(&life);
             self.exec.spawn(life.group(), async move {
                 app.work().await;

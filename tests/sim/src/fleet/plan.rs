@@ -97,7 +97,7 @@ impl Plan {
     pub fn of(seed: u64) -> Plan {
         let kind = match seed % 10 {
             0 => Kind::Calm,
-            1 | 2 | 3 => Kind::OneCrash,
+            1..=3 => Kind::OneCrash,
             4 => Kind::Coming,
             _ => Kind::Any,
         };

@@ -374,7 +374,12 @@ impl Fleet {
         for life in self.lives().into_iter().flatten() {
             let Some(mount) = life.mount() else { continue };
             let group = life.group();
-            let app = App { step: Arc::default(), work: Arc::clone(&self.work), life: Arc::clone(&life), mount };
+            let app = App {
+                step: Arc::default(),
+                work: Arc::clone(&self.work),
+                life: Arc::clone(&life),
+                mount,
+            };
             let done = self.exec.run(group, HEALED_WITHIN, async move { app.look_at_all().await });
             match done {
                 Ok(Ok(())) => {}

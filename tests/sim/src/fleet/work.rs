@@ -53,6 +53,8 @@ impl Place {
     }
 }
 
+type TimesByLife = BTreeMap<LifeId, (Timestamp, Timestamp)>;
+
 /// All objects, and what is known of them.
 pub struct Work {
     pub exec: Executor,
@@ -62,7 +64,7 @@ pub struct Work {
     names: Vec<Mutex<Chain<Place>>>,
     blobs: Vec<Mutex<Chain<Arc<Vec<u8>>>>>,
     logs: Vec<Mutex<Log>>,
-    times: Mutex<BTreeMap<FileId, BTreeMap<LifeId, (Timestamp, Timestamp)>>>,
+    times: Mutex<BTreeMap<FileId, TimesByLife>>,
     /// Operations under way.
     under_way: Mutex<BTreeMap<u64, (LifeId, Step, Instant)>>,
     next: AtomicU64,
@@ -344,7 +346,7 @@ impl App {
         if self.chance(30) {
             let sync = chain.lock().begin_sync();
             self.step("fsync", open.file());
-        self.mount.fsync(&open).await?;
+            self.mount.fsync(&open).await?;
             chain.lock().synced(sync);
         }
         chain.lock().release(self.id());
@@ -464,7 +466,7 @@ impl App {
                     let open = self.mount.open(file, WRITE).await?;
                     let len = 1 + self.draw(9_000);
                     self.step("write", open.file());
-        self.mount.write(&open, 0, &vec![0x5a; len]).await?;
+                    self.mount.write(&open, 0, &vec![0x5a; len]).await?;
                 }
             }
             Place::In(at, file) => {
@@ -561,13 +563,13 @@ impl App {
             let change = chain.lock().begin_change(self.id(), Arc::clone(&after));
             let offset = u64::try_from(at).expect("small");
             self.step("write", open.file());
-        self.mount.write(&open, offset, &vec![byte; len]).await?;
+            self.mount.write(&open, offset, &vec![byte; len]).await?;
             chain.lock().acknowledge(change, after);
         }
         if self.chance(30) {
             let sync = chain.lock().begin_sync();
             self.step("fsync", open.file());
-        self.mount.fsync(&open).await?;
+            self.mount.fsync(&open).await?;
             chain.lock().synced(sync);
         }
         chain.lock().release(self.id());
@@ -624,7 +626,7 @@ impl App {
         if self.chance(20) {
             let now = self.exec().now();
             self.step("fsync", open.file());
-        self.mount.fsync(&open).await?;
+            self.mount.fsync(&open).await?;
             log.lock().synced(self.id(), now);
         }
         Ok(())
