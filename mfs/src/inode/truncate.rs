@@ -16,6 +16,7 @@ use crate::alloc::PinnedGroup;
 use crate::block::{BLOCK_SIZE_U64, BlockNo};
 use crate::cache::Step;
 use crate::error::{Corruption, CorruptionKind, FsError};
+use crate::file::FileId;
 use crate::fs::Fs;
 use crate::journal::Transaction;
 use crate::layout::GroupNo;
@@ -70,6 +71,44 @@ impl Fs {
             is_first = false;
             listed = lists;
         }
+    }
+
+    /// Are blocks mapped behind the end of a file that is about to reach to `end`? Of a truncation
+    /// that a crash cut short, or of data that was durable before the size that covers it. They
+    /// would come back as contents (I10). `inode` is pinned in EX.
+    pub(crate) async fn has_leftovers(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        end: u64,
+    ) -> Result<bool, FsError> {
+        let tree = ExtentTree { inode, generation: file.generation };
+        self.settle(|| {
+            let (area, size) =
+                inode.with_file(file, |state| Ok((state.core().area(), state.core().size())))?;
+            if area != AreaKind::Extents || end <= size {
+                return Ok(false);
+            }
+            let last = tree.last(&self.transaction())?;
+            Ok(last.is_some_and(|last| last.end() > size.div_ceil(BLOCK_SIZE_U64)))
+        })
+        .await
+    }
+
+    /// Cuts what [`Fs::has_leftovers`] finds. `pin` holds the inode exclusively.
+    pub(crate) async fn cut_leftovers(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        pin: &Pin,
+        end: u64,
+    ) -> Result<(), FsError> {
+        if !self.has_leftovers(inode, file, end).await? {
+            return Ok(());
+        }
+        let size = self.settle(|| inode.with_file(file, |state| Ok(state.core().size()))).await?;
+        let listed = self.journal.orphans().contains(&file);
+        self.cut_blocks(inode, pin, size, listed, |_, _| Ok(())).await
     }
 
     /// Finds what the next transaction cuts, and pins the groups that lies in.

@@ -136,6 +136,7 @@ impl Fs {
             })
             .await?;
         if size > old {
+            self.cut_leftovers(inode, file, pin, size).await?;
             return self.extend(inode, file, size).await;
         }
         self.shrink(inode, pin, size).await

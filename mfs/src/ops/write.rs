@@ -52,8 +52,9 @@ impl Fs {
         self.check_writable()?;
         self.wait_for_room().await?;
         let inode = &open.inode;
-        let pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
         let append = open.flags().append;
+        let end = if append { u64::MAX } else { offset.saturating_add(bytes.len() as u64) };
+        let pin = self.pin_to_write(inode, open.file(), end).await?;
         let written = self.write_pinned(inode, open.file(), offset, bytes, append).await?;
         if open.flags().sync {
             self.flush_inode(inode, &pin).await?;
@@ -84,6 +85,25 @@ impl Fs {
             self.write_pinned(inode, open.file(), offset, &bytes[..len], false).await?;
         }
         Ok(())
+    }
+
+    /// EX beside other writers of this node; nothing is mapped behind the end of the file if `end`
+    /// lies there.
+    async fn pin_to_write(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        end: u64,
+    ) -> Result<Pin, FsError> {
+        loop {
+            let pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
+            if !self.has_leftovers(inode, file, end).await? {
+                return Ok(pin);
+            }
+            drop(pin);
+            let alone = inode.entry.pin(Want::write()).await?;
+            self.cut_leftovers(inode, file, &alone, end).await?;
+        }
     }
 
     async fn write_pinned(

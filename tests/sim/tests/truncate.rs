@@ -1,0 +1,165 @@
+//! What a crash left behind the end of a file never comes back (I10): a truncation that takes
+//! several transactions, a crash anywhere in it, and somebody who makes the file longer before the
+//! rest is cut.
+
+use std::sync::Arc;
+
+use lcl::pin::{Entry, PinError, Requester, Table, Want};
+use lcl::{Bucket, Mode, ResourceName};
+use mfs::env::{Env, Locks};
+use mfs::ops::{Lookup, NewFile, NewKind, OpenFlags, ReadKind, SetAttributes};
+use mfs::{FsError, Options};
+use model::Random;
+use mx_base::{BoxFuture, Duration, Member};
+use sim::disk::{Device, Replayer};
+use sim::exec::{Executor, Group};
+use sim::single::{env, formatted};
+
+const NODE: Group = Group(1);
+const LIMIT: Duration = Duration::from_secs(3600);
+const BLOCKS: u64 = 64 << 8;
+const PAGE: u64 = mfs::block::BLOCK_SIZE_U64;
+/// Every other page, so that each is a run of its own: more than one segment of the journal takes.
+const RUNS: u64 = 1500;
+
+/// Another node has every file open: no OPEN lock is had in EX.
+struct OpenElsewhere;
+
+impl Requester for OpenElsewhere {
+    fn missed(&self, entry: &Arc<Entry>, want: Want) {
+        let mode = entry.mode().join(want.mode);
+        let refused = entry.name().as_bytes()[0] == 8 && mode == Mode::EX;
+        if refused && want.no_queue {
+            entry.refuse(mode);
+        } else if !refused && mode != entry.mode() {
+            entry.raise(mode);
+        }
+    }
+}
+
+struct SharedLocks(
+    Table,
+    #[expect(dead_code, reason = "the table knows it weakly")] Arc<OpenElsewhere>,
+);
+
+impl SharedLocks {
+    fn new() -> Arc<SharedLocks> {
+        let requester = Arc::new(OpenElsewhere);
+        let weak: std::sync::Weak<OpenElsewhere> = Arc::downgrade(&requester);
+        Arc::new(SharedLocks(Table::new(weak), requester))
+    }
+}
+
+impl Locks for SharedLocks {
+    fn entry(&self, name: ResourceName, bucket: Bucket) -> Arc<Entry> {
+        self.0.entry(name, bucket)
+    }
+    fn idle(&self, _: &Arc<Entry>) {}
+    fn is_home(&self, _: Bucket) -> bool {
+        true
+    }
+    fn limbo_of(
+        &self,
+        _: Member,
+        live: Vec<ResourceName>,
+    ) -> BoxFuture<'static, Result<Vec<ResourceName>, PinError>> {
+        Box::pin(std::future::ready(Ok(live)))
+    }
+    fn replayed(&self, _: Member, _: Vec<ResourceName>) {}
+    fn recovered(&self, _: Member) {}
+}
+
+async fn mounted(env: Env) -> mfs::Mounted {
+    let options = Options { runs_cut_at_once: 1, ..Options::default() };
+    mfs::mount(env, options, true, |_| {}).await.expect("mounts")
+}
+
+/// Writes a file, makes it durable and truncates it; returns the device and where the truncation
+/// began in its log.
+fn truncated() -> (Device, usize) {
+    let exec = Executor::new(1);
+    let device = Device::new(BLOCKS, formatted(1, BLOCKS).expect("formats"));
+    let (env, seen) = (env(&exec, &device, 1), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        let mounted = mounted(env).await;
+        let fs = std::sync::Arc::clone(&mounted.fs);
+        let new = NewFile { kind: NewKind::Regular, permissions: 0o644, uid: 0, gid: 0 };
+        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let (made, open) = fs.create_and_open(fs.root(), b"f", &new, flags).await.expect("made");
+        let file = made.attributes.file;
+        drop(made);
+        for run in 0..RUNS {
+            let bytes = [0xaa; mfs::block::BLOCK_SIZE];
+            fs.write(&open, 2 * run * PAGE, &bytes).await.expect("there is room");
+        }
+        fs.fsync(&open).await.expect("durable");
+        let before = seen.log_len();
+        let set = SetAttributes { size: Some(0), ..SetAttributes::default() };
+        drop(fs.setattr(file, &set).await.expect("truncates"));
+        fs.fsync(&open).await.expect("durable");
+        std::mem::forget((mounted, open));
+        before
+    });
+    exec.kill(NODE);
+    (device, ran.expect("nothing stops it"))
+}
+
+/// Opens the file, makes it longer at once if it is empty, and reads all of it.
+async fn extended(env: Env, by_write: bool) -> Result<Option<Vec<u8>>, FsError> {
+    let mounted = mounted(env).await;
+    let fs = std::sync::Arc::clone(&mounted.fs);
+    let Lookup::Found(entry) = fs.lookup(fs.root(), b"f").await? else {
+        panic!("it is there");
+    };
+    let file = entry.attributes.file;
+    drop(entry);
+    let flags = OpenFlags { write: true, ..OpenFlags::default() };
+    let open = fs.open(file, flags).await?;
+    let size = fs.getattr(file).await?.attributes.size;
+    if size != 0 {
+        return Ok(None);
+    }
+    let end = 2 * RUNS * PAGE;
+    if by_write {
+        fs.write(&open, end, b"x").await?;
+    } else {
+        let set = SetAttributes { size: Some(end), ..SetAttributes::default() };
+        drop(fs.setattr(file, &set).await?);
+    }
+    let data = fs.read(&open, 0, end, ReadKind::Direct).await?;
+    let bytes = data.as_slice().to_vec();
+    drop(data);
+    drop(open);
+    std::mem::forget(mounted);
+    Ok(Some(bytes))
+}
+
+#[test]
+fn what_a_crash_left_behind_the_end_of_a_file_never_comes_back() {
+    let (device, before) = truncated();
+    let mut replayer = Replayer::new(device.base());
+    let mut random = Random::new(7);
+    let mut emptied = 0;
+    for (at, event) in device.log().iter().enumerate() {
+        replayer.apply(event);
+        if at < before {
+            continue;
+        }
+        for by_write in [true, false] {
+            for seed in 0..2 {
+                let exec = Executor::new(seed);
+                let crashed = Device::new(BLOCKS, replayer.crash(&mut random));
+                let mut env = env(&exec, &crashed, 2);
+                env.locks = SharedLocks::new();
+                let read = exec.run(NODE, LIMIT, extended(env, by_write)).expect("goes on");
+                exec.kill(NODE);
+                if let Some(bytes) = read.expect("no error") {
+                    emptied += 1;
+                    let old = bytes.iter().position(|byte| *byte == 0xaa);
+                    assert_eq!(old, None, "crash behind event {at}, seed {seed}");
+                }
+            }
+        }
+    }
+    assert!(emptied > 0, "some crash falls into the truncation");
+}
