@@ -27,7 +27,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::Notify;
 
 use crate::admin;
-use crate::config::{Config, LabelNoName};
+use crate::config::{Config, LabelNoName, name_of_local};
 use crate::join::{self, PrepareError, Prepared};
 use crate::mounts::{NotMounted, Served, Wanted};
 use crate::peers::{ListenError, Peers};
@@ -52,7 +52,7 @@ pub enum Role {
     /// A node of a cluster.
     Cluster(Box<Config>),
     /// A cluster of one, on a device of this machine.
-    Local { device: PathBuf },
+    Local { device: PathBuf, dir: PathBuf },
 }
 
 /// Why a node did not start, or ended other than as it was told.
@@ -84,6 +84,8 @@ pub struct Server {
     root: mfs::FileId,
     label: String,
     name: String,
+    /// What the mount is shown to come from.
+    source: String,
     is_cluster: bool,
     /// What is mounted, and whether an unmount is under way.
     served: Mutex<Option<Arc<Served>>>,
@@ -111,7 +113,7 @@ impl Server {
                     join::prepare_shared(&config.arbiter, config.node, nonce, ARBITER_PATIENCE);
                 (config.node, shared.await?, config.peers.clone())
             }
-            Role::Local { device } => {
+            Role::Local { device, .. } => {
                 let node = NodeId::new(1).expect("1 is a node id");
                 (node, join::prepare_local(device, node, DEVICE_PATIENCE).await?, BTreeMap::new())
             }
@@ -119,7 +121,7 @@ impl Server {
         let Prepared { disk, partition, agent, gate, identity, me } = prepared;
         let name = match role {
             Role::Cluster(config) => config.name(&identity.fs.label)?.to_owned(),
-            Role::Local { device } => device.display().to_string(),
+            Role::Local { dir, .. } => name_of_local(dir),
         };
         let unit = identity.membership.unit;
         let unit = cluster::Unit::new(unit).ok_or(ServerError::Unit(unit))?;
@@ -159,6 +161,10 @@ impl Server {
             gate,
             root: identity.fs.root,
             label: identity.fs.label.clone(),
+            source: match role {
+                Role::Cluster(_) => name.clone(),
+                Role::Local { device, .. } => device.display().to_string(),
+            },
             name,
             is_cluster: matches!(role, Role::Cluster(_)),
             served: Mutex::new(None),
@@ -192,7 +198,7 @@ impl Server {
     ) -> Result<(), NotMounted> {
         let MountOptions { read_only, no_suid, no_dev, no_exec, no_atime } = options;
         let wanted = Wanted {
-            source: self.name.clone(),
+            source: self.source.clone(),
             dir,
             flags: MountFlags { read_only, no_suid, no_dev, no_exec, no_atime },
             options: mfs::Options { read_only, no_atime, ..mfs::Options::default() },

@@ -584,7 +584,11 @@ impl Node {
         if core.ended.is_some() {
             return;
         }
-        tracing::warn!(%end, %why, "this life of the node has ended");
+        if end == End::Left {
+            tracing::info!(%why, "this life of the node has ended");
+        } else {
+            tracing::warn!(%end, %why, "this life of the node has ended");
+        }
         core.ended = Some(end);
         self.world.partition.cut_off(why);
         if let Some(locks) = &mut core.locks {

@@ -58,25 +58,21 @@ pub struct Options {
 /// # Errors
 /// Why it did not start or ended, for people.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    if let Some(file) = &options.check_config {
-        Config::read(file)?;
-        return Ok(());
-    }
     let mut ready = match options.ready_fd {
         Some(fd) => Ready::on(fd)?,
         None => Ready::none(),
     };
     let outcome = serve(options, &mut ready);
     if let Err(error) = &outcome {
-        ready.failed(error);
+        ready.failed(&format!("{error:#}"));
     }
     outcome
 }
 
 fn serve(options: &Options, ready: &mut Ready) -> anyhow::Result<()> {
-    let role = match (&options.config, &options.local) {
+    let role = match (&options.config, options.local.as_ref().zip(options.dir.as_ref())) {
         (Some(file), _) => Role::Cluster(Box::new(Config::read(file)?)),
-        (None, Some(device)) => Role::Local { device: device.clone() },
+        (None, Some((device, dir))) => Role::Local { device: device.clone(), dir: dir.clone() },
         (None, None) => unreachable!("the command line asks for one of them"),
     };
     let filter = match (&options.log, &role) {
@@ -97,11 +93,20 @@ fn serve(options: &Options, ready: &mut Ready) -> anyhow::Result<()> {
         .build()?;
     let control = Control::start()?;
     let outcome = runtime.block_on(async {
-        let for_fs = TokioRuntime::new(tokio::runtime::Handle::current());
-        let server = Server::start(&role, &control, for_fs).await?;
-        match mounting {
-            Some((dir, options)) => local(&server, dir, options, ready).await,
-            None => cluster(&server, &role, ready).await,
+        loop {
+            let for_fs = TokioRuntime::new(tokio::runtime::Handle::current());
+            let server = Server::start(&role, &control, for_fs).await?;
+            let outcome = match &mounting {
+                Some((dir, options)) => local(&server, dir.clone(), *options, ready).await,
+                None => cluster(&server, &role, ready).await,
+            };
+            match outcome {
+                // Nothing of this life was ever in the cluster: the next one may be let in.
+                Err(ServerError::Ended(end @ (End::LifeUsed { .. } | End::ColdStartRefused))) => {
+                    tracing::info!(%end, "starting over with a new life");
+                }
+                outcome => return outcome,
+            }
         }
     });
     // Threads that wait for the kernel or a device that does not answer are not waited for.
@@ -134,6 +139,11 @@ async fn local(
     }
     let end = server.leave().await;
     answering.abort();
+    end_of(end)
+}
+
+/// How a node ends that was told to.
+fn end_of(end: End) -> Result<(), ServerError> {
     if end == End::Left { Ok(()) } else { Err(ServerError::Ended(end)) }
 }
 
@@ -160,7 +170,7 @@ async fn cluster(server: &Arc<Server>, role: &Role, ready: &mut Ready) -> Result
             let end = server.leave().await;
             if end == End::Left { Ok(()) } else { Err(ServerError::Ended(end)) }
         }
-        end = ended => if end == End::Left { Ok(()) } else { Err(ServerError::Ended(end)) },
+        end = ended => end_of(end),
         () = server.stop_asked() => Ok(()),
     };
     answering.abort();
