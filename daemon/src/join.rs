@@ -160,7 +160,7 @@ pub async fn prepare_shared(
         let agent = ArbiterAgent::new(Arc::clone(&register), served.1);
         return Ok(Prepared {
             disk: Arc::new(ArbiterDisk::new(Arc::clone(&data))),
-            partition: Arc::new(ArbiterPartition::new(register, data, start)),
+            partition: Arc::new(ArbiterPartition::new(register, data, Arc::clone(&gate), start)),
             agent: Arc::new(agent),
             gate,
             identity,

@@ -1,15 +1,20 @@
 //! The membership partition: heartbeats read and written, the register looked at and changed.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use fencing::{MpBlock, layout};
 
 use crate::node::{Core, Node};
 use crate::storage::Effect;
-use mx_base::Instant;
+use mx_base::{BoxFuture, Instant};
 
 /// Units between two readings of the heartbeats and the register.
 const READ_EVERY: u32 = 2;
+
+/// Units after which a reading that has not ended counts as failed.
+const LATE: u32 = 5;
 
 impl Node {
     /// Reads heartbeats and register for as long as this life lasts.
@@ -35,13 +40,35 @@ impl Node {
     async fn read_heartbeats(&self) {
         let (first, count) = layout::heartbeat_run(self.config.nodes_max);
         let started = self.world.control.now();
-        match self.world.partition.read(first, count).await {
+        let read = self.world.partition.read(first, count);
+        match self.unless_late(read).await {
             Ok(blocks) => self.run(|core, now| {
                 let heartbeats = core.storage.handle_heartbeats(&blocks, started, now);
                 core.cluster.handle_disk_heartbeats(&heartbeats, now);
             }),
-            Err(error) => tracing::warn!(?error, "heartbeats not readable"),
+            Err(error) => {
+                tracing::warn!(?error, "heartbeats not readable");
+                if let Some(why) = self.world.partition.closed() {
+                    self.cut_off(why);
+                }
+            }
         }
+    }
+
+    /// Waits for a reading however long it takes; when that is too long the cluster is told that
+    /// this node does not reach the membership partition.
+    async fn unless_late<T>(&self, mut read: BoxFuture<'static, T>) -> T {
+        let mut patience = self.world.control.sleep(self.config.unit.get() * LATE);
+        let early = poll_fn(|context| match read.as_mut().poll(context) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending => patience.as_mut().poll(context).map(|()| None),
+        });
+        if let Some(read) = early.await {
+            return read;
+        }
+        tracing::warn!("the membership partition does not answer");
+        self.run(|core, now| core.cluster.handle_register_unreadable(now));
+        read.await
     }
 
     /// Passes over the register until one settles what it holds, or a ballot has to.
@@ -49,7 +76,7 @@ impl Node {
         let (first, count) = layout::register_run(self.config.nodes_max);
         loop {
             let began = self.world.control.now();
-            let read = self.world.partition.read(first, count).await;
+            let read = self.unless_late(self.world.partition.read(first, count)).await;
             let again = self.run(|core, _| {
                 let unsettled = match read {
                     Ok(blocks) => core.storage.handle_look(blocks, began),

@@ -34,6 +34,12 @@ pub trait Partition: Send + Sync {
     /// never land; as long as that is not certain, it does not complete.
     fn write(&self, block: MpBlock, data: Box<Block>) -> BoxFuture<'static, Result<(), IoFailed>>;
 
+    /// Why this life may use the device no more, if shared storage has said so: the register, which
+    /// would tell, cannot be read then.
+    fn closed(&self) -> Option<Closed> {
+        None
+    }
+
     /// This life may use shared storage no more (R16): closes every gate, and fails every request
     /// that waits. Final.
     fn cut_off(&self, why: Closed);

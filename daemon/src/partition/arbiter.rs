@@ -8,7 +8,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use fencing::register::IoFailed;
-use fencing::{Block, Closed, MpBlock};
+use fencing::{Block, Closed, Gate, MpBlock};
 use fencing_agents::arbiter::client::{Client, RequestFailed};
 use mx_base::BoxFuture;
 use mx_node::world::Partition;
@@ -17,14 +17,20 @@ use mx_node::world::Partition;
 pub struct ArbiterPartition {
     register: Arc<Client>,
     data: Arc<Client>,
+    gate: Arc<Gate>,
     start: u64,
 }
 
 impl ArbiterPartition {
     /// `start` is the partition's first block on the device; `data` is cut off along with
-    /// `register`, and both have the same gate.
-    pub fn new(register: Arc<Client>, data: Arc<Client>, start: u64) -> ArbiterPartition {
-        ArbiterPartition { register, data, start }
+    /// `register`, and `gate` is in front of both.
+    pub fn new(
+        register: Arc<Client>,
+        data: Arc<Client>,
+        gate: Arc<Gate>,
+        start: u64,
+    ) -> ArbiterPartition {
+        ArbiterPartition { register, data, gate, start }
     }
 
     fn at(&self, block: MpBlock) -> u64 {
@@ -64,6 +70,10 @@ impl Partition for ArbiterPartition {
                 | RequestFailed::Ended => pending().await,
             }
         })
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        self.gate.closed()
     }
 
     fn cut_off(&self, why: Closed) {
