@@ -83,6 +83,11 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         self.in_doubt
     }
 
+    /// Whose change was the last one?
+    pub fn newest_life(&self) -> LifeId {
+        self.version(self.last()).1
+    }
+
     /// What the writer left last.
     pub fn newest(&self) -> &S {
         &self.version(self.last()).0
@@ -114,6 +119,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         let foreign = (self.first..change.version).rev();
         let before = foreign.into_iter().find(|n| self.version(*n).1 != change.life);
         self.durable = self.durable.max(before.unwrap_or(0));
+        tracing::debug!(version = change.version, durable = self.durable, "acknowledged");
     }
 
     /// The change was refused: it never happened.
@@ -130,6 +136,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
 
     pub fn synced(&mut self, began: Began) {
         if began.epoch == self.epoch {
+            tracing::debug!(version = began.acknowledged, "synced");
             self.durable = self.durable.max(began.acknowledged);
         }
     }
@@ -156,7 +163,22 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         &mut self,
         life: LifeId,
         began: Began,
+        matches: impl FnMut(&S) -> bool,
+    ) -> Result<(), String> {
+        self.end_partial_read(life, began, matches, |_, _| true)
+    }
+
+    /// As [`Chain::end_read`], of a part of the object. `touches` says whether the change from one
+    /// version to the next is one of that part: if not, seeing the part makes nothing durable.
+    ///
+    /// # Errors
+    /// As [`Chain::end_read`].
+    pub fn end_partial_read(
+        &mut self,
+        life: LifeId,
+        began: Began,
         mut matches: impl FnMut(&S) -> bool,
+        touches: impl Fn(&S, &S) -> bool,
     ) -> Result<(), String> {
         if began.epoch != self.epoch && !self.in_doubt {
             // A loss and a look at what it left came between.
@@ -175,8 +197,14 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
             ));
         };
         self.acknowledged = self.acknowledged.max(seen);
-        if self.version(seen).1 != life || self.in_doubt {
-            self.durable = self.durable.max(seen);
+        let shown = (self.durable + 1..=seen)
+            .rev()
+            .find(|n| touches(&self.version(n - 1).0, &self.version(*n).0));
+        if let Some(shown) = shown
+            && (self.version(shown).1 != life || self.in_doubt)
+        {
+            tracing::debug!(version = shown, state = ?self.version(shown), "shown");
+            self.durable = shown;
         }
         Ok(())
     }

@@ -160,8 +160,11 @@ impl Fleet {
         }
         self.run_until(began + self.plan.length)?;
         self.heal();
-        let everybody =
-            |f: &Fleet| f.lives().iter().all(|l| l.as_ref().is_some_and(|l| l.mount().is_some()));
+        let everybody = |f: &Fleet| {
+            f.lives()
+                .iter()
+                .all(|l| l.as_ref().is_some_and(|l| l.mount().is_some() && !l.is_leaving()))
+        };
         self.until("everybody has mounted again", HEALED_WITHIN, everybody)?;
         let now = self.exec.now();
         self.run_until(now + U * 5)?;
@@ -330,7 +333,9 @@ impl Fleet {
         self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
         self.later(delay, move |fleet| {
             fleet.net.host_up(node_id(host), true);
-            fleet.hosts[host].is_wanted.store(true, Ordering::SeqCst);
+            if !fleet.hosts[host].is_done.load(Ordering::SeqCst) {
+                fleet.hosts[host].is_wanted.store(true, Ordering::SeqCst);
+            }
         });
     }
 

@@ -43,6 +43,10 @@ enum Place {
 }
 
 impl Place {
+    fn is_in(self, dir: usize) -> bool {
+        matches!(self, Place::In(at, _) if at == dir)
+    }
+
     fn shows(self, dir: usize, found: Option<FileId>) -> bool {
         match (self, found) {
             (Place::In(at, Some(file)), Some(found)) => at == dir && file == found,
@@ -330,6 +334,7 @@ impl App {
             if self.counts() {
                 chain.lock().settle(value);
             } else {
+                chain.lock().release(self.id());
                 return Ok(());
             }
         }
@@ -385,6 +390,7 @@ impl App {
             if self.counts() {
                 chain.lock().settle(size);
             } else {
+                chain.lock().release(self.id());
                 return Ok(());
             }
         }
@@ -435,7 +441,10 @@ impl App {
         if !writes {
             return self.read_name(i, self.draw(DIRS.len())).await.map(|_| ());
         }
-        if chain.lock().is_in_doubt() {
+        // Whoever changes the name next sees both directories: what was done to them by another
+        // node, and not synced, is durable then.
+        let is_foreign = chain.lock().newest_life() != self.id();
+        if is_foreign || chain.lock().is_in_doubt() {
             let mut place = Place::Absent;
             for dir in 0..DIRS.len() {
                 if let Some(file) = self.read_name(i, dir).await? {
@@ -445,10 +454,13 @@ impl App {
                     place = Place::In(dir, Some(file));
                 }
             }
-            if self.counts() {
-                chain.lock().settle(place);
-            } else {
+            if !self.counts() {
+                chain.lock().release(self.id());
                 return Ok(());
+            }
+            let mut chain = chain.lock();
+            if chain.is_in_doubt() {
+                chain.settle(place);
             }
         }
         let name = name_of('n', i);
@@ -506,8 +518,12 @@ impl App {
 
     fn check_name(&self, i: usize, at: usize, began: super::chain::Began, found: Option<FileId>) {
         if self.counts()
-            && let Err(why) =
-                self.work.names[i].lock().end_read(self.id(), began, |p| p.shows(at, found))
+            && let Err(why) = self.work.names[i].lock().end_partial_read(
+                self.id(),
+                began,
+                |place| place.shows(at, found),
+                |before, after| before.is_in(at) || after.is_in(at),
+            )
         {
             self.wrong(format!("name {i} in directory {at} is {found:?}: {why}"));
         }
@@ -538,6 +554,7 @@ impl App {
             if self.counts() {
                 chain.lock().settle(Arc::new(content));
             } else {
+                chain.lock().release(self.id());
                 return Ok(());
             }
         }
