@@ -50,7 +50,11 @@ impl Process {
     ///
     /// # Errors
     /// When it does not start, ends, or says that it cannot be used; it is gone then.
-    pub fn start_ready(mut command: Command, terms: Terms<'_>, patience: Duration) -> Result<Process> {
+    pub fn start_ready(
+        mut command: Command,
+        terms: Terms<'_>,
+        patience: Duration,
+    ) -> Result<Process> {
         let (reader, writer) = std::io::pipe()?;
         let number = writer.as_raw_fd();
         command.arg("--ready-fd").arg(number.to_string());
@@ -72,7 +76,11 @@ impl Process {
     ///
     /// # Errors
     /// As [`Process::start_ready`].
-    pub fn start_printing(mut command: Command, terms: Terms<'_>, patience: Duration) -> Result<Process> {
+    pub fn start_printing(
+        mut command: Command,
+        terms: Terms<'_>,
+        patience: Duration,
+    ) -> Result<Process> {
         let (reader, writer) = std::io::pipe()?;
         command.stdout(writer);
         let process = Process::start(command, terms)?;
@@ -162,7 +170,8 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        pidfd_send_signal(&self.handle, signal).with_context(|| format!("signal to {}", self.id.process))
+        pidfd_send_signal(&self.handle, signal)
+            .with_context(|| format!("signal to {}", self.id.process))
     }
 
     /// Has it ended, or does it end within `patience`?

@@ -13,8 +13,7 @@ pub struct Programs {
 }
 
 /// As cargo names them.
-const NAMES: [&str; 6] =
-    ["mxd", "mxarbiter", "mxctl", "mkfs-matrixfs", "fsck-matrixfs", "mx-load"];
+const NAMES: [&str; 6] = ["mxd", "mxarbiter", "mxctl", "mkfs-matrixfs", "fsck-matrixfs", "mx-load"];
 
 impl Programs {
     /// Those in a folder of cargo's: `target/release`.

@@ -94,7 +94,12 @@ impl Expected {
                 Step::Append(number) => {
                     expected.records.insert(number);
                 }
-                step => apply(writer, step, &mut expected.files),
+                step @ (Step::Create(_)
+                | Step::Rename(_)
+                | Step::Unlink(_)
+                | Step::Overwrite(_)) => {
+                    apply(writer, step, &mut expected.files);
+                }
             }
         }
         if progress.tried > progress.acknowledged {
@@ -106,7 +111,7 @@ impl Expected {
                     files.insert(first_name(writer, file), contents);
                     expected.or = Some(files);
                 }
-                step => {
+                step @ (Step::Rename(_) | Step::Unlink(_) | Step::Overwrite(_)) => {
                     let mut files = expected.files.clone();
                     apply(writer, step, &mut files);
                     expected.or = Some(files);
@@ -142,7 +147,7 @@ fn apply(writer: u32, step: Step, files: &mut BTreeMap<String, Contents>) {
 }
 
 fn judge_log(log: &[u8], expected: &[Expected], verdict: &mut Verdict) {
-    if log.len() % RECORD != 0 {
+    if !log.len().is_multiple_of(RECORD) {
         verdict.wrong.push(format!("the log has {} bytes, no whole records", log.len()));
     }
     let mut found: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
@@ -151,7 +156,9 @@ fn judge_log(log: &[u8], expected: &[Expected], verdict: &mut Verdict) {
             None => verdict.wrong.push(format!("record {index} of the log is nobody's")),
             Some((writer, number)) => {
                 if !found.entry(writer).or_default().insert(number) {
-                    verdict.wrong.push(format!("record {number} of writer {writer} is there twice"));
+                    verdict
+                        .wrong
+                        .push(format!("record {number} of writer {writer} is there twice"));
                 }
             }
         }
@@ -163,9 +170,12 @@ fn judge_log(log: &[u8], expected: &[Expected], verdict: &mut Verdict) {
         verdict.lost.extend(lost.map(|number| format!("record {number} of writer {writer}")));
         let more = found.difference(&expected.records);
         let more = more.filter(|number| expected.maybe_record != Some(**number));
-        verdict.wrong.extend(more.map(|number| format!("record {number} of writer {writer}, never tried")));
+        verdict
+            .wrong
+            .extend(more.map(|number| format!("record {number} of writer {writer}, never tried")));
     }
-    let strangers = found.keys().map(|writer| format!("records of writer {writer}, which is not there"));
+    let strangers =
+        found.keys().map(|writer| format!("records of writer {writer}, which is not there"));
     verdict.wrong.extend(strangers);
 }
 
@@ -202,7 +212,8 @@ fn judge_folder(folder: &Path, expected: &[Expected], verdict: &mut Verdict) -> 
         verdict.lost.extend(lost);
         verdict.wrong.extend(wrong);
     }
-    let strangers = found.keys().map(|writer| format!("files of writer {writer}, which is not there"));
+    let strangers =
+        found.keys().map(|writer| format!("files of writer {writer}, which is not there"));
     verdict.wrong.extend(strangers);
     Ok(())
 }

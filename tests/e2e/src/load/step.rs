@@ -99,7 +99,10 @@ pub fn other_beginning(writer: u32, file: u64) -> Vec<u8> {
 const OVERWRITTEN: usize = 100;
 
 fn pattern(writer: u32, file: u64, which: &str) -> impl Iterator<Item = u8> {
-    format!("<{which} contents of file {file} of writer {writer}>\n").into_bytes().into_iter().cycle()
+    format!("<{which} contents of file {file} of writer {writer}>\n")
+        .into_bytes()
+        .into_iter()
+        .cycle()
 }
 
 /// A record of the log.
