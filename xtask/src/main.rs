@@ -1,12 +1,14 @@
 //! The project's own commands: `cargo xtask <command>`.
 //!
 //! One file per command: a module with `Args` and `run`, and a line in [`Command`] and in `main`.
-//! Uses no crate of the workspace, so that it builds and tells what is wrong while they do not.
+//! Uses no crate of the workspace but `e2e`, which uses none, so that it builds and tells what is
+//! wrong while they do not.
 
 // Printing is what these commands are for.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
 mod conformance;
+mod demo;
 mod fix;
 mod install;
 mod packages;
@@ -35,6 +37,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Conformance(conformance::Args),
+    Demo(demo::Args),
     Fix(fix::Args),
     Install(install::Args),
     Test(test::Args),
@@ -46,6 +49,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Conformance(args) => conformance::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Install(args) => install::run(args),
         Command::Test(args) => test::run(args),

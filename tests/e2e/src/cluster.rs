@@ -360,11 +360,16 @@ impl Cluster {
         fsck::check(&self.programs, &self.device())
     }
 
-    /// Waits until a survivor reports that nothing is left of a dead life, and returns its report.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// Waits until a survivor reports that nothing is left of a dead life, and returns its report,
+    /// with the time of the report on its clock, in milliseconds since 1970.
     ///
     /// # Errors
     /// When the time is over.
-    pub fn until_recovered(&self, killed: &Killed, patience: Duration) -> Result<Recovery> {
+    pub fn until_recovered(&self, killed: &Killed, patience: Duration) -> Result<(u64, Recovery)> {
         let what = format!("the recovery of node {}", killed.node);
         wait::until(&what, patience, || {
             for survivor in self.running() {
@@ -384,7 +389,7 @@ impl Cluster {
                         && recovery.file_systems.iter().all(|fs| fs.resumed_ms.is_some())
                 };
                 if let Some(recovery) = found.filter(is_whole) {
-                    return Ok(Some(recovery.clone()));
+                    return Ok(Some((viewer.at_ms, recovery.clone())));
                 }
             }
             Ok(None)

@@ -39,10 +39,10 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "mxd", folder: "daemon", kind: Kind::Shell, uses: &["mx-base", "lcl", "mfs", "mfs-fuse", "fencing", "fencing-agents", "cluster", "mx-node"] },
     Row { name: "model", folder: "tests/model", kind: Kind::Pure(&[]), uses: &["mx-base"] },
     Row { name: "sim", folder: "tests/sim", kind: Kind::Tool, uses: &["mx-base", "dlm", "lcl", "mfs", "fencing", "cluster", "mx-node", "model"] },
-    Row { name: "e2e", folder: "tests/e2e", kind: Kind::Shell, uses: &["mx-base", "model"] },
+    Row { name: "e2e", folder: "tests/e2e", kind: Kind::Shell, uses: &["mx-base", "fencing", "fencing-agents"] },
     Row { name: "fuzz", folder: "tests/fuzz", kind: Kind::Tool, uses: &["mx-base", "dlm", "mfs", "fencing", "fencing-agents", "cluster"] },
     Row { name: "bench", folder: "tests/bench", kind: Kind::Shell, uses: &["mx-base", "dlm", "lcl", "mfs", "mx-node", "model"] },
-    Row { name: "xtask", folder: "xtask", kind: Kind::Tool, uses: &[] },
+    Row { name: "xtask", folder: "xtask", kind: Kind::Tool, uses: &["e2e"] },
 ];
 
 /// What protocol crates may use: errors, logs, layouts, checksums, latches.
