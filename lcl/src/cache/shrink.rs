@@ -30,10 +30,23 @@ impl LockCache {
         self.surrenders_under_way
     }
 
-    /// The object that `entry` protects is not in use any more: its lock goes first when room is
-    /// needed. It stays cached until then.
+    /// The object that `entry` protects is not in use any more: its lock is given up, unless an
+    /// operation relies on it, waits for it, or a surrender is under way.
     pub fn handle_idle(&mut self, entry: &Arc<Entry>) {
-        entry.take_accessed();
+        if !self.is_cut_off && self.may_go(&entry.name()) {
+            self.begin_surrender(entry.name(), Mode::NL);
+        }
+    }
+
+    /// Is this a lock that nobody uses or waits for?
+    fn may_go(&self, name: &ResourceName) -> bool {
+        self.cached.get(name).is_some_and(|cached| {
+            cached.surrender.is_none()
+                && cached.request == Request::None
+                && cached.called_out.is_none()
+                && cached.entry.is_idle()
+                && cached.entry.mode() != Mode::NL
+        })
     }
 
     /// This node has as many locks as it may have.
@@ -52,13 +65,7 @@ impl LockCache {
                 break;
             }
             let Some(name) = self.move_hand() else { break };
-            let cached = &self.cached[&name];
-            let is_idle = cached.surrender.is_none()
-                && cached.request == Request::None
-                && cached.called_out.is_none()
-                && cached.entry.is_idle()
-                && cached.entry.mode() != Mode::NL;
-            if is_idle && !cached.entry.take_accessed() {
+            if self.may_go(&name) && !self.cached[&name].entry.take_accessed() {
                 self.begin_surrender(name, Mode::NL);
                 self.counters.shrunk += 1;
                 started += 1;

@@ -384,13 +384,35 @@ fn what_was_used_lately_is_spared_once() {
         world.complete(a, What::Read, *on);
     }
     let entry = world.nodes[&a].entry(objects[2]);
-    world.node(a).cache.handle_idle(&entry);
+    entry.take_accessed();
     drop(entry);
     world.node(a).cache.shrink(3);
     world.drain(a);
     world.settle();
-    assert!(world.nodes[&a].cache.find(&objects[2].name).is_none(), "the idle one goes first");
+    assert!(world.nodes[&a].cache.find(&objects[2].name).is_none(), "the unused one goes first");
     assert_eq!(world.nodes[&a].cache.cached_count(), 3);
+}
+
+#[test]
+fn a_lock_that_is_not_needed_any_more_is_given_up_unless_somebody_uses_it() {
+    let (mut world, a, b) = two();
+    let on = world.object_at(b);
+    let used = world.node(a).begin(What::Write, on, Want::write());
+    world.settle();
+    let entry = world.nodes[&a].entry(on);
+    world.node(a).cache.handle_idle(&entry);
+    world.drain(a);
+    assert!(world.nodes[&a].surrenders.is_empty(), "an operation relies on it");
+    world.node(a).end_operation(used);
+    world.node(a).cache.handle_idle(&entry);
+    world.node(a).cache.handle_idle(&entry);
+    world.drain(a);
+    drop(entry);
+    world.settle();
+    assert_eq!(world.nodes[&a].cache.cached_count(), 0);
+    // Nobody has to be asked for it: who does not queue gets it.
+    world.complete(b, What::Write, on);
+    assert_eq!(world.nodes[&a].cache.counters().callouts, 0);
 }
 
 #[test]
