@@ -82,7 +82,8 @@ pub trait Locks: Send + Sync {
     /// The entry of a resource; the file system keeps it with the object that it covers.
     fn entry(&self, name: ResourceName, bucket: Bucket) -> Arc<Entry>;
 
-    /// The object that the entry covers is not in use any more: the lock may be given up.
+    /// The object that the entry covers is not in use here any more, and others may want it without
+    /// queueing for it: the lock is given up, unless somebody uses it all the same.
     fn idle(&self, entry: &Arc<Entry>);
 
     /// Nodes that an allocation should prefer this group's lock for: is its home this node?

@@ -101,7 +101,11 @@ impl Locks for NodeLocks {
     }
 
     fn idle(&self, entry: &Arc<Entry>) {
-        entry.take_accessed();
+        self.0.run(|core, _| {
+            if let Some(locks) = &mut core.locks {
+                locks.handle_idle(entry);
+            }
+        });
     }
 
     fn is_home(&self, bucket: Bucket) -> bool {

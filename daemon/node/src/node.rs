@@ -38,6 +38,9 @@ const LAYER_LOCKS: u16 = 1;
 /// in units: 5 for the permit, 1 for dropping the caches, 1 for the drift of clocks (R13).
 const CACHES_GONE: u32 = 7;
 
+/// Locks that are kept for objects that nobody uses.
+const LOCKS_KEPT: usize = 1 << 18;
+
 /// What a node is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -348,9 +351,13 @@ impl Node {
             }
             Output::Step(step) => self.take_step(core, step, now),
             Output::MountGranted { fs, lockspace, first } => {
+                tracing::info!(lockspace = lockspace.0, first, "may mount");
                 core.mounting.granted(fs, lockspace, first);
             }
-            Output::MountRevoked { .. } => core.held_back = core.mounting.revoked(),
+            Output::MountRevoked { .. } => {
+                core.held_back = core.mounting.revoked();
+                tracing::info!(writing = core.held_back, "may not mount after all");
+            }
             Output::MountGroupChanged { members, .. } => {
                 core.mounting.group = members;
                 self.claim_unclaimed(core);
@@ -516,6 +523,7 @@ impl Node {
                                 if let Some(locks) = &mut core.locks {
                                     locks.handle_surrendered(&entry, surrendered, now);
                                 }
+                                core.keep_locks_few();
                             });
                         }
                     }));
@@ -619,6 +627,18 @@ impl Node {
         }
         core.looking = false;
         false
+    }
+}
+
+impl Core {
+    /// Gives up locks that were not used for longest, with what is cached under them, as long as
+    /// there are too many.
+    pub(crate) fn keep_locks_few(&mut self) {
+        if let Some(locks) = &mut self.locks
+            && locks.cached_count() > LOCKS_KEPT
+        {
+            locks.shrink(LOCKS_KEPT);
+        }
     }
 }
 

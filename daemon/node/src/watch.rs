@@ -28,7 +28,10 @@ impl Node {
                     break;
                 }
                 node.read_heartbeats().await;
-                node.run(|core, _| node.look_at_register(core));
+                node.run(|core, _| {
+                    node.look_at_register(core);
+                    core.keep_locks_few();
+                });
                 let sleep = node.world.control.sleep(pause);
                 drop(node);
                 sleep.await;

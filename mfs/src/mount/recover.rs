@@ -190,6 +190,9 @@ impl Fs {
             let pin = entry.pin(Want::write()).await?;
             recovered.orphans_adopted += self.take_over(&sb, head.slot, &pin, Some(dead)).await?;
             recovered.slots += 1;
+            drop(pin);
+            // Whoever mounts next takes it without queueing.
+            self.env.locks.idle(&entry);
         }
         self.env.locks.recovered(dead);
         Ok(recovered)
@@ -222,7 +225,11 @@ impl Fs {
             let resource = Resource::Slot(slot);
             let entry = self.env.locks.entry(resource.name(), resource.bucket(&self.layout));
             match entry.pin(Want::write().no_queue()).await {
-                Ok(pin) => adopted += self.take_over(&sb, slot, &pin, None).await?,
+                Ok(pin) => {
+                    adopted += self.take_over(&sb, slot, &pin, None).await?;
+                    drop(pin);
+                    self.env.locks.idle(&entry);
+                }
                 Err(PinError::Busy) => {}
                 Err(error) => return Err(error.into()),
             }
