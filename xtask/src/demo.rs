@@ -110,14 +110,14 @@ fn built() -> Result<Programs> {
 /// `64M`, `2G`, `1T` or bytes.
 fn size(text: &str) -> Result<u64, String> {
     const MIN: u64 = 64 << 20;
-    let (number, shift) = match text.trim_end_matches("iB").split_at_checked(text.len() - 1) {
-        Some((number, "K" | "k")) => (number, 10),
-        Some((number, "M" | "m")) => (number, 20),
-        Some((number, "G" | "g")) => (number, 30),
-        Some((number, "T" | "t")) => (number, 40),
-        _ => (text, 0),
+    let text = text.strip_suffix("iB").unwrap_or(text);
+    let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let split = |(unit, shift): (char, u32)| {
+        let number = text.strip_suffix([unit, unit.to_ascii_lowercase()])?;
+        Some((number, shift))
     };
-    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    let (number, shift) = units.into_iter().find_map(split).unwrap_or((text, 0));
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1_u64 << shift));
     match bytes {
         Some(bytes) if bytes >= MIN => Ok(bytes),
         Some(_) => Err("a device has at least 64M".to_owned()),

@@ -7,7 +7,6 @@ mod node;
 mod state;
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant, SystemTime};
@@ -75,12 +74,7 @@ impl Cluster {
     /// When something does not start; nothing is left then.
     pub fn prepare(programs: &Programs, shape: &Shape) -> Result<Cluster> {
         let Shape { nodes, bytes, folder, is_kept, log } = shape;
-        let mut made = fs::DirBuilder::new();
-        made.recursive(true).mode(0o700).create(folder).context("the folder of the cluster")?;
-        let folder = folder.canonicalize()?;
-        if folder.join(state::FILE).exists() {
-            bail!("{}: there is a cluster already; stop it first", folder.display());
-        }
+        let folder = state::make_folder(folder)?;
         let mut cluster = Cluster {
             programs: programs.clone(),
             nodes: Vec::new(),

@@ -6,14 +6,13 @@
 use std::env;
 use std::fs::{self, File};
 use std::ops::{Deref, DerefMut};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::cluster::{Cluster, Shape};
-use crate::mounts;
 use crate::programs::Programs;
 
 /// A test's own cluster.
@@ -83,9 +82,7 @@ impl Fixture {
 fn try_prepare(name: &str, nodes: u16, bytes: u64) -> Result<Fixture> {
     let alone = alone()?;
     let programs = Programs::beside_test()?;
-    // Only one at a time, so the folder belongs to nobody that lives.
     let folder = env::temp_dir().join("matrixfs-e2e");
-    sweep(&folder)?;
     let log = if env::var_os("MATRIXFS_E2E_LOG").is_some() { "debug" } else { "info" };
     let shape = Shape { nodes, bytes, folder, is_kept: false, log };
     let cluster = Cluster::prepare(&programs, &shape)?;
@@ -99,17 +96,6 @@ fn alone() -> Result<File> {
     let file = file.with_context(|| path.display().to_string())?;
     flock(&file, FlockOperation::LockExclusive)?;
     Ok(file)
-}
-
-/// What a test left that was ended from outside. Its processes ended with it.
-fn sweep(folder: &Path) -> Result<()> {
-    for place in mounts::below(folder)? {
-        mounts::detach(&place)?;
-    }
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.with_context(|| folder.display().to_string()),
-    }
 }
 
 impl Drop for Fixture {

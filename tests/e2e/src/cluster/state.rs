@@ -1,13 +1,15 @@
 //! What a kept cluster leaves in its folder, so that a later run finds it.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
 use super::node::Node;
+use crate::mounts;
 use crate::process::{Id, Process};
 use crate::programs::Programs;
 
@@ -56,28 +58,48 @@ impl State {
     }
 }
 
-/// Takes away what a cluster made, and the folder if nothing else is in it.
-pub(super) fn remove(folder: &Path) -> Result<()> {
-    const OURS: [&str; 5] = ["node", "arbiter", "cluster.", "device", "fenced"];
-    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let path = entry.path();
-        if name.starts_with("mnt") {
-            // What is not empty holds what a user put there while nothing was mounted.
-            fs::remove_dir(&path).with_context(|| path.display().to_string())?;
-        } else if OURS.iter().any(|ours| name.starts_with(ours)) {
-            let removed = match entry.file_type()?.is_dir() {
-                true => fs::remove_dir_all(&path),
-                false => fs::remove_file(&path),
-            };
-            removed.with_context(|| path.display().to_string())?;
+/// Says that everything in a folder was made here.
+const MARK: &str = "matrixfs-cluster";
+
+/// Makes the folder of a cluster. What a cluster left there whose maker was killed is taken away;
+/// its processes ended with the maker.
+pub(super) fn make_folder(folder: &Path) -> Result<PathBuf> {
+    let at = || folder.display().to_string();
+    let mut made = fs::DirBuilder::new();
+    made.recursive(true).mode(0o700).create(folder).with_context(at)?;
+    let folder = folder.canonicalize().with_context(at)?;
+    if folder.join(FILE).exists() {
+        bail!("{}: there is a cluster already; stop it first", folder.display());
+    }
+    if folder.join(MARK).exists() {
+        for place in mounts::below(&folder)? {
+            mounts::detach(&place)?;
         }
+        remove(&folder)?;
+        fs::DirBuilder::new().mode(0o700).create(&folder).with_context(at)?;
+    } else if fs::read_dir(&folder).with_context(at)?.next().is_some() {
+        bail!("{}: there is something else in it; choose an empty or new folder", folder.display());
     }
-    match fs::remove_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        result => result.with_context(|| folder.display().to_string()),
+    fs::write(folder.join(MARK), "made by a test or a demo of MatrixFS, and removed by it\n")?;
+    Ok(folder)
+}
+
+/// Takes a folder away that a cluster was made in. What is in the directories of mounts stays: it
+/// was put there while nothing was mounted.
+pub(super) fn remove(folder: &Path) -> Result<()> {
+    if !folder.join(MARK).exists() {
+        bail!("{}: no folder of a cluster", folder.display());
     }
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_mount = name.to_string_lossy().starts_with("mnt");
+        let removed = match entry.file_type()?.is_dir() {
+            true if is_mount => fs::remove_dir(&path),
+            true => fs::remove_dir_all(&path),
+            false => fs::remove_file(&path),
+        };
+        removed.with_context(|| path.display().to_string())?;
+    }
+    fs::remove_dir(folder).with_context(|| folder.display().to_string())
 }
