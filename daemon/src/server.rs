@@ -307,7 +307,11 @@ impl Server {
             name: self.name.clone(),
             label: self.label.clone(),
             directory: served.as_ref().map(|s| s.session().dir().display().to_string()),
-            requests: served.as_ref().map_or(0, |s| s.session().requests()),
+            requests: served
+                .iter()
+                .flat_map(|served| served.session().requests())
+                .map(|(operation, count)| (operation.to_owned(), count))
+                .collect(),
             gate: report::Gate::of(&self.gate),
         }
     }

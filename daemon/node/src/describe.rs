@@ -22,8 +22,8 @@ pub struct Surroundings {
     pub label: String,
     /// Where it is mounted here.
     pub directory: Option<String>,
-    /// Requests of the kernel since the mount.
-    pub requests: u64,
+    /// Requests of the kernel since the mount, by operation.
+    pub requests: BTreeMap<String, u64>,
     pub gate: crate::report::Gate,
 }
 
@@ -134,7 +134,8 @@ impl Node {
                 journal_bytes: done.journal_bytes,
                 journal_used_bytes: done.journal_used_bytes,
                 cached_inodes: done.cached_inodes,
-                requests: around.requests,
+                requests: around.requests.values().sum(),
+                requests_by_operation: around.requests.clone(),
                 forces: done.forces,
                 ..Usage::default()
             };

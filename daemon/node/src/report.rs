@@ -291,7 +291,6 @@ pub struct Usage {
     pub groups_known: u64,
     pub journal_bytes: u64,
     pub journal_used_bytes: u64,
-    pub cached_blocks: u64,
     pub cached_inodes: u64,
     pub locks_cached: u64,
     /// Requests of the kernel since the mount.

@@ -31,6 +31,7 @@ use crate::errno::errno;
 use crate::lease::Lease;
 use crate::nodes::Nodes;
 use crate::notify::Notifier;
+use crate::requests::{Operation, Requests};
 
 /// One request carries at most this much data; more brings nothing (`kernel-cache.md`, fact 13).
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
@@ -55,7 +56,7 @@ pub(crate) struct Shared {
     /// left to the kernel.
     cluster: bool,
     /// Requests answered; tests count what the kernel's caches save.
-    pub(crate) requests: AtomicU64,
+    pub(crate) requests: Requests,
 }
 
 impl Shared {
@@ -76,7 +77,7 @@ impl Shared {
             handles: DashMap::new(),
             next_handle: AtomicU64::new(1),
             cluster,
-            requests: AtomicU64::new(0),
+            requests: Requests::default(),
         })
     }
 
@@ -107,11 +108,11 @@ impl Shared {
 
 impl Adapter {
     /// Answers a request: here if nothing has to be waited for, else in the runtime.
-    fn serve<F>(&self, answer: impl FnOnce(Arc<Shared>) -> F)
+    fn serve<F>(&self, operation: Operation, answer: impl FnOnce(Arc<Shared>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.requests.count(operation);
         let mut answer = Box::pin(answer(Arc::clone(&self.shared)));
         if !self.shared.lease.holds(self.shared.runtime.now()) {
             let shared = Arc::clone(&self.shared);
@@ -130,7 +131,7 @@ impl Adapter {
 
     fn make(&self, parent: INodeNo, name: &OsStr, new: Made, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
-        self.serve(|shared| async move {
+        self.serve(Operation::Make, |shared| async move {
             let made = async {
                 let parent = shared.file(parent)?;
                 let new = new.file();
@@ -205,7 +206,10 @@ impl fuser::Filesystem for Adapter {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
-        self.serve(|shared| async move { shared.lookup(parent, &name, reply).await });
+        self.serve(
+            Operation::Lookup,
+            |shared| async move { shared.lookup(parent, &name, reply).await },
+        );
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, lookups: u64) {
@@ -219,7 +223,7 @@ impl fuser::Filesystem for Adapter {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.serve(|shared| async move {
+        self.serve(Operation::Getattr, |shared| async move {
             let found = async { shared.fs.getattr(shared.file(node)?).await };
             shared.answer_attributes(reply, found.await);
         });
@@ -244,14 +248,14 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = crate::entries::set_attributes(mode, uid, gid, size, atime, mtime);
-        self.serve(|shared| async move {
+        self.serve(Operation::Setattr, |shared| async move {
             let found = async { shared.fs.setattr(shared.file(node)?, &set).await };
             shared.answer_attributes(reply, found.await);
         });
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
-        self.serve(|shared| async move {
+        self.serve(Operation::Readlink, |shared| async move {
             match async { shared.fs.readlink(shared.file(node)?).await }.await {
                 Ok(target) => reply.data(&target),
                 Err(error) => reply.error(errno(&error)),
@@ -311,7 +315,7 @@ impl fuser::Filesystem for Adapter {
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.serve(|shared| async move {
+        self.serve(Operation::Unlink, |shared| async move {
             let done = async { shared.fs.unlink(shared.file(parent)?, &name).await };
             answer_empty(reply, done.await);
         });
@@ -319,7 +323,7 @@ impl fuser::Filesystem for Adapter {
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.serve(|shared| async move {
+        self.serve(Operation::Rmdir, |shared| async move {
             let done = async { shared.fs.rmdir(shared.file(parent)?, &name).await };
             answer_empty(reply, done.await);
         });
@@ -339,7 +343,7 @@ impl fuser::Filesystem for Adapter {
             return reply.error(Errno::EINVAL);
         };
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
-        self.serve(|shared| async move {
+        self.serve(Operation::Rename, |shared| async move {
             let done = async {
                 let (from, to) = (shared.file(parent)?, shared.file(new_parent)?);
                 shared.fs.rename((from, &name), (to, &new_name), kind).await
@@ -357,7 +361,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let name = new_name.as_bytes().to_vec();
-        self.serve(|shared| async move {
+        self.serve(Operation::Link, |shared| async move {
             let linked = async {
                 let (file, parent) = (shared.file(node)?, shared.file(new_parent)?);
                 shared.fs.link(file, parent, &name).await
@@ -370,7 +374,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(|shared| async move { shared.open(node, flags, reply).await });
+        self.serve(Operation::Open, |shared| async move { shared.open(node, flags, reply).await });
     }
 
     fn create(
@@ -387,7 +391,7 @@ impl fuser::Filesystem for Adapter {
         let kind = MadeKind::Plain(NewKind::Regular);
         let (uid, gid) = (request.uid(), request.gid());
         let new = Made { kind, permissions: mode, uid, gid };
-        self.serve(|shared| async move {
+        self.serve(Operation::Create, |shared| async move {
             shared.create(parent, &name, &new.file(), OpenFlags(flags), reply).await;
         });
     }
@@ -404,7 +408,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let direct = lock_owner.is_some();
-        self.serve(|shared| async move {
+        self.serve(Operation::Read, |shared| async move {
             shared.read(handle, offset, size.into(), direct, reply).await;
         });
     }
@@ -423,7 +427,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let laundered = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let data = data.to_vec();
-        self.serve(|shared| async move {
+        self.serve(Operation::Write, |shared| async move {
             shared.write(handle, offset, &data, laundered, reply).await;
         });
     }
@@ -436,7 +440,7 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.serve(|shared| async move {
+        self.serve(Operation::Flush, |shared| async move {
             let done = shared.handle(handle).and_then(|open| shared.fs.flush(&open));
             answer_empty(reply, done);
         });
@@ -464,14 +468,14 @@ impl fuser::Filesystem for Adapter {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.serve(|shared| async move {
+        self.serve(Operation::Fsync, |shared| async move {
             let done = async { shared.fs.fsync(&*shared.handle(handle)?).await };
             answer_empty(reply, done.await);
         });
     }
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(|shared| async move {
+        self.serve(Operation::Opendir, |shared| async move {
             match async { shared.fs.open_directory(shared.file(node)?).await }.await {
                 Ok(open) => {
                     let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
@@ -490,7 +494,9 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.serve(|shared| async move { shared.readdir(handle, offset, reply).await });
+        self.serve(Operation::Readdir, |shared| async move {
+            shared.readdir(handle, offset, reply).await
+        });
     }
 
     fn readdirplus(
@@ -501,7 +507,9 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.serve(|shared| async move { shared.readdir_plus(handle, offset, reply).await });
+        self.serve(Operation::Readdir, |shared| async move {
+            shared.readdir_plus(handle, offset, reply).await
+        });
     }
 
     fn releasedir(
@@ -524,13 +532,13 @@ impl fuser::Filesystem for Adapter {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.serve(|shared| async move {
+        self.serve(Operation::Fsync, |shared| async move {
             answer_empty(reply, shared.fs.fsync_directory().await);
         });
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        self.serve(|shared| async move {
+        self.serve(Operation::Statfs, |shared| async move {
             match shared.fs.statfs().await {
                 Ok(s) => {
                     let (free, unit) = (s.blocks_free, BLOCK_SIZE_U32);

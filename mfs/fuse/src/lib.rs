@@ -17,6 +17,7 @@ mod lease;
 mod listing;
 mod nodes;
 mod notify;
+mod requests;
 pub mod session;
 
 pub use lease::Lease;

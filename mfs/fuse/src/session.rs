@@ -9,7 +9,6 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
@@ -147,9 +146,9 @@ impl Session {
         &self.dir
     }
 
-    /// Requests answered so far.
-    pub fn requests(&self) -> u64 {
-        self.shared.requests.load(Ordering::Relaxed)
+    /// Requests answered so far, by operation; those that never came are left out.
+    pub fn requests(&self) -> Vec<(&'static str, u64)> {
+        self.shared.requests.by_operation()
     }
 
     /// Nodes that the kernel knows at present.

@@ -278,13 +278,7 @@ fn usage_lines(page: &mut Page, of: &Usage) {
     page.field("groups", format_args!("{}, {} of them known here", of.groups, of.groups_known));
     let (size, in_use) = (Bytes(of.journal_bytes), Bytes(of.journal_used_bytes));
     page.field("journal", format_args!("{size}, {in_use} in use"));
-    page.field(
-        "caches",
-        format_args!(
-            "{} blocks, {} inodes, {} locks",
-            of.cached_blocks, of.cached_inodes, of.locks_cached
-        ),
-    );
+    page.field("caches", format_args!("{} inodes, {} locks", of.cached_inodes, of.locks_cached));
     page.field("requests", format_args!("{}{}", of.requests, by_kind(&of.requests_by_operation)));
     page.field("messages", format_args!("{}{}", of.messages_sent, by_kind(&of.messages_by_kind)));
     page.field("log forces", of.forces);
