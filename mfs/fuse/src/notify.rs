@@ -39,6 +39,8 @@ pub struct Notifier {
     /// Does the kernel know epochs (6.16 and later)? Without them names get no time-out, so that
     /// there is nothing to forget.
     has_epochs: AtomicBool,
+    /// Nothing is mounted any more, so the kernel has forgotten everything.
+    is_over: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -51,19 +53,27 @@ impl Notifier {
     /// Starts the threads; they end when the notifier is dropped.
     pub(crate) fn start(connection: &File, nodes: Arc<Nodes>) -> io::Result<Arc<Notifier>> {
         let (jobs, received) = crossbeam_channel::unbounded();
+        let is_over = Arc::new(AtomicBool::new(false));
         for i in 0..THREADS {
             let connection = connection.try_clone()?;
             let (nodes, received) = (Arc::clone(&nodes), received.clone());
+            let is_over = Arc::clone(&is_over);
             thread::Builder::new()
                 .name(format!("notify-{i}"))
-                .spawn(move || run(&connection, &nodes, &received))?;
+                .spawn(move || run(&connection, &nodes, &is_over, &received))?;
         }
-        Ok(Arc::new(Notifier { nodes, jobs, has_epochs: AtomicBool::new(false) }))
+        Ok(Arc::new(Notifier { nodes, jobs, has_epochs: AtomicBool::new(false), is_over }))
     }
 
     /// The connection is established: finds out what the kernel knows.
     pub(crate) fn connected(&self, connection: &File) {
         self.has_epochs.store(supports_epochs(connection), Ordering::Release);
+    }
+
+    /// The file system is unmounted: what is still to be forgotten is forgotten. The kernel does not
+    /// say so; it does not know the nodes any more, as while it does not know them yet.
+    pub(crate) fn disconnected(&self) {
+        self.is_over.store(true, Ordering::Release);
     }
 
     /// May the kernel keep names?
@@ -122,13 +132,18 @@ impl KernelCache for Notifier {
     }
 }
 
-fn run(connection: &File, nodes: &Nodes, jobs: &Receiver<(Job, oneshot::Sender<()>)>) {
+fn run(
+    connection: &File,
+    nodes: &Nodes,
+    is_over: &AtomicBool,
+    jobs: &Receiver<(Job, oneshot::Sender<()>)>,
+) {
     while let Ok((job, done)) = jobs.recv() {
         match job {
             Job::Inode { file, offset, len } => {
                 let node = nodes.id(file);
                 let mut pause = RETRY_FIRST;
-                while nodes.is_known(file) {
+                while nodes.is_known(file) && !is_over.load(Ordering::Acquire) {
                     match send(connection, INVAL_INODE, &inval_inode(node, offset, len)) {
                         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                             thread::sleep(pause);

@@ -123,6 +123,7 @@ impl Connection {
                 if let Err(error) = session.run() {
                     tracing::warn!(%error, "FUSE session ended");
                 }
+                notifier.disconnected();
                 drop(serving);
             })
             .map_err(SessionError::Thread)?;
