@@ -7,6 +7,7 @@
 // Printing is what these commands are for.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
+mod bench;
 mod conformance;
 mod demo;
 mod fix;
@@ -36,6 +37,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Conformance(conformance::Args),
     Demo(demo::Args),
     Fix(fix::Args),
@@ -48,6 +50,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
+        Command::Bench(args) => bench::run(args),
         Command::Conformance(args) => conformance::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Fix(args) => fix::run(args),

@@ -1,0 +1,79 @@
+//! How much is done in a run.
+
+/// Counts of one run of every group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scale {
+    pub runs: usize,
+    pub runs_of_recovery: usize,
+    /// Of the device and of what stands beside it.
+    pub device_bytes: u64,
+    /// Write all of the device before: a sparse file is slower where it is written first.
+    pub is_filled: bool,
+    /// In one directory.
+    pub files: usize,
+    pub files_other_node: usize,
+    pub file_bytes: usize,
+    pub random_accesses: usize,
+    pub fsyncs: usize,
+    pub hand_overs: usize,
+    pub pins: usize,
+    pub grants: usize,
+    pub pings: usize,
+}
+
+impl Scale {
+    /// What `docs/performance.md` tells of.
+    pub fn full(runs: usize) -> Scale {
+        Scale {
+            runs,
+            runs_of_recovery: runs,
+            device_bytes: 1 << 30,
+            is_filled: true,
+            files: 10_000,
+            files_other_node: 1000,
+            file_bytes: 64 << 20,
+            random_accesses: 2000,
+            fsyncs: 200,
+            hand_overs: 200,
+            pins: 1_000_000,
+            grants: 10_000,
+            pings: 2000,
+        }
+    }
+
+    /// Everything once, in seconds; the times say little.
+    pub fn quick(runs: usize) -> Scale {
+        Scale {
+            runs,
+            runs_of_recovery: 1,
+            device_bytes: 512 << 20,
+            is_filled: false,
+            files: 100,
+            files_other_node: 20,
+            file_bytes: 2 << 20,
+            random_accesses: 20,
+            fsyncs: 5,
+            hand_overs: 5,
+            pins: 10_000,
+            grants: 100,
+            pings: 50,
+        }
+    }
+
+    /// For the document.
+    pub fn describe(&self) -> String {
+        let mib = |bytes: u64| bytes >> 20;
+        format!(
+            "{} files in a directory, {} on a second node; files of {} MiB, {} random accesses; {} \
+             fsyncs; {} hand-overs; {} grants; a device of {} MiB",
+            self.files,
+            self.files_other_node,
+            mib(self.file_bytes as u64),
+            self.random_accesses,
+            self.fsyncs,
+            self.hand_overs,
+            self.grants,
+            mib(self.device_bytes),
+        )
+    }
+}
