@@ -14,6 +14,13 @@ use crate::pin::Entry;
 /// [`purge`](LockClass::purge). None of them may take a lock that comes before this one in the
 /// fixed order of locks (`docs/spec/locks.md`), and none is called for one entry twice at a time.
 pub trait LockClass: Send + Sync {
+    /// Do all shared pins of the lock rely on no more than CR, and does `to` cover that? Then the
+    /// surrender does not wait for them: they may last as long as a file is open.
+    fn leaves_pins(&self, entry: &Entry, to: Mode) -> bool {
+        let _ = (entry, to);
+        false
+    }
+
     /// Invalidates what the kernel caches under the lock and `to` does not allow any more.
     /// Operations hold no pins by then; pages the kernel asks for are still served and have to be
     /// invalidated in the next pass. `pass` counts from 0.

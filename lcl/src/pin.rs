@@ -10,7 +10,8 @@
 //!   * an exclusive pin is the only pin;
 //!   * while *closing*, no pin is given to an operation; pages the kernel asks for are still
 //!     served under the held mode (`docs/spec/locks.md`, surrender);
-//!   * when *closed*, no pin exists and none is given.
+//!   * when *closed*, no pin is given, and none exists but those that rely on no more than what
+//!     will be left ([`LockClass::leaves_pins`](crate::LockClass::leaves_pins)).
 //!
 //! Does no I/O and sends nothing: a mode that is not held is asked for through [`Requester`].
 

@@ -1,7 +1,7 @@
 //! Giving a cached lock up, or a part of it: the one procedure for every class of locks
 //! (`kernel-cache.md`, section 3).
 //!
-//! Keeps the order: no operation is left; then nothing the kernel caches is left; then everything
+//! Keeps the order: no operation is left, but what relies on less than will be left; then nothing the kernel caches is left; then everything
 //! changed is durable in place; then what this node caches is forgotten. The cluster lock is held
 //! all the time, and lowered by [`LockCache::handle_surrendered`](crate::LockCache) alone.
 
@@ -26,12 +26,18 @@ pub struct Surrendered {
 /// Waits for pins, for the kernel and for the disk, so it runs as a task of its own, on no thread
 /// that a pin may wait for.
 pub async fn surrender(entry: Arc<Entry>, to: Mode, class: Arc<dyn LockClass>) -> Surrendered {
-    entry.operations_drained().await;
+    let leaves_pins = class.leaves_pins(&entry, to);
+    if leaves_pins {
+        entry.exclusive_drained().await;
+    } else {
+        entry.operations_drained().await;
+    }
     for pass in 0.. {
         class.revoke(&entry, to, pass).await;
         // Pages that the kernel asked for meanwhile are served, and then revoked in the next pass.
         entry.kernel_pages_drained().await;
-        if entry.try_close() {
+        let is_closed = if leaves_pins { entry.try_close_beside_pins() } else { entry.try_close() };
+        if is_closed {
             break;
         }
     }

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
+use lcl::class::{Damaged, LockClass};
 use lcl::pin::{Entry, PinError, Requester, Table, Want};
-use lcl::{Bucket, Mode, ResourceName};
+use lcl::{Bucket, Mode, ResourceName, ValueBlock, surrender};
+use mx_base::BoxFuture;
 
 struct Misses(AtomicUsize);
 
@@ -299,4 +301,61 @@ fn a_callout_refuses_nobody_after_its_surrender() {
     let mut impatient = entry.pin(Want::write().no_queue());
     assert!(poll(&mut impatient).is_pending(), "the cluster is asked");
     assert_eq!(misses.0.load(Ordering::Relaxed), 1);
+}
+
+/// As OPEN: whoever pins it shared relies on CR.
+struct OpenFiles;
+
+impl LockClass for OpenFiles {
+    fn leaves_pins(&self, _: &Entry, to: Mode) -> bool {
+        to.covers(Mode::CR)
+    }
+
+    fn revoke<'a>(&'a self, _: &'a Arc<Entry>, _: Mode, _: u32) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn flush<'a>(&'a self, _: &'a Arc<Entry>, _: Mode) -> BoxFuture<'a, Result<(), Damaged>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn purge(&self, _: &Arc<Entry>, _: Mode) -> Option<ValueBlock> {
+        None
+    }
+
+    fn refresh(&self, _: &Arc<Entry>, _: Mode, _: Option<&ValueBlock>) {}
+}
+
+#[test]
+fn a_surrender_does_not_wait_for_pins_that_what_is_left_covers() {
+    let (entry, _) = entry();
+    let want = Want::shared(Mode::CR);
+    let begin = |to| {
+        entry.begin_close();
+        Box::pin(surrender(Arc::clone(&entry), to, Arc::new(OpenFiles)))
+    };
+    entry.raise(Mode::EX);
+    let open = entry.try_pin(want).expect("cached");
+    assert!(poll(&mut begin(Mode::PR)).is_ready(), "the file stays open");
+    let joined = entry.try_join(Mode::CR).expect("beside one that exists");
+    entry.reopen(Mode::PR);
+    assert!(entry.try_pin(want).is_some());
+    let mut to_nothing = begin(Mode::NL);
+    assert!(poll(&mut to_nothing).is_pending());
+    drop((open, joined));
+    assert!(poll(&mut to_nothing).is_ready());
+    entry.reopen(Mode::NL);
+}
+
+#[test]
+fn a_surrender_waits_for_who_is_alone_with_the_lock_whatever_is_left() {
+    let (entry, _) = entry();
+    entry.raise(Mode::EX);
+    let alone = entry.try_pin(Want::write()).expect("cached");
+    entry.begin_close();
+    let mut under_way = Box::pin(surrender(Arc::clone(&entry), Mode::PR, Arc::new(OpenFiles)));
+    assert!(poll(&mut under_way).is_pending());
+    drop(alone);
+    assert!(poll(&mut under_way).is_ready());
+    entry.reopen(Mode::PR);
 }

@@ -154,6 +154,11 @@ impl Entry {
         self.drained(|word| word.operations() == 0).await;
     }
 
+    /// Completes when no operation is alone with the lock. At most one task may wait so.
+    pub async fn exclusive_drained(&self) {
+        self.drained(|word| !word.is_exclusive()).await;
+    }
+
     /// Completes when no kernel page is being served. At most one task may wait so.
     pub async fn kernel_pages_drained(&self) {
         self.drained(|word| word.kernel_pages() == 0).await;
@@ -165,11 +170,25 @@ impl Entry {
     /// # Panics
     /// When an operation still holds a pin, or no surrender has begun.
     pub fn try_close(&self) -> bool {
+        self.close(false)
+    }
+
+    /// As [`Entry::try_close`], beside shared pins, which the mode that will be left covers
+    /// ([`LockClass::leaves_pins`](crate::LockClass::leaves_pins)).
+    ///
+    /// # Panics
+    /// When an operation holds an exclusive pin, or no surrender has begun.
+    pub fn try_close_beside_pins(&self) -> bool {
+        self.close(true)
+    }
+
+    fn close(&self, beside_shared: bool) -> bool {
         let _queue = self.queue.lock();
         let mut closed = false;
         self.update(|word| {
-            assert!(word.is_closing() && word.operations() == 0, "surrender in order: {word:?}");
-            match word.close() {
+            let is_drained = word.operations() == 0 || (beside_shared && !word.is_exclusive());
+            assert!(word.is_closing() && is_drained, "surrender in order: {word:?}");
+            match word.close(beside_shared) {
                 Some(word) => {
                     closed = true;
                     word
@@ -205,7 +224,10 @@ impl Entry {
     pub fn reopen(&self, mode: Mode) {
         let mut queue = self.queue.lock();
         self.update(|word| {
-            assert!(word.is_closed() && word.pins() == 0, "reopened after a surrender: {word:?}");
+            // What a surrender leaves is shared, and relies on no more than CR.
+            let is_left = !word.is_exclusive() && word.kernel_pages() == 0;
+            let is_fit = word.pins() == 0 || (is_left && mode.covers(Mode::CR));
+            assert!(word.is_closed() && is_fit, "reopened after a surrender: {word:?}");
             assert!(word.mode().covers(mode), "a surrender lowers: {word:?} to {mode}");
             word.reopened(mode)
         });

@@ -12,7 +12,7 @@ use super::{Purpose, Want};
 /// |-------|---------|
 /// | 0-2   | mode held |
 /// | 3     | closing: a surrender has begun |
-/// | 4     | closed: no pin is left and none is given |
+/// | 4     | closed: no pin is left, but those that a surrender leaves, and none is given |
 /// | 5     | an exclusive pin exists |
 /// | 6     | somebody waits: whoever unpins must look at the queue |
 /// | 7     | a kernel page was served since the last pass of the surrender |
@@ -152,9 +152,19 @@ impl Word {
         Word(self.0 & !ACCESSED)
     }
 
-    /// Closed, if the last pass served no kernel page and no pin is left.
-    pub(super) fn close(self) -> Option<Word> {
-        (self.0 & SERVED == 0 && self.pins() == 0).then_some(Word(self.0 | CLOSING | CLOSED))
+    pub(super) fn is_exclusive(self) -> bool {
+        self.0 & EXCLUSIVE != 0
+    }
+
+    /// Closed, if the last pass served no kernel page and no pin is left, or `beside_shared` only
+    /// shared ones of operations.
+    pub(super) fn close(self, beside_shared: bool) -> Option<Word> {
+        let is_left = if beside_shared {
+            self.is_exclusive() || self.kernel_pages() > 0
+        } else {
+            self.pins() > 0
+        };
+        (self.0 & SERVED == 0 && !is_left).then_some(Word(self.0 | CLOSING | CLOSED))
     }
 
     pub(super) fn reopened(self, mode: Mode) -> Word {

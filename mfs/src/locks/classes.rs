@@ -42,6 +42,12 @@ fn resource(entry: &Entry) -> Option<Resource> {
 }
 
 impl LockClass for Classes {
+    /// Who has a file open holds CR on OPEN, under whatever the node has left from an earlier file in
+    /// its place; others that open it must not wait until it is closed.
+    fn leaves_pins(&self, entry: &Entry, to: Mode) -> bool {
+        matches!(resource(entry), Some(Resource::Open(_))) && to.covers(Mode::CR)
+    }
+
     fn revoke<'a>(&'a self, entry: &'a Arc<Entry>, to: Mode, pass: u32) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let Some(fs) = self.fs() else { return };
