@@ -26,9 +26,9 @@ pub(super) fn measure(stage: &mut Stage, run: usize, samples: &mut Samples) -> R
 }
 
 fn written_and_read(here: &Path, there: &Path, count: usize, samples: &mut Samples) -> Result<()> {
-    fs::write(here.join("file"), [0; BLOCK])?;
+    let writer = File::create_new(here.join("file"))?;
+    writer.write_all_at(&[0; BLOCK], 0)?;
     let reader = File::open(there.join("file"))?;
-    let writer = File::options().write(true).open(here.join("file"))?;
     let (mut reads, mut writes) = (Duration::ZERO, Duration::ZERO);
     let mut seen = vec![0; BLOCK];
     reader.read_exact_at(&mut seen, 0)?;
@@ -44,9 +44,9 @@ fn written_and_read(here: &Path, there: &Path, count: usize, samples: &mut Sampl
 }
 
 fn written_by_turns(here: &Path, there: &Path, count: usize, samples: &mut Samples) -> Result<()> {
-    fs::write(here.join("shared"), [0; BLOCK])?;
-    let open = |dir: &Path| File::options().write(true).open(dir.join("shared"));
-    let (second, first) = (open(there)?, open(here)?);
+    let first = File::create_new(here.join("shared"))?;
+    first.write_all_at(&[0; BLOCK], 0)?;
+    let second = File::options().write(true).open(there.join("shared"))?;
     let (took, ()) = timed(|| {
         for number in 0..count {
             first.write_all_at(&[mark(number); BLOCK], 0)?;
