@@ -56,6 +56,7 @@ impl Shared {
     ) {
         let mut offset = offset;
         let mut kept = Vec::new();
+        let mut told = Vec::new();
         let filled = async {
             let open: Arc<OpenFile> = self.handle(handle)?;
             loop {
@@ -84,6 +85,9 @@ impl Shared {
                         }
                     } else {
                         offset = entry.cookie;
+                        if entry.entry.is_some() {
+                            told.push(node.0);
+                        }
                         kept.extend(entry.entry.map(|e| e.keep));
                     }
                 }
@@ -95,7 +99,10 @@ impl Shared {
         };
         match filled.await {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => {
+                told.into_iter().for_each(|node| self.nodes.forget(node, 1));
+                reply.error(errno(&error));
+            }
         }
     }
 }

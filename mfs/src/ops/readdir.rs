@@ -1,12 +1,15 @@
 //! readdir and readdirplus.
 
-use lcl::pin::Want;
+use std::sync::Arc;
+
+use lcl::pin::{Pin, Want};
 
 use super::lookup::{Entry, Keep, kernel_keeps_attributes};
 use crate::dir::Directory;
 use crate::error::FsError;
 use crate::file::{FileId, FileType};
 use crate::fs::Fs;
+use crate::inode::Inode;
 
 /// The cookies of `.` and `..`; those of entries are above.
 const SELF_COOKIE: u64 = 1;
@@ -91,9 +94,12 @@ impl Fs {
         max: usize,
     ) -> Result<Listing, FsError> {
         let mut listing = self.readdir(dir, cookie, max).await?;
-        if self.add_attributes(dir, &mut listing).await? {
+        let pins = self.pin_cached(&listing)?;
+        if pins.iter().all(Option::is_some) {
+            self.add_attributes(dir, &mut listing, pins).await?;
             return Ok(listing);
         }
+        drop(pins);
         let files: Vec<FileId> = listing.entries.iter().map(|e| e.file).collect();
         drop(listing);
         let fetch = files.into_iter().map(|file| async move {
@@ -102,31 +108,54 @@ impl Fs {
         });
         futures_util::future::join_all(fetch).await;
         let mut listing = self.readdir(dir, cookie, max).await?;
-        self.add_attributes(dir, &mut listing).await?;
+        let pins = self.pin_cached(&listing)?;
+        self.add_attributes(dir, &mut listing, pins).await?;
         Ok(listing)
     }
 
-    /// Adds the attributes that are cached; true when none is missing. The names are kept by the
-    /// kernel as long as the directory's lock is.
-    async fn add_attributes(&self, dir: FileId, listing: &mut Listing) -> Result<bool, FsError> {
-        let inode = self.inode(dir.inode)?;
-        let names = self.kernel_keeps_names(&inode);
-        let mut complete = true;
-        for listed in &mut listing.entries {
-            if listed.name == b"." || listed.name == b".." {
-                continue;
+    /// A pin for each entry, where one can be had at once. Names that are not the directory's own
+    /// entries need none.
+    fn pin_cached(&self, listing: &Listing) -> Result<Vec<Option<EntryPin>>, FsError> {
+        let pin = |listed: &Listed| {
+            if is_dots(&listed.name) {
+                return Ok(Some(EntryPin::Dots));
             }
             let child = self.inode(listed.file.inode)?;
-            let Some(pin) = child.entry.try_pin(Want::read()) else {
-                complete = false;
-                continue;
-            };
+            let pin = child.entry.try_pin(Want::read());
+            Ok(pin.map(|pin| EntryPin::Child(child, pin)))
+        };
+        listing.entries.iter().map(pin).collect()
+    }
+
+    /// Adds the attributes of the entries that are pinned. The names are kept by the kernel as long
+    /// as the directory's lock is. From here on the kernel counts what is listed as known: the
+    /// listing has to reach it.
+    async fn add_attributes(
+        &self,
+        dir: FileId,
+        listing: &mut Listing,
+        pins: Vec<Option<EntryPin>>,
+    ) -> Result<(), FsError> {
+        let inode = self.inode(dir.inode)?;
+        let name = self.kernel_keeps_names(&inode);
+        for (listed, pin) in listing.entries.iter_mut().zip(pins) {
+            let Some(EntryPin::Child(child, pin)) = pin else { continue };
             let Ok(attributes) = self.attributes_of(&child, listed.file).await else { continue };
             self.env.kernel.remember(listed.file);
             let attributes_kept = kernel_keeps_attributes(&child);
-            let keep = Keep { name: names, attributes: attributes_kept, pins: vec![pin] };
+            let keep = Keep { name, attributes: attributes_kept, pins: vec![pin] };
             listed.entry = Some(Entry { attributes, keep });
         }
-        Ok(complete)
+        Ok(())
     }
+}
+
+/// What keeps an entry's attributes as they are.
+enum EntryPin {
+    Dots,
+    Child(Arc<Inode>, Pin),
+}
+
+fn is_dots(name: &[u8]) -> bool {
+    name == b"." || name == b".."
 }
