@@ -195,6 +195,7 @@ pub const SPECS: &[Spec] = &[
     spec(Entries, "unlink", Microseconds, Ext4, ""),
     spec(Entries, "unlink_messages", Count, Floor::None, "lock messages of the node for each of these"),
     spec(Entries, "stat_other_node", Microseconds, MemoryFuse, "stat, on a second node, of files that the first has just made and still has the locks of"),
+    spec(Entries, "stat_other_node_writes", Count, Floor::None, "writes and flushes at the device for each of these"),
 
     spec(Contents, "write_sequential", Throughput, MemoryFuse, "write a new file, 1 MiB at a time, and fsync it once"),
     spec(Contents, "write_sequential", Throughput, RawDevice, ""),
@@ -214,13 +215,16 @@ pub const SPECS: &[Spec] = &[
 
     spec(Fsync, "fsync", Microseconds, RawDevice, "overwrite 4 KiB and fsync"),
     spec(Fsync, "fsync", Microseconds, Ext4, ""),
+    spec(Fsync, "fsync_writes", Count, Floor::None, "writes and flushes at the device for each of these"),
     spec(Fsync, "fsync_append", Microseconds, RawDevice, "append 4 KiB and fsync"),
     spec(Fsync, "fsync_append", Microseconds, Ext4, ""),
+    spec(Fsync, "fsync_append_writes", Count, Floor::None, "writes and flushes at the device for each of these"),
     spec(Fsync, "fsync_create", Microseconds, RawDevice, "create a file and fsync its directory"),
     spec(Fsync, "fsync_create", Microseconds, Ext4, ""),
 
     spec(HandOver, "read_after_write", Microseconds, PingPong, "write 4 KiB on one node, then read it on another: time of the read"),
     spec(HandOver, "read_after_write", Microseconds, RawDevice, ""),
+    spec(HandOver, "read_after_write_writes", Count, Floor::None, "writes and flushes at the device for each of these"),
     spec(HandOver, "write_after_read", Microseconds, PingPong, "write again on the first: time of the write"),
     spec(HandOver, "write_after_write", Microseconds, PingPong, "two nodes overwrite the same 4 KiB by turns: time of a write"),
     spec(HandOver, "write_after_write", Microseconds, RawDevice, ""),

@@ -40,8 +40,15 @@ pub(super) fn measure(stage: &mut Stage, run: usize, samples: &mut Samples) -> R
     Ok(())
 }
 
+/// Writes and flushes that the device has been asked for, by all nodes; heartbeats are among them,
+/// some in a second.
+pub(super) fn device_writes(client: &Client) -> Result<u64> {
+    let counters = client.counters().wait()?;
+    Ok(counters.writes + counters.flushes)
+}
+
 /// As one who only looks: nobody's life is touched.
-fn connect(stage: &Stage) -> Result<Client> {
+pub(super) fn connect(stage: &Stage) -> Result<Client> {
     let start = Clock::now();
     let nanoseconds = move || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let config = Config {

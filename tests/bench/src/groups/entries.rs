@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat, unlinkat};
 
-use super::timed;
+use super::{arbiter, timed};
 use crate::samples::{Samples, Side};
 use crate::spec::Floor;
 use crate::stage::{NODE, Place, Stage, forget_names};
@@ -94,8 +94,12 @@ fn on_another_node(stage: &Stage, run: usize, samples: &mut Samples) -> Result<(
     fs::create_dir(ours.root.join(&name))?;
     create_all(&open(&ours.root.join(&name))?, &names)?;
     let there = open(&ours.reader.join(&name))?;
+    let arbiter = arbiter::connect(stage)?;
+    let before = arbiter::device_writes(&arbiter)?;
     let (took, ()) = timed(|| stat_all(&there, &names))?;
     samples.add_time("stat_other_node", Side::Ours, took, names.len());
+    let writes = arbiter::device_writes(&arbiter)? - before;
+    samples.add_count("stat_other_node_writes", Side::Ours, writes, names.len());
     drop(there);
     fs::remove_dir_all(ours.root.join(&name))?;
     Ok(())

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 
 use anyhow::Result;
 
-use super::timed;
+use super::{arbiter, timed};
 use crate::floors::raw_device::{BLOCK, blocks};
 use crate::samples::{Samples, Side};
 use crate::spec::Floor;
@@ -42,9 +42,15 @@ fn file_system(stage: &Stage, place: &Place, run: usize, samples: &mut Samples) 
     let block = vec![1; BLOCK];
     let at = |number: usize| (number * BLOCK) as u64;
 
+    let arbiter = arbiter::connect(stage)?;
+    let writes = || match place.side {
+        Side::Ours => arbiter::device_writes(&arbiter),
+        Side::Floor(_) => Ok(0),
+    };
     let file = File::create_new(dir.join("overwritten"))?;
     file.write_all_at(&vec![0; BLOCKS * BLOCK], 0)?;
     file.sync_all()?;
+    let before = writes()?;
     let (took, ()) = timed(|| {
         for number in 0..count {
             file.write_all_at(&block, at(number % BLOCKS))?;
@@ -53,8 +59,13 @@ fn file_system(stage: &Stage, place: &Place, run: usize, samples: &mut Samples) 
         Ok(())
     })?;
     samples.add_time("fsync", place.side, took, count);
+    let after = writes()?;
+    if place.side == Side::Ours {
+        samples.add_count("fsync_writes", place.side, after - before, count);
+    }
 
     let file = File::create_new(dir.join("appended"))?;
+    let before = writes()?;
     let (took, ()) = timed(|| {
         for number in 0..count {
             file.write_all_at(&block, at(number))?;
@@ -63,6 +74,10 @@ fn file_system(stage: &Stage, place: &Place, run: usize, samples: &mut Samples) 
         Ok(())
     })?;
     samples.add_time("fsync_append", place.side, took, count);
+    let after = writes()?;
+    if place.side == Side::Ours {
+        samples.add_count("fsync_append_writes", place.side, after - before, count);
+    }
     drop(file);
 
     let directory = File::open(&dir)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::timed;
+use super::{arbiter, timed};
 use crate::floors::raw_device::{BLOCK, blocks};
 use crate::samples::{Samples, Side};
 use crate::spec::Floor;
@@ -18,7 +18,11 @@ pub(super) fn measure(stage: &mut Stage, run: usize, samples: &mut Samples) -> R
     let [here, there] = [NODE, OTHER].map(|node| stage.cluster.mount(node).join(&name));
     fs::create_dir(&here)?;
     let count = stage.scale.hand_overs;
+    let arbiter = arbiter::connect(stage)?;
+    let before = arbiter::device_writes(&arbiter)?;
     written_and_read(&here, &there, count, samples)?;
+    let writes = arbiter::device_writes(&arbiter)? - before;
+    samples.add_count("read_after_write_writes", Side::Ours, writes, count);
     written_by_turns(&here, &there, count, samples)?;
     created_and_seen(&here, &there, count, samples)?;
     fs::remove_dir_all(&here)?;
