@@ -57,6 +57,8 @@ pub(crate) struct State {
     /// Open handles on this mount, and those of them that may write.
     pub(crate) opens: u32,
     pub(crate) writers: u32,
+    /// Pages that the kernel has locked until this node has EX.
+    pub(crate) page_reads_waiting: u32,
     pub(crate) kernel: KernelView,
     /// A flush is under way; the next one waits for it.
     pub(crate) flushing: bool,
@@ -64,6 +66,15 @@ pub(crate) struct State {
     pub(crate) failures: u64,
     /// The object is isolated: its changes could not be made durable.
     pub(crate) damaged: bool,
+}
+
+impl State {
+    /// May somebody here store to a page of the kernel's? Then pages exist under EX only, and none
+    /// was served under less. It stays so as long as a page waits for EX: dropping pages that were
+    /// served under less meanwhile would wait for that one, and EX for the dropping.
+    pub(crate) fn may_store(&self) -> bool {
+        self.writers > 0 || self.page_reads_waiting > 0
+    }
 }
 
 /// What the kernel may have cached of an inode since it was last told to forget.

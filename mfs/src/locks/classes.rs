@@ -136,7 +136,7 @@ impl Fs {
             let mut state = inode.state.lock();
             let Some(core) = &state.core else { return };
             let (file, file_type) = (core.file(inode.no), core.file_type());
-            let may_store = state.writers > 0;
+            let may_store = state.may_store();
             let view = if to.covers(Mode::PR) {
                 // Attributes, names and clean pages may stay; pages that could be stored to may
                 // not.

@@ -13,7 +13,7 @@ use super::locking::check_directory;
 use crate::error::FsError;
 use crate::file::{FileId, FileType};
 use crate::fs::Fs;
-use crate::inode::Inode;
+use crate::inode::{Inode, State};
 
 /// How long an open waits before it looks again whether the file is being deleted.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -43,14 +43,16 @@ pub struct OpenFile {
 
 impl OpenFile {
     pub(crate) fn new(file: FileId, inode: Arc<Inode>, open: Pin, flags: OpenFlags) -> OpenFile {
-        let failures = {
-            let mut state = inode.state.lock();
-            state.opens += 1;
-            state.writers += u32::from(flags.write);
-            state.failures
-        };
+        let failures = Self::count(&mut inode.state.lock(), flags);
         let failures_told = AtomicU64::new(failures);
         OpenFile { file, inode, flags, _open: open, failures_told }
+    }
+
+    /// Failed write-backs so far.
+    fn count(state: &mut State, flags: OpenFlags) -> u64 {
+        state.opens += 1;
+        state.writers += u32::from(flags.write);
+        state.failures
     }
 
     pub fn file(&self) -> FileId {
@@ -109,10 +111,11 @@ impl Fs {
             let _pin = inode.entry.pin(Want::read()).await?;
             self.check_alive(&inode, file).await?;
         }
-        let open = OpenFile::new(file, Arc::clone(&inode), open_pin, flags);
-        if flags.write {
-            self.drop_shared_pages(&inode, file).await;
-        }
+        let open = if flags.write {
+            self.open_writable(&inode, file, open_pin, flags).await?
+        } else {
+            OpenFile::new(file, Arc::clone(&inode), open_pin, flags)
+        };
         if flags.truncate {
             self.truncate(&inode, file, 0).await?;
         }
@@ -178,10 +181,32 @@ impl Fs {
 
     /// Pages that the kernel cached while nobody could write are dropped before the first open
     /// that can: from then on pages exist under EX only (`kernel-cache.md`, section 2).
-    async fn drop_shared_pages(&self, inode: &Arc<Inode>, file: FileId) {
+    ///
+    /// Dropping waits for pages that the kernel has locked and is reading; they must not wait for
+    /// EX then. So this node has EX, by a pin, before they begin to want it; and where there is
+    /// nothing to drop, a pin sees to it that no surrender is dropping pages now.
+    async fn open_writable(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        open_pin: Pin,
+        flags: OpenFlags,
+    ) -> Result<OpenFile, FsError> {
+        {
+            let _pin = inode.entry.pin(Want::read()).await?;
+            let mut state = inode.state.lock();
+            if state.kernel.pages.is_none() {
+                let failures_told = AtomicU64::new(OpenFile::count(&mut state, flags));
+                let inode = Arc::clone(inode);
+                return Ok(OpenFile { file, inode, flags, _open: open_pin, failures_told });
+            }
+        }
+        let _pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
+        let open = OpenFile::new(file, Arc::clone(inode), open_pin, flags);
         let cached = inode.state.lock().kernel.pages.take();
         if cached.is_some() {
             self.env.kernel.forget_pages(file, None).await;
         }
+        Ok(open)
     }
 }

@@ -58,6 +58,28 @@ impl ReadData {
     }
 }
 
+/// A page that is asked for while somebody here can store to it ([`State::may_store`]).
+struct WaitingForEx<'a>(&'a Inode);
+
+impl WaitingForEx<'_> {
+    /// `None` when a page may be had under PR.
+    fn begin(inode: &Inode) -> Option<WaitingForEx<'_>> {
+        let mut state = inode.state.lock();
+        if !state.may_store() {
+            return None;
+        }
+        state.page_reads_waiting += 1;
+        drop(state);
+        Some(WaitingForEx(inode))
+    }
+}
+
+impl Drop for WaitingForEx<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().page_reads_waiting -= 1;
+    }
+}
+
 /// One piece of what is read.
 enum Piece {
     /// From memory: zeros where `None`.
@@ -81,13 +103,14 @@ impl Fs {
         let inode = &open.inode;
         let asked = len;
         let (pin, mut len, pieces, changes) = loop {
-            let want = match kind {
-                ReadKind::Direct => Want::read(),
-                ReadKind::KernelPage => {
-                    // While somebody here can store to a page, pages exist under EX only.
-                    let stores = inode.state.lock().writers > 0;
-                    Want::kernel_page(if stores { Mode::EX } else { Mode::PR })
-                }
+            let waiting = match kind {
+                ReadKind::Direct => None,
+                ReadKind::KernelPage => WaitingForEx::begin(inode),
+            };
+            let want = match (kind, &waiting) {
+                (ReadKind::Direct, _) => Want::read(),
+                (ReadKind::KernelPage, None) => Want::kernel_page(Mode::PR),
+                (ReadKind::KernelPage, Some(_)) => Want::kernel_page(Mode::EX),
             };
             let pin = inode.entry.pin(want).await?;
             let planned = self
@@ -97,7 +120,7 @@ impl Fs {
                             return Err(FsError::IsDirectory.into());
                         }
                         if kind == ReadKind::KernelPage {
-                            if state.writers > 0 && want.mode != Mode::EX {
+                            if state.may_store() && want.mode != Mode::EX {
                                 // Opened for writing meanwhile: the pages noted until then are
                                 // dropped, and this one would be noted behind that.
                                 return Ok(None);
