@@ -278,8 +278,9 @@ impl Cluster {
         let node = self.node_mut(id);
         let Some(mut process) = node.process.take() else { bail!("node {id} does not run") };
         let (at, wall) = (Instant::now(), SystemTime::now());
-        process.end(Signal::KILL)?;
+        process.signal(Signal::KILL)?;
         mounts::detach(&node.mount)?;
+        process.end(Signal::KILL)?;
         self.save()?;
         let wall_ms = wall.duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
         Ok(Killed { node: id, at, wall, wall_ms: u64::try_from(wall_ms)?, incarnation })
@@ -409,10 +410,15 @@ impl Cluster {
         let mut problems = Vec::new();
         let mut note = |result: Result<()>| problems.extend(result.err());
         for node in &mut self.nodes {
-            if let Some(mut process) = node.process.take() {
-                note(process.end(Signal::KILL));
+            let process = node.process.take();
+            if let Some(process) = &process {
+                // It may have ended by itself.
+                let _ = process.signal(Signal::KILL);
             }
             note(mounts::detach(&node.mount));
+            if let Some(mut process) = process {
+                note(process.end(Signal::KILL));
+            }
         }
         note(self.kill_arbiter());
         note(state::remove(&self.folder));

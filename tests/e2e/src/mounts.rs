@@ -25,13 +25,15 @@ pub fn is_mounted(dir: &Path) -> Result<bool> {
     Ok(below(dir)?.iter().any(|place| place == dir))
 }
 
-/// Takes a mount out of the tree, whoever uses it; nothing when there is none.
+/// Takes a mount out of the tree, whoever uses it, and fails what waits for it: the kernel may wait
+/// for an answer of a daemon that is dead while a thread of that daemon waits for the kernel.
+/// Nothing when there is none.
 ///
 /// # Errors
 /// Without the right to do so.
 pub fn detach(dir: &Path) -> Result<()> {
     while is_mounted(dir)? {
-        match unmount(dir, UnmountFlags::DETACH) {
+        match unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH) {
             // Somebody else was faster.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(errno) => {

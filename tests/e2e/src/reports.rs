@@ -17,6 +17,7 @@ pub struct Member {
 pub struct Viewer {
     pub node: u16,
     pub incarnation: Option<u32>,
+    pub cluster: String,
     pub at_ms: u64,
 }
 
@@ -51,8 +52,15 @@ pub struct View {
 
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct Mount {
+    pub fs: FileSystem,
     pub directory: Option<String>,
     pub slot: Option<u16>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct FileSystem {
+    pub id: String,
+    pub label: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
