@@ -1,8 +1,8 @@
 //! What is shown while the demo goes on: lines with the time since the start, and on a terminal one
 //! line that changes.
 
+use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Mutex;
 use std::time::Instant;
 
 #[derive(Debug)]
@@ -10,13 +10,13 @@ pub(super) struct Screen {
     start: Instant,
     is_terminal: bool,
     /// Characters of the changing line that is on the screen.
-    shown: Mutex<usize>,
+    shown: Cell<usize>,
 }
 
 impl Screen {
     pub(super) fn new() -> Screen {
         let is_terminal = std::io::stdout().is_terminal();
-        Screen { start: Instant::now(), is_terminal, shown: Mutex::new(0) }
+        Screen { start: Instant::now(), is_terminal, shown: Cell::new(0) }
     }
 
     pub(super) fn line(&self, text: &str) {
@@ -37,14 +37,13 @@ impl Screen {
         self.clear();
         print!("{text}");
         let _ = std::io::stdout().flush();
-        *self.shown.lock().expect("nobody panics with it") = text.chars().count();
+        self.shown.set(text.chars().count());
     }
 
     fn clear(&self) {
-        let mut shown = self.shown.lock().expect("nobody panics with it");
-        if *shown > 0 {
-            print!("\r{:width$}\r", "", width = *shown);
-            *shown = 0;
+        let shown = self.shown.replace(0);
+        if shown > 0 {
+            print!("\r{:shown$}\r", "");
         }
     }
 }

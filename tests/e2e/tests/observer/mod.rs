@@ -9,7 +9,7 @@ use fencing_agents::arbiter::client::{Client, Config, Identity};
 use mx_base::{ClusterId, Instant};
 
 /// Writes of fenced nodes that reached the arbiter.
-pub fn writes_refused(cluster: &Cluster) -> u64 {
+pub(crate) fn writes_refused(cluster: &Cluster) -> u64 {
     let asked = cluster.running().into_iter().next().expect("a node runs");
     let status = cluster.admin(asked).status().expect("an answer");
     let fs = &status.mounts.first().expect("it is mounted").fs.id;
