@@ -22,6 +22,7 @@ mod alloc;
 mod cache;
 mod dir;
 mod inode;
+mod runs;
 mod slot;
 mod writeback;
 

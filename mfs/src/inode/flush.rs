@@ -7,19 +7,19 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
 use lcl::pin::Pin;
 
 use super::extents::{Extent, ExtentEditor, ExtentTree, Grown, Mapping};
 use super::pages::PageOut;
 use super::{INLINE_BYTES_MAX, Inode};
 use crate::alloc::{Needs, PinnedGroup};
-use crate::block::{BlockNo, SharedBlock, as_usize};
+use crate::block::{BlockNo, as_usize};
 use crate::env::{Durability, WriteData};
 use crate::error::{DiskError, FsError};
 use crate::fs::Fs;
 use crate::layout::GroupNo;
 use crate::ondisk::inode::{AreaKind, InodeBlock};
+use crate::runs::Runs;
 
 /// Pages written between two flushes of the device: 16 MiB.
 const BATCH_PAGES: usize = 4096;
@@ -27,8 +27,6 @@ const BATCH_PAGES: usize = 4096;
 const RUNS_PER_TRANSACTION: usize = 16;
 /// Tree nodes that mapping those runs may need, and that marking them written may need.
 const NODES_PER_TRANSACTION: u64 = 20;
-/// Blocks of one write request at most.
-const WRITE_BLOCKS_MAX: usize = 256;
 
 /// Where a page goes.
 struct Target {
@@ -100,7 +98,6 @@ impl Fs {
         let targets = self.targets(inode, writing).await?;
         let unwritten = targets.unwritten;
         self.write_pages(targets.pages).await?;
-        self.env.disk.flush().await?;
         self.mark_written(inode, pin, &unwritten).await?;
         Ok(())
     }
@@ -346,25 +343,11 @@ impl Fs {
 
     async fn write_pages(&self, mut targets: Vec<Target>) -> Result<(), DiskError> {
         targets.sort_by_key(|t| t.at);
-        let mut requests = Vec::new();
-        let mut run: Vec<SharedBlock> = Vec::new();
-        let mut first = BlockNo(0);
-        for target in targets {
-            let follows = first.plus(run.len() as u64) == target.at;
-            if !run.is_empty() && (!follows || run.len() == WRITE_BLOCKS_MAX) {
-                let data = WriteData::Blocks(std::mem::take(&mut run));
-                requests.push(self.env.disk.write(first, data, Durability::Volatile));
-            }
-            if run.is_empty() {
-                first = target.at;
-            }
-            run.push(target.out.data);
+        let mut runs = Runs::default();
+        for Target { out, at } in targets {
+            runs.push(at, out.data);
         }
-        if !run.is_empty() {
-            let data = WriteData::Blocks(run);
-            requests.push(self.env.disk.write(first, data, Durability::Volatile));
-        }
-        join_all(requests).await.into_iter().collect()
+        runs.write(&*self.env.disk).await
     }
 
     async fn mark_written(

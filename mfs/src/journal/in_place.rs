@@ -8,22 +8,20 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::future::{join_all, select};
+use futures_util::future::select;
 use mx_base::{Duration, FsId};
 use zerocopy::little_endian::{U16, U32, U64};
 
 use super::commit::Journal;
 use super::ring::Extents;
 use super::{Lsn, SegmentNo};
-use crate::block::{Block, BlockNo, SharedBlock};
+use crate::block::{Block, SharedBlock};
 use crate::cache::CachedBlock;
 use crate::env::{Disk, Durability, Runtime, WriteData};
 use crate::error::{DiskError, FsError};
 use crate::ondisk::header::{self, Header, Kind, Owner, Writer};
 use crate::ondisk::journal::JournalHeaderBlock;
-
-/// Blocks written in one request at most.
-const RUN_BLOCKS_MAX: usize = 256;
+use crate::runs::Runs;
 
 struct Writing {
     cached: Arc<CachedBlock>,
@@ -77,31 +75,15 @@ impl Journal {
         Ok(blocks.iter().any(|b| b.is_dirty()))
     }
 
-    /// Seals and writes blocks, neighbours together, and flushes.
+    /// Seals and writes blocks, durably.
     async fn write_runs(&self, writing: &[Writing]) -> Result<(), DiskError> {
-        let mut requests = Vec::new();
-        let mut run: Vec<SharedBlock> = Vec::new();
-        let mut first = BlockNo(0);
+        let mut runs = Runs::default();
         for w in writing {
-            let number = w.cached.number;
-            if !run.is_empty()
-                && (first.plus(run.len() as u64) != number || run.len() == RUN_BLOCKS_MAX)
-            {
-                let data = WriteData::Blocks(std::mem::take(&mut run));
-                requests.push(self.disk.write(first, data, Durability::Volatile));
-            }
-            if run.is_empty() {
-                first = number;
-            }
             let mut sealed = w.data.to_boxed();
             header::seal(&mut sealed, self.writer);
-            run.push(sealed.into());
+            runs.push(w.cached.number, sealed.into());
         }
-        let data = WriteData::Blocks(run);
-        requests.push(self.disk.write(first, data, Durability::Volatile));
-        let results = join_all(requests).await;
-        results.into_iter().collect::<Result<(), DiskError>>()?;
-        self.disk.flush().await
+        runs.write(&*self.disk).await
     }
 
     /// The task that keeps room in the ring: writes dirty blocks in place and moves the tail, when
