@@ -123,9 +123,23 @@ impl Node {
         self.run(|core, now| core.cluster.handle_mount(fs, now)).map_err(MountError::Cluster)?;
         let outcome = self.mount_when_granted(options, kernel).await;
         if outcome.is_err() {
-            self.run(|core, now| core.cluster.handle_unmounted(fs, now));
+            self.give_attempt_up().await;
+            self.run(|core, now| {
+                // The next mount has to be granted anew: others may be the first meanwhile.
+                core.mounting.grant = None;
+                core.cluster.handle_unmounted(fs, now);
+            });
         }
         outcome
+    }
+
+    /// A mount has failed: nothing of it writes any more when this completes.
+    async fn give_attempt_up(&self) {
+        let Some(attempt) = self.run(|core, _| core.mounting.attempt.take()) else { return };
+        attempt.disk.revoke();
+        while attempt.disk.is_writing() && self.look(|core| core.ended.is_none()) {
+            self.world.runtime.sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn mount_when_granted(

@@ -40,6 +40,10 @@ impl Revocable {
         self.state.fetch_or(REVOKED, Ordering::AcqRel) & !REVOKED != 0
     }
 
+    pub(crate) fn is_writing(&self) -> bool {
+        self.state.load(Ordering::Acquire) & !REVOKED != 0
+    }
+
     pub(crate) fn settle(&self) {
         self.is_settled.store(true, Ordering::Release);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lcl::pin::{Pin, PinError, Want};
-use mx_base::{FsId, SlotId};
+use mx_base::{Duration, FsId, SlotId};
 
 use super::{MountError, first_journal};
 use crate::block::{Block, BlockNo};
@@ -24,6 +24,10 @@ use crate::superblock::Superblock;
 
 /// The longest list of orphans, in blocks: a million files.
 const ORPHAN_BLOCKS_MAX: usize = 4096;
+
+/// How long a mount tries to get the lock of a slot, and how often.
+const PATIENCE: Duration = Duration::from_secs(30);
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// A slot that is ours.
 pub(super) struct Taken {
@@ -85,8 +89,32 @@ impl SlotBlocks {
     }
 }
 
-/// Takes a slot that is clean, this node's last one if it can be, or one that was never used.
+/// Takes a slot that is clean, this node's last one if it can be, or one that was never used. When
+/// the locks of all of them are refused it tries again for a while: what dead members may have
+/// cached is waited for, and that ends soon.
 pub(super) async fn take(env: &Env, sb: &Superblock) -> Result<Taken, MountError> {
+    let began = env.runtime.now();
+    loop {
+        match try_take(env, sb).await? {
+            Attempt::Taken(taken) => return Ok(*taken),
+            Attempt::Refused if env.runtime.now().since(began) < PATIENCE => {
+                env.runtime.sleep(TRY_AGAIN).await;
+            }
+            Attempt::Refused | Attempt::NoneFree => {
+                return Err(MountError::NoSlot(sb.layout.slot_count));
+            }
+        }
+    }
+}
+
+enum Attempt {
+    Taken(Box<Taken>),
+    /// The lock of every slot that looked free was refused.
+    Refused,
+    NoneFree,
+}
+
+async fn try_take(env: &Env, sb: &Superblock) -> Result<Attempt, MountError> {
     let me = env.group.me();
     let mut candidates = Vec::new();
     // Only a look: what counts is read again under the lock.
@@ -101,20 +129,24 @@ pub(super) async fn take(env: &Env, sb: &Superblock) -> Result<Taken, MountError
         candidates.push((rank, slot));
     }
     candidates.sort_unstable();
+    let mut none = Attempt::NoneFree;
     for (_, slot) in candidates {
         let resource = Resource::Slot(slot);
         let entry = env.locks.entry(resource.name(), resource.bucket(&sb.layout));
         let pin = match entry.pin(Want::write().no_queue()).await {
             Ok(pin) => pin,
-            Err(PinError::Busy) => continue,
+            Err(PinError::Busy) => {
+                none = Attempt::Refused;
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         let head = sb.slot_head(&*env.disk, slot).await?;
         if matches!(head.state, SlotState::Clean | SlotState::Free) {
-            return Ok(Taken { head, pin });
+            return Ok(Attempt::Taken(Box::new(Taken { head, pin })));
         }
     }
-    Err(MountError::NoSlot(sb.layout.slot_count))
+    Ok(none)
 }
 
 /// Opens the journal of a slot and makes the slot live.
