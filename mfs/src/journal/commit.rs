@@ -55,6 +55,8 @@ pub(crate) struct Journal {
     /// A write in place has ended.
     pub(super) in_place_done: Event,
     segment_blocks_max: u64,
+    /// Held by whoever writes the header; false when nobody may any more.
+    pub(super) tail_moves: futures_util::lock::Mutex<bool>,
     pub(crate) counters: Counters,
 }
 
@@ -152,6 +154,7 @@ impl Journal {
             checkpoint_wanted: Event::new(),
             in_place_done: Event::new(),
             segment_blocks_max,
+            tail_moves: futures_util::lock::Mutex::new(true),
             counters: Counters::default(),
         })
     }

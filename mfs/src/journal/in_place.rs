@@ -119,7 +119,7 @@ impl Journal {
         self.move_tail().await
     }
 
-    /// Writes everything in place and moves the tail to the head: for leaving.
+    /// Writes everything in place and moves the tail to the head, for the last time: for leaving.
     ///
     /// # Errors
     /// As [`Journal::checkpoint`].
@@ -128,11 +128,19 @@ impl Journal {
             let blocks: Vec<Arc<CachedBlock>> = self.dirty.lock().values().cloned().collect();
             self.settle_in_place(&blocks).await?;
         }
-        self.move_tail().await
+        self.move_tail().await?;
+        *self.tail_moves.lock().await = false;
+        Ok(())
     }
 
-    /// Writes the header that lets a replay start at the first segment still needed.
+    /// Writes the header that lets a replay start at the first segment still needed. One at a time:
+    /// while one copy is being written the other one has to be whole. Never after the journal was
+    /// drained: the slot may be somebody else's by then.
     async fn move_tail(&self) -> Result<(), FsError> {
+        let moves = self.tail_moves.lock().await;
+        if !*moves {
+            return Ok(());
+        }
         let (sequence, position) = {
             let log = self.log.lock();
             let dirty = self.dirty.lock();
