@@ -16,6 +16,7 @@ mod packages;
 mod process;
 mod runner;
 mod rust_source;
+mod sim;
 mod steps;
 mod test;
 mod tidy;
@@ -42,6 +43,8 @@ enum Command {
     Demo(demo::Args),
     Fix(fix::Args),
     Install(install::Args),
+    Replay(sim::ReplayArgs),
+    Sim(sim::Args),
     Test(test::Args),
     Tidy(tidy::Args),
     Uninstall(uninstall::Args),
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Install(args) => install::run(args),
+        Command::Replay(args) => sim::replay(args),
+        Command::Sim(args) => sim::run(args),
         Command::Test(args) => test::run(args),
         Command::Tidy(args) => tidy::run(args),
         Command::Uninstall(args) => uninstall::run(args),

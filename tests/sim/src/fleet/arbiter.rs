@@ -19,6 +19,7 @@ use futures_channel::oneshot;
 use mfs::block::{BlockNo, SharedBlock};
 use mfs::env::{Disk, Durability, WriteData};
 use mfs::error::DiskError;
+use mfs::ondisk::header::Header;
 use mx_base::{BoxFuture, Duration, Incarnation, Member, NodeId};
 use parking_lot::Mutex;
 
@@ -147,6 +148,10 @@ impl Arbiter {
         self.travel(key.node).await;
         if self.is_lost(from) {
             return None;
+        }
+        for (block, number) in data.iter().zip(at.0..) {
+            let kind = Header::of(block).kind();
+            tracing::trace!(%key, number, ?kind, ?durability, "write");
         }
         {
             let mut state = self.state.lock();
@@ -348,6 +353,10 @@ impl mx_node::world::Partition for Way {
         let data = WriteData::Blocks(vec![copy.into()]);
         let write = Disk::write(self, at, data, Durability::Durable);
         Box::pin(async move { write.await.map_err(|_| IoFailed) })
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        self.gate.closed()
     }
 
     fn cut_off(&self, why: Closed) {
