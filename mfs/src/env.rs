@@ -111,6 +111,15 @@ pub trait KernelCache: Send + Sync {
     /// lock that is held.
     fn remember(&self, file: FileId);
 
+    /// As [`KernelCache::remember`], for an entry of a listing with attributes. The kernel learns
+    /// entries one by one, and may wait for a lookup under way in between; so what has to forget a
+    /// file must not wait for the listing to arrive. May the attributes be kept? Only of what the
+    /// kernel knows already: telling it to forget makes it pass over an older answer then.
+    fn remember_listed(&self, file: FileId) -> bool {
+        self.remember(file);
+        true
+    }
+
     /// Drops what the kernel knows of an object's attributes and, of a directory, its listing. Never
     /// blocks on requests of this mount. Completes when the kernel has done so or does not know
     /// the object.

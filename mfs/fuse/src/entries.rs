@@ -237,9 +237,12 @@ fn absent() -> FileAttr {
     }
 }
 
-/// Attributes of an entry whose attributes are not at hand: node 0 tells the kernel to look it up.
-pub(crate) fn unknown() -> FileAttr {
-    absent()
+/// Attributes of a listed entry whose attributes are not at hand. Number and type are those that
+/// programs see in the listing, so they are right; the size is one that the kernel refuses, whereupon
+/// it forgets the node again and looks the name up when somebody asks. (With node 0 it would not
+/// count the node at all, but the listing would have number 0, which libraries pass over.)
+pub(crate) fn unknown(node: INodeNo, file_type: FileType) -> FileAttr {
+    FileAttr { ino: node, size: u64::MAX, kind: fuse_type(file_type), ..absent() }
 }
 
 pub(crate) fn fuse_type(file_type: FileType) -> FuseType {

@@ -58,6 +58,7 @@ impl Shared {
         let mut full = false;
         for entry in &listing.entries {
             let node = INodeNo(self.nodes.id(entry.file));
+            let mut is_counted = entry.entry.is_some();
             if !full {
                 let name = OsStr::from_bytes(&entry.name);
                 let (time, attr, generation) = match &entry.entry {
@@ -66,15 +67,27 @@ impl Shared {
                         names.attr(&e.attributes),
                         generation(&e.attributes),
                     ),
-                    None => (Duration::ZERO, unknown(), Generation(0)),
+                    None => {
+                        is_counted = counts_unknown(&entry.name);
+                        if is_counted {
+                            self.nodes.remember_listed(entry.file);
+                        }
+                        (Duration::ZERO, unknown(node, entry.file_type), Generation(0))
+                    }
                 };
                 full = reply.add(node, entry.cookie, name, &time, &attr, generation);
             }
             // Remembered for an answer that does not hold it.
-            if full && entry.entry.is_some() {
+            if full && is_counted {
                 self.nodes.forget(node.0, 1);
             }
         }
         reply.ok();
     }
+}
+
+/// Does the kernel count a node that it is given without attributes, and forget it at once? It does
+/// not look at those of `.` and `..`.
+fn counts_unknown(name: &[u8]) -> bool {
+    name != b"." && name != b".."
 }

@@ -26,6 +26,8 @@ pub(crate) struct Nodes {
 struct Known {
     file: FileId,
     lookups: u64,
+    /// By an answer of its own: by a listing alone it may take long.
+    is_certain: bool,
 }
 
 impl Nodes {
@@ -60,8 +62,18 @@ impl Nodes {
     }
 
     pub(crate) fn remember(&self, file: FileId) {
-        let mut known = self.known.entry(self.id(file)).or_insert(Known { file, lookups: 0 });
+        let new = Known { file, lookups: 0, is_certain: true };
+        let mut known = self.known.entry(self.id(file)).or_insert(new);
         known.lookups += 1;
+        known.is_certain = true;
+    }
+
+    /// As [`Nodes::remember`], for an entry of a listing. Did the kernel know it before?
+    pub(crate) fn remember_listed(&self, file: FileId) -> bool {
+        let new = Known { file, lookups: 0, is_certain: false };
+        let mut known = self.known.entry(self.id(file)).or_insert(new);
+        known.lookups += 1;
+        known.is_certain
     }
 
     pub(crate) fn forget(&self, node: u64, lookups: u64) {
@@ -74,6 +86,11 @@ impl Nodes {
     /// Does the kernel count lookups of the file, or is an answer on its way that makes it?
     pub(crate) fn is_known(&self, file: FileId) -> bool {
         file == self.root || self.known.contains_key(&self.id(file))
+    }
+
+    /// Does the kernel know the file, or learn of it at once?
+    pub(crate) fn is_certain(&self, file: FileId) -> bool {
+        file == self.root || self.known.get(&self.id(file)).is_some_and(|known| known.is_certain)
     }
 
     /// Everything that the kernel may know.
@@ -119,5 +136,17 @@ mod tests {
         assert!(nodes.is_known(file));
         nodes.forget(nodes.id(file), 1);
         assert!(!nodes.is_known(file));
+    }
+
+    #[test]
+    fn what_is_only_listed_is_not_certain_to_be_known_until_it_is_looked_up() {
+        let root = FileId { inode: InodeNo(500), generation: 1 };
+        let nodes = Nodes::new(root, 1 << 20);
+        let file = FileId { inode: InodeNo(700), generation: 1 };
+        assert!(!nodes.remember_listed(file) && !nodes.is_certain(file));
+        nodes.remember(file);
+        assert!(nodes.is_certain(file) && nodes.remember_listed(file));
+        nodes.forget(nodes.id(file), 3);
+        assert!(!nodes.is_known(file) && !nodes.is_certain(file));
     }
 }

@@ -110,6 +110,10 @@ impl KernelCache for Notifier {
         self.nodes.remember(file);
     }
 
+    fn remember_listed(&self, file: FileId) -> bool {
+        self.nodes.remember_listed(file)
+    }
+
     fn forget_attributes(&self, file: FileId, is_directory: bool) -> BoxFuture<'static, ()> {
         // A negative offset leaves pages alone. For a directory its listing goes as well, which
         // never waits.
@@ -143,9 +147,13 @@ fn run(
             Job::Inode { file, offset, len } => {
                 let node = nodes.id(file);
                 let mut pause = RETRY_FIRST;
-                while nodes.is_known(file) && !is_over.load(Ordering::Acquire) {
+                while nodes.is_known(file) {
                     match send(connection, INVAL_INODE, &inval_inode(node, offset, len)) {
                         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                            // One that is only listed has nothing that is kept.
+                            if !nodes.is_certain(file) || is_over.load(Ordering::Acquire) {
+                                break;
+                            }
                             thread::sleep(pause);
                             pause = (pause * 2).min(RETRY_MAX);
                         }

@@ -141,8 +141,8 @@ impl Fs {
         for (listed, pin) in listing.entries.iter_mut().zip(pins) {
             let Some(EntryPin::Child(child, pin)) = pin else { continue };
             let Ok(attributes) = self.attributes_of(&child, listed.file).await else { continue };
-            self.env.kernel.remember(listed.file);
-            let attributes_kept = kernel_keeps_attributes(&child);
+            let is_known = self.env.kernel.remember_listed(listed.file);
+            let attributes_kept = is_known && kernel_keeps_attributes(&child);
             let keep = Keep { name, attributes: attributes_kept, pins: vec![pin] };
             listed.entry = Some(Entry { attributes, keep });
         }
