@@ -389,7 +389,11 @@ impl Fleet {
             match done {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(format!("{}: {error}", life.member)),
-                Err(stopped) => return Err(format!("{}: looking {stopped:?}", life.member)),
+                Err(stopped) => {
+                    self.lives().iter().flatten().for_each(|life| life.log_waits());
+                    let left = self.work.under_way(None);
+                    return Err(format!("{}: looking {stopped:?}: {left:?}", life.member));
+                }
             }
             self.check()?;
         }
