@@ -22,6 +22,11 @@ use crate::values::{self, Evidence, change_of, value_of};
 /// The only partition of this release.
 pub(crate) const PARTITION: MpIndex = MpIndex(0);
 
+/// Units for which a change of the register may be under way before a ballot looks what it holds,
+/// and units more for each node that goes first.
+const UNSETTLED: u32 = 4;
+const UNSETTLED_RANK: u32 = 6;
+
 /// The one method of the device: its agent.
 const METHOD: fencing::agent::MethodId = fencing::agent::MethodId(0);
 
@@ -82,6 +87,8 @@ pub(crate) struct Storage {
     commits: VecDeque<Commit>,
     /// A look at the register did not settle what it holds.
     ballot_wanted: bool,
+    /// Since when no look has.
+    unsettled: Option<Instant>,
     /// The records as the last look showed them.
     seen: Option<Box<[Block]>>,
     effects: VecDeque<Effect>,
@@ -116,6 +123,7 @@ impl Storage {
             unresolved: VecDeque::new(),
             commits: VecDeque::new(),
             ballot_wanted: false,
+            unsettled: None,
             seen: None,
             effects: VecDeque::new(),
             config: config.clone(),
@@ -147,22 +155,25 @@ impl Storage {
     }
 
     /// One pass over all records, begun at `began`. True when another pass is wanted at once.
-    pub(crate) fn handle_look(&mut self, blocks: Box<[Block]>, began: Instant) -> bool {
+    /// `rank` counts those who have the precedence where a ballot has to tell: all at once they
+    /// would hinder each other, and those who want to change something.
+    pub(crate) fn handle_look(&mut self, blocks: Box<[Block]>, rank: u32, began: Instant) -> bool {
         let before = self.seen.replace(blocks);
         let now = self.seen.as_deref().expect("just put there");
         let Some(before) = before else { return true };
-        match glimpse(self.config.cluster, self.config.nodes_max, &before, now) {
-            Some(value) => {
-                self.effects.push_back(Effect::Register { value: value_of(&value), began });
-                false
-            }
-            // Of a change that was made between the passes a third one shows the end.
-            None if before.iter().zip(now).any(|(a, b)| a.0 != b.0) => true,
-            None => {
-                self.ballot_wanted = true;
-                false
-            }
+        if let Some(value) = glimpse(self.config.cluster, self.config.nodes_max, &before, now) {
+            self.unsettled = None;
+            self.effects.push_back(Effect::Register { value: value_of(&value), began });
+            return false;
         }
+        let since = *self.unsettled.get_or_insert(began);
+        let patience = self.config.unit.get() * (UNSETTLED + UNSETTLED_RANK * rank);
+        if began.since(since) >= patience {
+            // The next one only after as long again, whatever comes of this one.
+            self.unsettled = None;
+            self.ballot_wanted = true;
+        }
+        false
     }
 
     pub(crate) fn handle_look_failed(&mut self) {

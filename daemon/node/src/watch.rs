@@ -8,7 +8,7 @@ use fencing::{MpBlock, layout};
 
 use crate::node::{Core, Node};
 use crate::storage::Effect;
-use mx_base::{BoxFuture, Instant};
+use mx_base::{BoxFuture, Instant, NodeId};
 
 /// Units between two readings of the heartbeats and the register.
 const READ_EVERY: u32 = 2;
@@ -82,7 +82,10 @@ impl Node {
             let read = self.unless_late(self.world.partition.read(first, count)).await;
             let again = self.run(|core, _| {
                 let unsettled = match read {
-                    Ok(blocks) => core.storage.handle_look(blocks, began),
+                    Ok(blocks) => {
+                        let rank = core.rank(self.config.me.node);
+                        core.storage.handle_look(blocks, rank, began)
+                    }
                     Err(_) => {
                         core.storage.handle_look_failed();
                         false
@@ -165,5 +168,15 @@ impl Node {
                 task(node).await;
             }
         }));
+    }
+}
+
+impl Core {
+    /// How many members come before this node; those who are none yet come behind them.
+    fn rank(&self, me: NodeId) -> u32 {
+        let members = self.cluster.view().map(mx_base::View::members).unwrap_or_default();
+        let before = members.iter().take_while(|member| member.node < me).count();
+        let rank = if members.is_empty() { me.index() % 8 } else { before };
+        u32::try_from(rank).expect("at most 64 nodes")
     }
 }
