@@ -180,15 +180,18 @@ impl fuser::Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let wanted = [
             InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
-        for flag in wanted {
+        // The kernel learns the entries of a listing with attributes one by one, and in between waits
+        // for lookups under way; those wait for locks, and who surrenders a lock waits until the
+        // kernel has learnt what it was told. With other nodes that want the locks it would hang.
+        let listing = [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_READDIRPLUS_AUTO];
+        let listing = listing.into_iter().filter(|_| !self.shared.cluster);
+        for flag in wanted.into_iter().chain(listing) {
             if config.add_capabilities(flag).is_err() {
                 tracing::info!(?flag, "the kernel lacks a FUSE feature");
             }
