@@ -138,10 +138,14 @@ impl Fs {
             let (file, file_type) = (core.file(inode.no), core.file_type());
             let may_store = state.may_store();
             let view = if to.covers(Mode::PR) {
-                // Attributes, names and clean pages may stay; pages that could be stored to may
-                // not.
-                let pages = if may_store { state.kernel.pages.take() } else { None };
-                KernelView { pages, ..KernelView::default() }
+                // Clean pages may stay; pages that could be stored to may not. Nor may attributes and
+                // names: the answer to the last change may not have reached the kernel, which
+                // meanwhile shows what was before, while another node shows the change already.
+                let kernel = &mut state.kernel;
+                let pages = if may_store { kernel.pages.take() } else { None };
+                let names = std::mem::take(&mut kernel.names);
+                let attributes = std::mem::take(&mut kernel.attributes);
+                KernelView { pages, names, attributes }
             } else {
                 std::mem::take(&mut state.kernel)
             };

@@ -6,13 +6,9 @@ use std::ops::Range;
 use sim::fleet::plan::Plan;
 use sim::fleet::run;
 
-/// Not understood yet: 149 does not come to rest within its time when everybody leaves, in 184 a
-/// name is found that was removed. Open work, not exceptions.
-const OPEN: [u64; 2] = [149, 184];
-
 /// Plays seeds until one fails.
 fn play(seeds: Range<u64>) {
-    for seed in seeds.filter(|seed| !OPEN.contains(seed)) {
+    for seed in seeds {
         if let Err(what) = run(&Plan::of(seed)) {
             panic!("seed {seed}: {what}\nwith a log: cargo xtask replay {seed}");
         }
@@ -68,7 +64,7 @@ fn clusters_of_seeds_from_160_lose_nothing_and_hang_nowhere() {
 
 #[test]
 fn clusters_of_seeds_from_180_lose_nothing_and_hang_nowhere() {
-    play(180..202);
+    play(180..200);
 }
 
 #[test]
