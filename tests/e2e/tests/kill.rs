@@ -164,7 +164,7 @@ fn a_node_may_die_that_has_the_directory_all_others_want() {
                 fs::remove_file(folder.join("w0-0"))?;
             }
             // Or a crash may bring it back.
-            fs::File::open(&folder)?.sync_all()
+            Ok(fs::File::open(&folder)?.sync_all()?)
         });
         changed.expect("changed");
     };
