@@ -54,10 +54,10 @@ impl Log {
     }
 
     pub fn acknowledge(&mut self, id: u64, now: Instant) {
-        let record = self.records.get_mut(&id).expect("begun before");
-        if record.is_doubtful {
+        // What a lost life goes on doing counts for nothing.
+        let Some(record) = self.records.get_mut(&id).filter(|record| !record.is_doubtful) else {
             return;
-        }
+        };
         record.acknowledged = Some(now);
         let (life, begun) = (record.life, record.begun);
         // What others had acknowledged was durable before this one could be written.
