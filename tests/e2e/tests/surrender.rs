@@ -1,6 +1,8 @@
 //! Locks change hands all the time, under readers, writers, creators and renamers of the same
 //! objects on all nodes: nobody hangs, nothing fails that should not, and what is read was written.
 
+#![expect(clippy::print_stdout, reason = "a test tells how much it has done")]
+
 mod rounds;
 
 use std::fs::{self, File, OpenOptions};
@@ -64,7 +66,7 @@ fn list(dir: &Path, round: u64) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         names.push(entry?.file_name());
     }
-    ensure!(names.iter().any(|name| name == "shared"), "the shared file is not listed");
+    ensure!(names.iter().any(|name| name == "shared"), "the shared file is not among {names:?}");
     tolerated(fs::metadata(dir.join(format!("name{}", round % 8))).map(drop))
 }
 
