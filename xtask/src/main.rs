@@ -10,6 +10,7 @@
 mod bench;
 mod conformance;
 mod demo;
+mod e2e;
 mod fix;
 mod install;
 mod packages;
@@ -41,6 +42,7 @@ enum Command {
     Bench(bench::Args),
     Conformance(conformance::Args),
     Demo(demo::Args),
+    E2e(e2e::Args),
     Fix(fix::Args),
     Install(install::Args),
     Replay(sim::ReplayArgs),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Conformance(args) => conformance::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::E2e(args) => e2e::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Install(args) => install::run(args),
         Command::Replay(args) => sim::replay(args),

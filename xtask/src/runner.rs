@@ -33,6 +33,20 @@ pub(crate) fn tests(which: Which) -> Result<Counts> {
     count(&mut command)
 }
 
+/// Tests of a package in their long forms, one after another.
+pub(crate) fn long_tests(package: &str, rounds: u16, name: Option<&str>) -> Result<Counts> {
+    let mut command = if has_nextest() {
+        cargo(&["nextest", "run", "--no-fail-fast", "--package", package, "--locked"])
+    } else {
+        cargo(&["test", "--no-fail-fast", "--tests", "--package", package, "--locked"])
+    };
+    command.args(name).env("MATRIXFS_E2E_ROUNDS", rounds.to_string());
+    if !has_nextest() {
+        command.args(["--", "--test-threads=1"]);
+    }
+    count(&mut command)
+}
+
 /// The examples in the documentation.
 pub(crate) fn doc_tests() -> Result<Counts> {
     count(cargo(&["test", "--doc", "--no-fail-fast"]).args(["--workspace", "--locked"]))

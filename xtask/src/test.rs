@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::runner::{self, Which};
 use crate::steps::{Counts, Steps};
-use crate::{conformance, packages, verify};
+use crate::{conformance, e2e, packages, verify};
 
 /// Runs everything that CI runs, after installing what the machine lacks
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,10 @@ pub(crate) fn run(_: Args) -> Result<ExitCode> {
     let mut steps = Steps::default();
     steps.run("packages", || {
         packages::ensure(packages::FOR_TESTS)?;
+        Ok(Counts::NONE)
+    });
+    steps.run("test tools", || {
+        e2e::tools()?;
         Ok(Counts::NONE)
     });
     verify::check(&mut steps);

@@ -52,6 +52,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     arbiter: Option<Process>,
     is_kept: bool,
+    /// A user may have had it to work with.
+    was_kept: bool,
 }
 
 /// When a node was killed.
@@ -80,6 +82,7 @@ impl Cluster {
             nodes: Vec::new(),
             arbiter: None,
             is_kept: false,
+            was_kept: false,
             folder,
         };
         // From here on dropping it cleans up.
@@ -403,6 +406,7 @@ impl Cluster {
 
     /// It is not to be kept any more: dropping it ends it.
     pub fn give_up(&mut self) {
+        self.was_kept |= self.is_kept;
         self.is_kept = false;
     }
 
@@ -421,7 +425,7 @@ impl Cluster {
             }
         }
         note(self.kill_arbiter());
-        note(state::remove(&self.folder));
+        note(state::remove(&self.folder, self.was_kept));
         match problems.into_iter().next() {
             Some(first) => Err(first),
             None => Ok(()),

@@ -54,7 +54,14 @@ impl State {
             nodes.push(Node { process: open(process)?, ..Node::of(&folder, id) });
         }
         let arbiter = open(self.arbiter)?;
-        Ok(Cluster { programs: programs.clone(), folder, nodes, arbiter, is_kept: true })
+        Ok(Cluster {
+            programs: programs.clone(),
+            folder,
+            nodes,
+            arbiter,
+            is_kept: true,
+            was_kept: true,
+        })
     }
 }
 
@@ -75,7 +82,7 @@ pub(super) fn make_folder(folder: &Path) -> Result<PathBuf> {
         for place in mounts::below(&folder)? {
             mounts::detach(&place)?;
         }
-        remove(&folder)?;
+        remove(&folder, false)?;
         fs::DirBuilder::new().mode(0o700).create(&folder).with_context(at)?;
     } else if fs::read_dir(&folder).with_context(at)?.next().is_some() {
         bail!("{}: there is something else in it; choose an empty or new folder", folder.display());
@@ -84,22 +91,29 @@ pub(super) fn make_folder(folder: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Takes a folder away that a cluster was made in. What is in the directories of mounts stays: it
-/// was put there while nothing was mounted.
-pub(super) fn remove(folder: &Path) -> Result<()> {
-    if !folder.join(MARK).exists() {
+/// Takes a folder away that a cluster was made in. What is in the directories of mounts was put
+/// there while nothing was mounted; of a kept cluster it stays, and so does the folder.
+pub(super) fn remove(folder: &Path, is_kept: bool) -> Result<()> {
+    let mark = folder.join(MARK);
+    if !mark.exists() {
         bail!("{}: no folder of a cluster", folder.display());
+    }
+    if let Some(place) = mounts::below(folder)?.first() {
+        bail!("{}: something is mounted", place.display());
     }
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name());
         let is_mount = name.to_string_lossy().starts_with("mnt");
         let removed = match entry.file_type()?.is_dir() {
-            true if is_mount => fs::remove_dir(&path),
+            true if is_mount && is_kept => fs::remove_dir(&path),
             true => fs::remove_dir_all(&path),
+            false if path == mark => Ok(()),
             false => fs::remove_file(&path),
         };
         removed.with_context(|| path.display().to_string())?;
     }
+    // The last: until then it can be tried again.
+    fs::remove_file(&mark)?;
     fs::remove_dir(folder).with_context(|| folder.display().to_string())
 }

@@ -1,0 +1,152 @@
+//! What must cost nothing, counted.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use e2e::load::{Mix, Team};
+use e2e::reports::Usage;
+use e2e::{Cluster, Fixture, wait};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The head of a record and its shortest run.
+const RECORD_BYTES_MIN: u64 = 56 + 5;
+
+fn usage(cluster: &Cluster, node: u16) -> Usage {
+    let usage = cluster.admin(node).usage().expect("an answer");
+    usage.file_systems.into_iter().next().expect("it is mounted")
+}
+
+#[test]
+fn a_cached_stat_and_a_cached_read_make_no_request() {
+    let cluster = Fixture::of("counters-cached", 2);
+    let path = cluster.mount(1).join("file");
+    fs::write(&path, [7; 8192]).expect("written");
+    let file = File::open(&path).expect("opened");
+    let mut block = [0; 4096];
+    // Once, so that they are cached: attributes last, because reading changes the access time.
+    file.read_exact_at(&mut block, 0).expect("readable");
+    fs::metadata(&path).expect("it is there");
+    let before = usage(&cluster, 1).requests;
+    for _ in 0..1000 {
+        fs::metadata(&path).expect("it is there");
+    }
+    assert_eq!(usage(&cluster, 1).requests, before, "stat");
+    for _ in 0..1000 {
+        file.read_exact_at(&mut block, 0).expect("readable");
+    }
+    assert_eq!(usage(&cluster, 1).requests, before, "read");
+    assert_eq!(block, [7; 4096]);
+    drop(file);
+    cluster.finish();
+}
+
+#[test]
+fn a_create_in_a_nodes_own_group_sends_no_message() {
+    let cluster = Fixture::of("counters-create", 2);
+    let dir = cluster.mount(1).join("dir");
+    fs::create_dir(&dir).expect("created");
+    // The node has the directory, a group and free places by then.
+    for number in 0..20 {
+        File::create(dir.join(format!("before{number}"))).expect("created");
+    }
+    let before = usage(&cluster, 1);
+    for number in 0..100 {
+        File::create(dir.join(format!("file{number}"))).expect("created");
+    }
+    let after = usage(&cluster, 1);
+    assert_eq!(after.messages_by_kind, before.messages_by_kind, "lock messages");
+    cluster.finish();
+}
+
+#[test]
+fn a_recovery_stops_nobody_who_does_not_want_what_the_dead_node_had() {
+    let mut cluster = Fixture::of("counters-recovery", 3);
+    // Each node works in a directory of its own, so nobody wants what another has.
+    for node in cluster.nodes() {
+        let dir = cluster.mount(node).join(format!("own{node}"));
+        fs::create_dir(&dir).expect("created");
+        fs::write(dir.join("cached"), [1; 4096]).expect("written");
+    }
+    let own = cluster.mount(1).join("own1");
+    let cached = own.join("cached");
+    let file = File::open(&cached).expect("opened");
+    let mut block = [0; 4096];
+    file.read_exact_at(&mut block, 0).expect("readable");
+    let mut log = File::create(own.join("log")).expect("created");
+    // The last: what is created changes the directory.
+    fs::metadata(&cached).expect("it is there");
+
+    // Work of the dead node that is only in its journal.
+    let theirs = cluster.mount(3).join("own3");
+    for number in 0..50 {
+        let file = File::create(theirs.join(format!("file{number}"))).expect("created");
+        file.sync_all().expect("durable");
+    }
+    let before = usage(&cluster, 1);
+    // Every live block has a record in the used part of the journal (docs/spec/journal.md).
+    let live_blocks_max = usage(&cluster, 3).journal_used_bytes / RECORD_BYTES_MIN;
+    let killed = cluster.kill(3).expect("it is killed");
+    let mut longest = Duration::ZERO;
+    let mut recovered = None;
+    wait::until("the recovery, working meanwhile", PATIENCE, || {
+        let start = std::time::Instant::now();
+        log.write_all(b"a line\n")?;
+        log.sync_data()?;
+        fs::metadata(&cached)?;
+        file.read_exact_at(&mut block, 0)?;
+        longest = longest.max(start.elapsed());
+        let report = cluster.admin(1).recoveries()?;
+        let of_dead = report.recoveries.into_iter().find(|recovery| recovery.dead.node == 3);
+        recovered = of_dead.filter(|recovery| {
+            let is_resumed = |fs: &e2e::reports::FsRecovery| fs.resumed_ms.is_some();
+            recovery.ended_ms.is_some() && recovery.file_systems.iter().all(is_resumed)
+        });
+        Ok(recovered.is_some().then_some(()))
+    })
+    .expect("recovered");
+    let (_, recovery) = cluster.until_recovered(&killed, PATIENCE).expect("recovered");
+    // The caches of the survivor are what they were: no read and no stat came to the daemon.
+    let after = usage(&cluster, 1);
+    let reads = |usage: &Usage, kind: &str| usage.requests_by_operation.get(kind).copied();
+    for kind in ["read", "getattr", "lookup"] {
+        assert_eq!(reads(&after, kind), reads(&before, kind), "{kind}");
+    }
+    assert!(after.locks_cached >= before.locks_cached, "no lock of it was dropped");
+    let fenced = recovery.fenced_ms.expect("it was fenced");
+    let resumed = recovery.file_systems.iter().filter_map(|fs| fs.resumed_ms).max();
+    let resumed = Duration::from_millis(resumed.expect("resumed"));
+    assert!(longest < resumed, "a survivor waited {longest:?} of {resumed:?} (fence {fenced} ms)");
+    for fs in &recovery.file_systems {
+        let replay = fs.replay.or_else(|| {
+            let others = cluster.admin(2).recoveries().ok()?;
+            let of_dead =
+                others.recoveries.into_iter().find(|other| other.dead == recovery.dead)?;
+            of_dead.file_systems.into_iter().find_map(|fs| fs.replay)
+        });
+        let replay = replay.expect("somebody replayed");
+        assert!(
+            replay.blocks_replayed <= live_blocks_max,
+            "{} blocks were replayed, at most {live_blocks_max} were live",
+            replay.blocks_replayed
+        );
+    }
+    drop((file, log));
+    cluster.finish();
+}
+
+#[test]
+fn writers_on_all_nodes_that_share_nothing_send_no_callouts() {
+    let cluster = Fixture::of("counters-apart", 2);
+    let mut team = Team::new(Mix::Together, Duration::ZERO);
+    team.start(&cluster, 1).expect("a writer starts");
+    team.until_all_go_on(20).expect("it works");
+    let before = usage(&cluster, 1);
+    team.until_all_go_on(50).expect("it works");
+    let after = usage(&cluster, 1);
+    assert_eq!((before.callouts, before.surrenders), (after.callouts, after.surrenders));
+    team.stop_all().expect("it stops");
+    cluster.finish();
+}
