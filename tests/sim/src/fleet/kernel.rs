@@ -102,6 +102,20 @@ impl Kernel {
         });
     }
 
+    /// The node has no permit any more.
+    pub fn forget_everything(&self) {
+        let state = &mut *self.state.lock();
+        state.epoch += 1;
+        state.clock += 1;
+        state.names.clear();
+        for file in state.files.values_mut() {
+            (file.attributes, file.listing) = (None, None);
+            file.attributes_changed = state.clock;
+            file.pages.clear();
+            file.pages_version += 1;
+        }
+    }
+
     fn thread_delay(&self) -> impl Future<Output = ()> + Send + 'static {
         let delay = self.exec.draw(|r| r.below(60));
         self.exec.sleep(Duration::from_micros(delay))

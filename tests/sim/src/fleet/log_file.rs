@@ -47,9 +47,10 @@ fn filler(id: u64, i: usize) -> u8 {
 }
 
 impl Log {
-    pub fn begin(&mut self, id: u64, life: LifeId, begun: Instant) {
+    /// `is_lost`: nothing that this life does counts any more.
+    pub fn begin(&mut self, id: u64, life: LifeId, begun: Instant, is_lost: bool) {
         let record =
-            Record { life, begun, acknowledged: None, is_durable: false, is_doubtful: false };
+            Record { life, begun, acknowledged: None, is_durable: false, is_doubtful: is_lost };
         self.records.insert(id, record);
     }
 

@@ -207,6 +207,12 @@ impl App {
     /// Works until it is told to stop.
     pub async fn work(self) {
         while !self.work.is_stopped() && !self.life.is_leaving() {
+            if !self.life.is_permitted() {
+                // As the FUSE layer has it: what the kernel caches goes, and requests wait.
+                self.mount.kernel.forget_everything();
+                self.exec().sleep(Duration::from_millis(2)).await;
+                continue;
+            }
             let what = self.draw(100);
             let name = match what {
                 0..20 => "counter",
@@ -636,7 +642,8 @@ impl App {
         let log = &self.work.logs[i];
         let (id, len) = (self.work.next.fetch_add(1, Ordering::Relaxed), 1 + self.draw(1_500));
         let record = Record::bytes(id, len);
-        log.lock().begin(id, self.id(), self.exec().now());
+        let is_lost = self.work.oracle.is_lost(self.id());
+        log.lock().begin(id, self.id(), self.exec().now(), is_lost);
         self.step("write", open.file());
         self.mount.write(&open, 0, &record).await?;
         log.lock().acknowledge(id, self.exec().now());
