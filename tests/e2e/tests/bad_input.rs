@@ -270,7 +270,7 @@ fn a_full_device_says_so_and_goes_on_when_something_is_deleted() {
 }
 
 #[test]
-fn a_daemon_told_to_end_by_a_service_manager_leaves_in_order() {
+fn a_daemon_told_to_end_by_systemd_leaves_in_order() {
     let mut cluster = Fixture::of("bad-term", 2);
     fs::write(cluster.mount(2).join("file"), b"kept").expect("written");
     cluster.process(2).expect("it runs").signal(Signal::TERM).expect("sent");
