@@ -123,6 +123,9 @@ impl Mounted {
         fs.give_up_claims().await?;
         fs.closing.store(true, Ordering::Release);
         fs.dirty_stopped();
+        // A deletion in the background may be between two transactions: the next one would be
+        // committed behind the slot that says it is clean.
+        fs.journal.close().await;
         fs.journal.force(fs.journal.last()).await?;
         fs.journal.drain_in_place().await?;
         fs.leave_slot().await?;

@@ -81,6 +81,8 @@ pub(super) struct Log {
     wanted: Lsn,
     pub(super) failed: Option<DiskError>,
     stopping: bool,
+    /// The mount is being left: no transaction begins any more.
+    is_closed: bool,
     pub(super) slot: SlotRecord,
 }
 
@@ -144,6 +146,7 @@ impl Journal {
                 wanted: Lsn::NONE,
                 failed: None,
                 stopping: false,
+                is_closed: false,
                 slot,
             }),
             dirty: Mutex::default(),
@@ -222,6 +225,9 @@ impl Journal {
                 if let Some(error) = &log.failed {
                     return Err(error.clone().into());
                 }
+                if log.is_closed {
+                    return Err(FsError::CutOff);
+                }
                 if log.promised_blocks() + room <= log.room.free() {
                     log.reserved_blocks += room;
                     let used = log.room.used() + log.promised_blocks();
@@ -232,6 +238,20 @@ impl Journal {
                     return Ok(Reservation { journal, blocks: room, touched_max });
                 }
                 self.checkpoint_wanted.notify(1);
+            }
+            listener.await;
+        }
+    }
+
+    /// No transaction begins from now on; completes when those that were being built have been
+    /// committed or given up. What is left of work in the background is left to whoever adopts it.
+    pub(crate) async fn close(&self) {
+        self.log.lock().is_closed = true;
+        self.room_back.notify(usize::MAX);
+        loop {
+            let listener = self.room_back.listen();
+            if self.log.lock().reserved_blocks == 0 {
+                return;
             }
             listener.await;
         }
