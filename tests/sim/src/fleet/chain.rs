@@ -93,10 +93,12 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         &self.version(self.last()).0
     }
 
-    pub fn begin_change(&mut self, life: LifeId, state: S) -> Change {
+    /// `None` when the life was lost meanwhile, or the one that made the last version was: then the
+    /// object is to be looked at first.
+    pub fn begin_change(&mut self, life: LifeId, state: S) -> Option<Change> {
         if self.writer != Some(life) || self.in_doubt {
-            // The life was lost meanwhile; what it goes on doing counts for nothing.
-            return Change { version: self.last(), epoch: u64::MAX, life };
+            self.release(life);
+            return None;
         }
         self.versions.push_back((state, life));
         // Nobody looks back as far.
@@ -104,7 +106,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
             self.versions.pop_front();
             self.first += 1;
         }
-        Change { version: self.last(), epoch: self.epoch, life }
+        Some(Change { version: self.last(), epoch: self.epoch, life })
     }
 
     /// The change was answered; `state` is what it turned out to be.
@@ -258,7 +260,7 @@ mod tests {
 
     fn written(chain: &mut Chain<u64>, life: LifeId, value: u64) {
         assert!(chain.take(life));
-        let change = chain.begin_change(life, value);
+        let change = chain.begin_change(life, value).expect("the writer");
         chain.acknowledge(change, value);
         chain.release(life);
     }

@@ -347,7 +347,8 @@ impl App {
         let (change, value) = {
             let mut chain = chain.lock();
             let value = chain.newest() + 1;
-            (chain.begin_change(self.id(), value), value)
+            let Some(change) = chain.begin_change(self.id(), value) else { return Ok(()) };
+            (change, value)
         };
         self.step("open", file);
         let open = self.mount.open(file, WRITE).await?;
@@ -401,7 +402,7 @@ impl App {
             }
         }
         let size = self.exec().draw(|r| r.below(20_000));
-        let change = chain.lock().begin_change(self.id(), size);
+        let Some(change) = chain.lock().begin_change(self.id(), size) else { return Ok(()) };
         let set = SetAttributes { size: Some(size), ..SetAttributes::default() };
         self.step("set size", file);
         let found = self.mount.set(file, &set).await?;
@@ -475,7 +476,9 @@ impl App {
             Place::Absent => {
                 let at = self.draw(DIRS.len());
                 let dir = self.dir(at).await?;
-                let change = chain.lock().begin_change(self.id(), Place::In(at, None));
+                let Some(change) = chain.lock().begin_change(self.id(), Place::In(at, None)) else {
+                    return Ok(());
+                };
                 self.step("create in", dir);
                 let file = self.mount.create(dir, &name, &regular()).await?;
                 chain.lock().acknowledge(change, Place::In(at, Some(file)));
@@ -492,12 +495,16 @@ impl App {
                 if self.chance(50) {
                     let to = self.dir(1 - at).await?;
                     let after = Place::In(1 - at, file);
-                    let change = chain.lock().begin_change(self.id(), after);
+                    let Some(change) = chain.lock().begin_change(self.id(), after) else {
+                        return Ok(());
+                    };
                     self.step("rename from", dir);
                     self.mount.rename((dir, &name), (to, &name)).await?;
                     chain.lock().acknowledge(change, after);
                 } else {
-                    let change = chain.lock().begin_change(self.id(), Place::Absent);
+                    let Some(change) = chain.lock().begin_change(self.id(), Place::Absent) else {
+                        return Ok(());
+                    };
                     self.step("unlink from", dir);
                     self.mount.unlink(dir, &name).await?;
                     chain.lock().acknowledge(change, Place::Absent);
@@ -571,7 +578,9 @@ impl App {
             let size = self.draw(usize::try_from(BLOB_MAX).expect("small"));
             content.resize(size, 0);
             let after = Arc::new(content);
-            let change = chain.lock().begin_change(self.id(), Arc::clone(&after));
+            let Some(change) = chain.lock().begin_change(self.id(), Arc::clone(&after)) else {
+                return Ok(());
+            };
             let size = u64::try_from(size).expect("small");
             let set = SetAttributes { size: Some(size), ..SetAttributes::default() };
             self.step("set size", file);
@@ -583,7 +592,9 @@ impl App {
             content.resize(content.len().max(at + len), 0);
             content[at..at + len].fill(byte);
             let after = Arc::new(content);
-            let change = chain.lock().begin_change(self.id(), Arc::clone(&after));
+            let Some(change) = chain.lock().begin_change(self.id(), Arc::clone(&after)) else {
+                return Ok(());
+            };
             let offset = u64::try_from(at).expect("small");
             self.step("write", open.file());
             self.mount.write(&open, offset, &vec![byte; len]).await?;
