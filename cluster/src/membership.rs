@@ -299,9 +299,7 @@ impl Membership {
         answer: CommitAnswer,
         now: Instant,
     ) {
-        if matches!(answer, CommitAnswer::Committed(_) | CommitAnswer::Refused(_)) {
-            self.storage_ok = true;
-        }
+        self.storage_ok |= !matches!(answer, CommitAnswer::Unknown);
         self.committed(token, answer, now);
     }
 

@@ -180,6 +180,9 @@ pub enum CommitAnswer {
     Refused(RegisterValue),
     /// It may still happen. A final answer for the same token follows as soon as it is known.
     Unknown,
+    /// It will not happen any more. Whether it has happened before others went on to this value,
+    /// nobody can tell.
+    Overtaken(RegisterValue),
 }
 
 #[cfg(test)]

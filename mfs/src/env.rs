@@ -147,6 +147,10 @@ pub trait MountGroup: Send + Sync {
 
     /// How far the journals of the other live mounts have come; `None` while one has not said.
     fn journal_positions(&self) -> Option<Vec<(SlotId, JournalPosition)>>;
+
+    /// From now on a mount of this life writes to its slot: when it is given up before it is
+    /// complete, others have to replay what it left.
+    fn slot_begun(&self);
 }
 
 /// What a slot's transactions have taken from the file system, less what they gave back.

@@ -145,6 +145,10 @@ impl Membership {
                 let done = self.committer.under_way.take().expect("just looked at");
                 self.commit_refused(done, value, now);
             }
+            CommitAnswer::Overtaken(value) => {
+                let done = self.committer.under_way.take().expect("just looked at");
+                self.commit_overtaken(done, value, now);
+            }
         }
         if !self.has_ended() {
             self.pump(now);
@@ -199,6 +203,24 @@ impl Membership {
             // What is to be recorded is asked for again while it is still true.
             Task::Phase(_) => {}
             Task::ColdStart(_) => self.handle_cold_start_refused(),
+        }
+    }
+
+    fn commit_overtaken(&mut self, done: UnderWay, value: RegisterValue, now: Instant) {
+        match &done.task {
+            // Every change of the members makes another view: this one was not made.
+            Task::Order(order) if value.view == order.base_view => {
+                self.commit_refused(done, value, now);
+            }
+            Task::Order(order) => {
+                let (to, order) = (order.coordinator, order.order);
+                self.learn(value, now);
+                if !done.unknown && !self.has_ended() {
+                    self.report_order(to, order, OrderOutcome::Unknown, now);
+                }
+            }
+            Task::Phase(_) => self.learn(value, now),
+            Task::ColdStart(_) => self.commit_refused(done, value, now),
         }
     }
 

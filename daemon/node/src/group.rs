@@ -104,6 +104,10 @@ impl MountGroup for NodeGroup {
     fn journal_positions(&self) -> Option<Vec<(SlotId, JournalPosition)>> {
         None
     }
+
+    fn slot_begun(&self) {
+        self.0.run(|core, _| core.mounting.slot_begun());
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //!   the cluster hears more of this node;
 //! * the first to mount has cleared the lock space of all dead members, whose journals it replays,
 //!   before it asks for a lock;
-//! * a mount that cannot be left in order ends this life of the node, so that others recover it.
+//! * a mount that cannot be left in order ends this life of the node, so that others recover it;
+//!   so does one that is given up half way when it has begun to write to its slot.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -45,6 +46,8 @@ pub enum MountError {
     Fs(#[from] FsMountError),
     #[error("nothing is mounted here")]
     NotMounted,
+    #[error("this node is leaving the cluster")]
+    Leaving,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +71,19 @@ pub(crate) struct Mounting {
 
 struct Attempt {
     disk: Arc<Revocable>,
-    revoked: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
+    /// Something may be in its journal.
+    has_begun: bool,
+}
+
+/// What a revocation has interrupted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Interrupted {
+    Nothing,
+    /// Writes under the grant are under way still.
+    Writes,
+    /// What is in its journal has to be replayed by others.
+    Slot,
 }
 
 impl Mounting {
@@ -79,12 +94,37 @@ impl Mounting {
         }
     }
 
-    /// True when writes under the grant are under way still.
-    pub(crate) fn revoked(&mut self) -> bool {
+    pub(crate) fn revoked(&mut self) -> Interrupted {
         self.grant = None;
-        let Some(attempt) = self.attempt.take() else { return false };
-        let _ = attempt.revoked.send(());
-        attempt.disk.revoke()
+        self.stop();
+        let Some(attempt) = self.attempt.take() else { return Interrupted::Nothing };
+        let is_writing = attempt.disk.revoke();
+        match attempt.has_begun {
+            true => Interrupted::Slot,
+            false if is_writing => Interrupted::Writes,
+            false => Interrupted::Nothing,
+        }
+    }
+
+    /// Whoever mounts looks at once whether it still may.
+    fn stop(&mut self) {
+        self.waiting = None;
+        if let Some(stop) = self.attempt.as_mut().and_then(|attempt| attempt.stop.take()) {
+            let _ = stop.send(());
+        }
+    }
+
+    /// This node leaves: a mount that has begun with its slot is completed first.
+    pub(crate) fn leaving(&mut self) {
+        if !self.attempt.as_ref().is_some_and(|attempt| attempt.has_begun) {
+            self.stop();
+        }
+    }
+
+    pub(crate) fn slot_begun(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.has_begun = true;
+        }
     }
 
     pub(crate) fn fs(&self) -> Option<Arc<Fs>> {
@@ -124,6 +164,7 @@ impl Node {
         let outcome = self.mount_when_granted(options, kernel).await;
         if outcome.is_err() {
             self.give_attempt_up().await;
+            self.give_locks_up().await;
             self.run(|core, now| {
                 // The next mount has to be granted anew: others may be the first meanwhile.
                 core.mounting.grant = None;
@@ -137,6 +178,9 @@ impl Node {
     async fn give_attempt_up(&self) {
         let Some(attempt) = self.run(|core, _| core.mounting.attempt.take()) else { return };
         attempt.disk.revoke();
+        if attempt.has_begun {
+            self.cut_off(Closed::SelfFenced);
+        }
         while attempt.disk.is_writing() && self.look(|core| core.ended.is_none()) {
             self.world.runtime.sleep(LOOK_AGAIN).await;
         }
@@ -154,7 +198,7 @@ impl Node {
                     self.clear(dead).await;
                 }
             }
-            let (disk, revoked) = self.begin_attempt(grant);
+            let (disk, stopped) = self.begin_attempt(grant);
             let Some(disk) = disk else { continue };
             let env = Env {
                 disk: Arc::new(RevocableDisk(Arc::clone(&disk))),
@@ -165,7 +209,7 @@ impl Node {
             };
             let register = |class| self.classes.register(class);
             let attempt = mfs::mount::mount(env, options, grant.first, register);
-            let Some(mounted) = unless(attempt, revoked).await else {
+            let Some(mounted) = unless(attempt, stopped).await else {
                 tracing::info!("the grant was revoked; mounting again with the next one");
                 continue;
             };
@@ -173,8 +217,11 @@ impl Node {
             let fs = Arc::clone(&mounted.fs);
             let refused = self.run(|core, now| {
                 let Grant { lockspace, .. } = grant;
+                if core.is_leaving || core.ended.is_some() {
+                    return Some(mounted);
+                }
                 let ready = core.cluster.handle_mounted(self.config.fs, lockspace, fs.slot(), now);
-                if ready.is_err() || core.ended.is_some() {
+                if ready.is_err() {
                     return Some(mounted);
                 }
                 disk.settle();
@@ -182,14 +229,19 @@ impl Node {
                 core.mounting.mounted = Some(mounted);
                 None
             });
-            match refused {
-                None => {
-                    self.spawn_announcements(&fs);
-                    self.run(|core, _| self.claim_unclaimed(core));
-                    self.spawn_adoption(&fs);
-                    return Ok(fs);
+            let Some(mounted) = refused else {
+                self.spawn_announcements(&fs);
+                self.run(|core, _| self.claim_unclaimed(core));
+                self.spawn_adoption(&fs);
+                return Ok(fs);
+            };
+            // Nobody has used it yet.
+            match mounted.leave().await {
+                Ok(()) => self.run(|core, _| core.mounting.attempt = None),
+                Err(error) => {
+                    tracing::error!(%error, "not everything could be written");
+                    self.cut_off(Closed::SelfFenced);
                 }
-                Some(mounted) => mounted.cut_off(),
             }
         }
     }
@@ -213,28 +265,36 @@ impl Node {
         loop {
             let (sender, granted) = oneshot::channel();
             let grant = self.run(|core, _| {
+                if core.is_leaving {
+                    return Err(MountError::Leaving);
+                }
+                if core.ended.is_some() {
+                    return Err(MountError::Ended);
+                }
                 core.mounting.waiting = Some(sender);
-                core.mounting.grant
+                Ok(core.mounting.grant)
             });
-            if let Some(grant) = grant {
+            if let Some(grant) = grant? {
                 return Ok(grant);
             }
-            granted.await.map_err(|_| MountError::Ended)?;
+            // Nobody says more than that there is something to look at.
+            let _ = granted.await;
         }
     }
 
-    /// A disk for one attempt, unless its grant was revoked meanwhile; and word of the revocation.
+    /// A disk for one attempt, unless its grant was revoked meanwhile; and word to stop.
     fn begin_attempt(&self, grant: Grant) -> (Option<Arc<Revocable>>, oneshot::Receiver<()>) {
-        let (sender, revoked) = oneshot::channel();
+        let (sender, stopped) = oneshot::channel();
         let disk = self.run(|core, _| {
             if core.mounting.grant != Some(grant) {
                 return None;
             }
             let disk = Revocable::new(Arc::clone(&self.world.disk), self.weak.clone());
-            core.mounting.attempt = Some(Attempt { disk: Arc::clone(&disk), revoked: sender });
+            core.mounting.attempt =
+                Some(Attempt { disk: Arc::clone(&disk), stop: Some(sender), has_begun: false });
             Some(disk)
         });
-        (disk, revoked)
+        (disk, stopped)
     }
 
     /// The last write under a revoked grant has ended.
@@ -260,13 +320,24 @@ impl Node {
     /// When something could not be written: this life of the node has ended then, and the others
     /// recover what it left.
     pub async fn unmount(self: &Arc<Self>) -> Result<(), MountError> {
-        let mounted = self.run(|core, _| core.mounting.take_mounted());
+        let mounted = self.run(|core, _| core.mounting.mounted.take());
         let mounted = mounted.ok_or(MountError::NotMounted)?;
         if let Err(error) = mounted.leave().await {
             tracing::error!(%error, "not everything could be written");
             self.cut_off(Closed::SelfFenced);
             return Err(MountError::Fs(error.into()));
         }
+        self.give_locks_up().await;
+        let fs = self.config.fs;
+        self.run(|core, now| {
+            core.mounting.grant = None;
+            core.cluster.handle_unmounted(fs, now);
+        });
+        Ok(())
+    }
+
+    /// Nothing of the file system is cached here when this completes, unless somebody keeps it.
+    async fn give_locks_up(&self) {
         let began = self.world.runtime.now();
         loop {
             let left = self.run(|core, _| {
@@ -284,12 +355,6 @@ impl Node {
             }
             self.world.runtime.sleep(LOOK_AGAIN).await;
         }
-        let fs = self.config.fs;
-        self.run(|core, now| {
-            core.mounting.grant = None;
-            core.cluster.handle_unmounted(fs, now);
-        });
-        Ok(())
     }
 
     /// The file system that is mounted.

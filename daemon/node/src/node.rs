@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::fs_locks::{LockClasses, NodeRequester};
 use crate::group::Announced;
-use crate::mount::Mounting;
+use crate::mount::{Interrupted, Mounting};
 use crate::recovery::Waits;
 use crate::storage::Storage;
 use crate::world::{Network, Partition};
@@ -216,10 +216,12 @@ impl Node {
 
     // Going
 
-    /// Leaves the cluster in good order; what is mounted has to be unmounted first.
+    /// Leaves the cluster in good order; what is mounted has to be unmounted first. A mount that
+    /// is not complete is given up.
     pub fn leave(&self) {
         self.run(|core, now| {
             core.is_leaving = true;
+            core.mounting.leaving();
             core.cluster.handle_leave(now);
         });
     }
@@ -355,8 +357,12 @@ impl Node {
                 core.mounting.granted(fs, lockspace, first);
             }
             Output::MountRevoked { .. } => {
-                core.held_back = core.mounting.revoked();
-                tracing::info!(writing = core.held_back, "may not mount after all");
+                let interrupted = core.mounting.revoked();
+                tracing::info!(?interrupted, "may not mount after all");
+                core.held_back = interrupted == Interrupted::Writes;
+                if interrupted == Interrupted::Slot {
+                    self.end(core, End::Expelled, Closed::SelfFenced);
+                }
             }
             Output::MountGroupChanged { members, .. } => {
                 core.mounting.group = members;

@@ -416,8 +416,8 @@ impl Storage {
         } else if value.generation().0 == expected.0 + 1 {
             self.answer(token, CommitAnswer::Refused(told));
         } else {
-            // Others have gone on from it, or from what they did instead: nobody can tell.
-            self.answer(token, CommitAnswer::Unknown);
+            // Others have gone on from it, or from what they did instead.
+            self.answer(token, CommitAnswer::Overtaken(told));
         }
     }
 

@@ -178,6 +178,7 @@ pub(super) async fn begin(
     let (sequence, position) = start;
     let extents = &head.extents;
     let header = JournalHeader { fs_id: sb.fs_id, writer, extents, sequence, position };
+    env.group.slot_begun();
     let life = header.write(&*disk, None).await?;
 
     let record = SlotRecord::new(pin, blocks);

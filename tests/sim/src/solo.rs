@@ -115,4 +115,6 @@ impl MountGroup for Alone {
     fn journal_positions(&self) -> Option<Vec<(SlotId, JournalPosition)>> {
         Some(Vec::new())
     }
+
+    fn slot_begun(&self) {}
 }

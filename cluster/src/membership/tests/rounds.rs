@@ -76,6 +76,26 @@ fn a_round_is_withdrawn_only_when_its_orders_are_known_to_have_failed() {
     assert!(!membership.is_silenced(member(3)));
 }
 
+/// A change that others have overtaken is under way no more: the next one is carried out.
+#[test]
+fn a_change_whose_outcome_nobody_can_tell_does_not_keep_the_next_from_being_made() {
+    let (mut membership, neighbours) = proposing();
+    agree(&mut membership, 2, 1, &neighbours);
+    let token = commits(&mut membership)[0].token;
+    membership.handle_commit_answer(token, CommitAnswer::Unknown, at(2));
+    assert!(commits(&mut membership).is_empty());
+    let mut after = value(&[1, 2]);
+    after.view = ViewId(after.view.0 + 1);
+    after.generation = SanGeneration(after.generation.0 + 2);
+    membership.handle_commit_answer(token, CommitAnswer::Overtaken(after), at(3));
+    assert!(!membership.is_committing());
+    assert_eq!(membership.view().expect("a member").members(), [member(1), member(2)]);
+    let report = |(_, control): &(NodeId, Control)| {
+        matches!(control, Control::OrderDone { .. } | Control::Withdraw { .. })
+    };
+    assert!(!sent(&mut membership).iter().any(report), "it may have been made");
+}
+
 /// Recording a phase moves the generation and nothing that the members agreed to.
 #[test]
 fn an_order_is_tried_again_when_only_a_phase_was_recorded_in_between() {
