@@ -119,8 +119,7 @@ impl Mounted {
     /// When something could not be written; the slot stays live then and is replayed by others.
     pub async fn leave(self) -> Result<(), FsError> {
         let fs = &self.fs;
-        fs.write_back_all().await?;
-        fs.give_up_claims().await?;
+        fs.give_back().await?;
         fs.closing.store(true, Ordering::Release);
         fs.dirty_stopped();
         // A deletion in the background may be between two transactions: the next one would be
@@ -152,6 +151,16 @@ impl Fs {
         let writer = self.journal.writer();
         head.write(&*self.env.disk, self.fs_id, &self.layout, writer).await?;
         Ok(())
+    }
+
+    /// Writes everything back and gives up what was claimed ahead. Waits for locks, also for those
+    /// that are in limbo; behind it [`Mounted::leave`] waits for none, if nobody works meanwhile.
+    ///
+    /// # Errors
+    /// When something could not be written.
+    pub async fn give_back(&self) -> Result<(), FsError> {
+        self.write_back_all().await?;
+        self.give_up_claims().await
     }
 
     /// Gives back what was claimed ahead, so that others find it.

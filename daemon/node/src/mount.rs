@@ -19,6 +19,7 @@ use fencing::Closed;
 use futures_channel::oneshot;
 use lcl::LockCache;
 use mfs::env::{Env, KernelCache};
+use mfs::error::{DiskError, FsError};
 use mfs::fs::{Fs, Options};
 use mfs::mount::recover::Recovered;
 use mfs::mount::{MountError as FsMountError, Mounted};
@@ -63,6 +64,8 @@ pub(crate) struct Mounting {
     waiting: Option<oneshot::Sender<()>>,
     attempt: Option<Attempt>,
     mounted: Option<Mounted>,
+    /// Journals that this mount is replaying.
+    pub(crate) replays: u32,
     /// Who else has it.
     pub(crate) group: BTreeMap<Member, MountState>,
     /// What the recoveries of this node have done; those that ended last come last.
@@ -320,9 +323,8 @@ impl Node {
     /// When something could not be written: this life of the node has ended then, and the others
     /// recover what it left.
     pub async fn unmount(self: &Arc<Self>) -> Result<(), MountError> {
-        let mounted = self.run(|core, _| core.mounting.mounted.take());
-        let mounted = mounted.ok_or(MountError::NotMounted)?;
-        if let Err(error) = mounted.leave().await {
+        let fs = self.fs().ok_or(MountError::NotMounted)?;
+        if let Err(error) = self.leave_mount(&fs).await {
             tracing::error!(%error, "not everything could be written");
             self.cut_off(Closed::SelfFenced);
             return Err(MountError::Fs(error.into()));
@@ -334,6 +336,28 @@ impl Node {
             core.cluster.handle_unmounted(fs, now);
         });
         Ok(())
+    }
+
+    /// What is waited for may be in limbo until this mount has replayed the journal it belongs to;
+    /// so the mount is there for replays until it waits for no lock any more.
+    async fn leave_mount(&self, fs: &Fs) -> Result<(), FsError> {
+        loop {
+            fs.give_back().await?;
+            let mounted = self.run(|core, _| {
+                let is_replaying = core.mounting.replays > 0;
+                if is_replaying {
+                    Ok(None)
+                } else {
+                    core.mounting.mounted.take().map(Some).ok_or(())
+                }
+            });
+            match mounted {
+                Ok(Some(mounted)) => return mounted.leave().await,
+                Ok(None) => self.world.runtime.sleep(LOOK_AGAIN).await,
+                // This life has ended.
+                Err(()) => return Err(DiskError::Fenced.into()),
+            }
+        }
     }
 
     /// Nothing of the file system is cached here when this completes, unless somebody keeps it.

@@ -99,7 +99,9 @@ impl Node {
 
     /// Replays the journal of a dead member, as its recoverer.
     pub(crate) fn spawn_replay(&self, core: &mut Core, dead: Member) {
+        // Without one it has just been left, and another mount is asked.
         let Some(fs) = core.mounting.fs() else { return };
+        core.mounting.replays += 1;
         let weak = self.weak.clone();
         let runtime = Arc::clone(&self.world.runtime);
         self.world.runtime.spawn(Box::pin(async move {
@@ -126,6 +128,7 @@ impl Node {
 
     fn replayed(&self, dead: Member, recovered: Recovered) {
         self.run(|core, now| {
+            core.mounting.replays -= 1;
             core.mounting.recovered.push((dead, recovered));
             let isolated = recovered.locks_damaged > 0;
             core.cluster.handle_replayed(dead, self.config.fs, isolated, now);
