@@ -189,7 +189,10 @@ impl Shared {
             Err(error) => return Err(error),
         };
         match self.fs.lookup(parent, name).await? {
-            Lookup::Found(entry) if entry.attributes.file == file => Ok((entry, opened)),
+            Lookup::Found(mut entry) if entry.attributes.file == file => {
+                entry.keep.attributes = false;
+                Ok((entry, opened))
+            }
             Lookup::Found(Entry { attributes, .. }) => {
                 self.nodes.forget(self.nodes.id(attributes.file), 1);
                 Err(FsError::NotFound)

@@ -1,5 +1,6 @@
 //! Slots: their journals replayed in memory, their lists and counters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mx_base::SlotId;
@@ -19,6 +20,8 @@ impl Check<'_> {
     /// Brings the overlay to the state that a mount would find after its recovery.
     pub(super) async fn replay_journals(&mut self) -> Result<(), CheckError> {
         let count = self.sb.layout.slot_count;
+        let mut replays = Vec::new();
+        let mut newest = BTreeMap::new();
         for (slot, head) in SlotHead::read_all(&*self.disk, self.sb.fs_id, &self.sb.layout).await? {
             self.step("journals", slot.0.into(), count.into());
             let head = match head {
@@ -44,7 +47,11 @@ impl Check<'_> {
             let writer = Writer { slot, incarnation: member.incarnation };
             let disk = Arc::clone(&self.disk) as Arc<dyn Disk>;
             let replay = Replay::new(disk, self.sb.fs_id, writer, scan);
-            let redone = replay.redo(&replay.locks()).await?;
+            replay.add_newest(&mut newest);
+            replays.push((slot, replay));
+        }
+        for (slot, replay) in replays {
+            let redone = replay.redo(&replay.locks(), &newest).await?;
             for lock in &redone.damaged {
                 self.problem(slot, format!("journal does not reach back far enough for {lock:?}"));
             }

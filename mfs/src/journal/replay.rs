@@ -73,12 +73,26 @@ impl Replay {
         self.lock_of.values().copied().collect()
     }
 
-    /// Brings the blocks covered by `limbo` up to date in place, durably.
+    /// Adds the newest version of every block that the journal speaks of to those of others.
+    pub(crate) fn add_newest(&self, newest: &mut BTreeMap<BlockNo, u64>) {
+        for (block, version) in self.scan.newest() {
+            let known = newest.entry(block).or_insert(version);
+            *known = version.max(*known);
+        }
+    }
+
+    /// Brings the blocks covered by `limbo` up to date in place, durably. A block that cannot be
+    /// rebuilt is left to another journal that is replayed too, if that one has it in a later
+    /// version: `newest` are the newest versions in all of them.
     ///
     /// # Errors
     /// When a block could not be written. Locks whose blocks cannot be rebuilt are no error here
     /// but part of the answer.
-    pub(crate) async fn redo(&self, limbo: &BTreeSet<ResourceName>) -> Result<Redone, DiskError> {
+    pub(crate) async fn redo(
+        &self,
+        limbo: &BTreeSet<ResourceName>,
+        newest: &BTreeMap<BlockNo, u64>,
+    ) -> Result<Redone, DiskError> {
         let mut chains: BTreeMap<BlockNo, Vec<&Record>> = BTreeMap::new();
         for record in self.scan.transactions.iter().flat_map(|t| &t.records) {
             if limbo.contains(&self.lock_of[&record.block]) {
@@ -95,6 +109,9 @@ impl Replay {
                     Rebuilt::Changed(block) => {
                         changed.insert(*number, block);
                     }
+                    // Whoever had the block last was torn off in a write in place of it, which comes
+                    // behind everything here.
+                    Rebuilt::Broken if is_later(newest.get(number), &chains[number]) => {}
                     Rebuilt::Broken => {
                         tracing::error!(block = number.0, "journal does not reach back far enough");
                         broken.insert(*number);
@@ -102,21 +119,27 @@ impl Replay {
                 }
             }
         }
-        let damaged = self.tainted(&broken);
+        let damaged = self.tainted(&broken, limbo);
         changed.retain(|number, _| !damaged.contains(&self.lock_of[number]));
         let blocks_written = changed.len() as u64;
         self.write(changed).await?;
         Ok(Redone { blocks_written, damaged })
     }
 
-    /// Locks that share a transaction with a broken block, directly or over others.
-    fn tainted(&self, broken: &BTreeSet<BlockNo>) -> BTreeSet<ResourceName> {
+    /// Locks that share a transaction with a broken block, directly or over others. Only those in
+    /// limbo: what the others cover is in place, and may be somebody else's by now.
+    fn tainted(
+        &self,
+        broken: &BTreeSet<BlockNo>,
+        limbo: &BTreeSet<ResourceName>,
+    ) -> BTreeSet<ResourceName> {
         let mut tainted: BTreeSet<ResourceName> =
             broken.iter().map(|number| self.lock_of[number]).collect();
         loop {
             let before = tainted.len();
             for transaction in &self.scan.transactions {
                 let locks = transaction.records.iter().map(|r| self.lock_of[&r.block]);
+                let locks = locks.filter(|lock| limbo.contains(lock));
                 if locks.clone().any(|lock| tainted.contains(&lock)) {
                     tainted.extend(locks);
                 }
@@ -164,7 +187,14 @@ enum Rebuilt {
     Broken,
 }
 
-/// Applies what is newer than the block in place, in order.
+/// Has another journal a newer version of a block than this one?
+fn is_later(newest: Option<&u64>, chain: &[&Record]) -> bool {
+    newest.copied() > chain.last().map(|record| record.new_version)
+}
+
+/// Applies what is newer than the block in place, in order. A delta without its base leads nowhere,
+/// but an image behind it does not need it: the tail moves lock by lock, so it may stand before
+/// deltas that are in place already, of a block that a later write in place has torn.
 fn rebuild(in_place: Option<Box<Block>>, chain: &[&Record]) -> Rebuilt {
     let mut block = in_place;
     let mut changed = false;
@@ -174,20 +204,174 @@ fn rebuild(in_place: Option<Box<Block>>, chain: &[&Record]) -> Rebuilt {
             continue;
         }
         let base = match record.kind {
-            RecordKind::Image => Block::zeroed(),
-            RecordKind::Delta => match block.take() {
-                Some(base) if version == Some(record.old_version) => base,
-                _ => return Rebuilt::Broken,
-            },
+            RecordKind::Image => Some(Block::zeroed()),
+            RecordKind::Delta => block.take().filter(|_| version == Some(record.old_version)),
         };
-        let mut next = base;
-        record.lay_over(&mut next);
-        block = Some(next);
+        block = base.map(|mut next| {
+            record.lay_over(&mut next);
+            next
+        });
         changed = true;
     }
     match block {
         Some(block) if changed => Rebuilt::Changed(block),
         Some(_) => Rebuilt::Unchanged,
         None => Rebuilt::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Lsn;
+    use super::super::record::{LoggedTransaction, decode_payload, encode_record, finish_transaction};
+    use super::*;
+    use crate::block::as_usize;
+    use crate::locks::Resource;
+    use crate::file::InodeNo;
+    use crate::ondisk::header::{Kind, Owner};
+    use crate::ondisk::journal::TRANSACTION_HEAD_SIZE;
+    use mx_base::{BoxFuture, Incarnation, SlotId};
+    use parking_lot::Mutex;
+
+    const FS: FsId = FsId([7; 16]);
+    const WRITER: Writer = Writer { slot: SlotId(0), incarnation: Incarnation(1) };
+
+    /// Blocks that are not listed are zero, so that their checksums are wrong.
+    #[derive(Default)]
+    struct Memory(Mutex<BTreeMap<BlockNo, Block>>);
+
+    impl Disk for Memory {
+        fn blocks(&self) -> u64 {
+            1 << 20
+        }
+
+        fn read(
+            &self,
+            at: BlockNo,
+            count: usize,
+        ) -> BoxFuture<'static, Result<Box<[Block]>, DiskError>> {
+            let mut read = Block::zeroed_many(count);
+            for (number, block) in self.0.lock().range(at..at.plus(count as u64)) {
+                read[as_usize(number.0 - at.0)] = block.clone();
+            }
+            Box::pin(std::future::ready(Ok(read)))
+        }
+
+        fn write(
+            &self,
+            at: BlockNo,
+            data: WriteData,
+            _: Durability,
+        ) -> BoxFuture<'static, Result<(), DiskError>> {
+            for (block, number) in data.iter().zip(at.0..) {
+                self.0.lock().insert(BlockNo(number), block.clone());
+            }
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn flush(&self) -> BoxFuture<'static, Result<(), DiskError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    fn lock(inode: u64) -> ResourceName {
+        Resource::Inode(InodeNo(inode)).name()
+    }
+
+    fn block(number: u64, version: u64) -> Box<Block> {
+        let mut block = Block::zeroed();
+        let owner = Owner::plain(number);
+        *Header::of_mut(&mut block) =
+            Header::new(FS, Kind::ExtentNode, BlockNo(number), owner, version);
+        block.0[1000..1008].copy_from_slice(&version.to_le_bytes());
+        block
+    }
+
+    /// Records of blocks: number, which is its lock too, kind, new version.
+    fn transaction(lsn: u64, records: &[(u64, RecordKind, u64)]) -> LoggedTransaction {
+        let mut bytes = vec![0; TRANSACTION_HEAD_SIZE];
+        for (number, kind, version) in records {
+            let (old, new) = (block(*number, version - 1), block(*number, *version));
+            let versions = (version - 1, *version);
+            encode_record(&mut bytes, &lock(*number), BlockNo(*number), *kind, &old, &new, versions);
+        }
+        finish_transaction(&mut bytes, 0, Lsn(lsn), records.len());
+        decode_payload(&bytes, 1).expect("just encoded").remove(0)
+    }
+
+    fn journal(disk: &Arc<Memory>, transactions: Vec<LoggedTransaction>) -> Replay {
+        let scan = Scan { transactions, ..Scan::default() };
+        Replay::new(Arc::clone(disk) as Arc<dyn Disk>, FS, WRITER, scan)
+    }
+
+    fn locks(inodes: &[u64]) -> BTreeSet<ResourceName> {
+        inodes.iter().copied().map(lock).collect()
+    }
+
+    fn version(disk: &Memory, number: u64) -> Option<u64> {
+        let blocks = disk.0.lock();
+        let block = blocks.get(&BlockNo(number))?;
+        Some(header::check(block, FS, BlockNo(number)).expect("whole").version())
+    }
+
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => unreachable!("the disk answers at once"),
+        }
+    }
+
+    /// The block was in place in version 5 when another one kept the tail before the delta that led
+    /// there; then version 6 was written in place and torn.
+    #[test]
+    fn a_torn_block_is_rebuilt_from_an_image_behind_deltas_that_were_in_place_once() {
+        let disk = Arc::new(Memory::default());
+        let deltas_first = vec![
+            transaction(1, &[(9, RecordKind::Delta, 5)]),
+            transaction(2, &[(9, RecordKind::Image, 6)]),
+        ];
+        let replay = journal(&disk, deltas_first);
+        let redone = now(replay.redo(&locks(&[9]), &BTreeMap::new())).expect("the disk works");
+        assert_eq!(redone, Redone { blocks_written: 1, damaged: BTreeSet::new() });
+        assert_eq!(version(&disk, 9), Some(6));
+    }
+
+    #[test]
+    fn a_delta_without_its_base_and_without_an_image_behind_it_isolates() {
+        let disk = Arc::new(Memory::default());
+        disk.0.lock().insert(BlockNo(9), *block(9, 3));
+        let replay = journal(&disk, vec![transaction(1, &[(9, RecordKind::Delta, 5)])]);
+        let redone = now(replay.redo(&locks(&[9]), &BTreeMap::new())).expect("the disk works");
+        assert_eq!(redone, Redone { blocks_written: 0, damaged: locks(&[9]) });
+    }
+
+    /// All nodes went down; the one that had the block last was writing it in place.
+    #[test]
+    fn a_block_that_a_later_holder_has_torn_is_rebuilt_from_the_journal_of_that_one() {
+        let disk = Arc::new(Memory::default());
+        let both = [(9, RecordKind::Delta, 5), (8, RecordKind::Image, 2)];
+        let first = journal(&disk, vec![transaction(1, &both)]);
+        let second = journal(&disk, vec![transaction(1, &[(9, RecordKind::Image, 6)])]);
+        let mut newest = BTreeMap::new();
+        first.add_newest(&mut newest);
+        second.add_newest(&mut newest);
+        for replay in [first, second] {
+            let redone = now(replay.redo(&replay.locks(), &newest)).expect("the disk works");
+            assert_eq!(redone, Redone { blocks_written: 1, damaged: BTreeSet::new() });
+        }
+        assert_eq!((version(&disk, 9), version(&disk, 8)), (Some(6), Some(2)));
+    }
+
+    /// What is not in limbo is in place, and somebody else may be changing it.
+    #[test]
+    fn only_what_is_in_limbo_is_isolated_with_a_broken_block() {
+        let disk = Arc::new(Memory::default());
+        let together =
+            [(9, RecordKind::Delta, 5), (8, RecordKind::Image, 2), (7, RecordKind::Image, 2)];
+        let replay = journal(&disk, vec![transaction(1, &together)]);
+        let redone = now(replay.redo(&locks(&[9, 8]), &BTreeMap::new())).expect("the disk works");
+        assert_eq!(redone.damaged, locks(&[9, 8]));
     }
 }

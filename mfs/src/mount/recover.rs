@@ -5,7 +5,7 @@
 //! mounted is told which member died, after the proof that it is fenced (I5); it replays only what
 //! is in limbo on that member's account, while everybody goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lcl::ResourceName;
@@ -75,8 +75,9 @@ fn writer_of(head: &SlotHead) -> Writer {
 /// When a journal cannot be read or a block cannot be written.
 pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recovered, MountError> {
     let mut recovered = Recovered::default();
+    let mut live = Vec::new();
     for (slot, head) in SlotHead::read_all(&*env.disk, sb.fs_id, &sb.layout).await? {
-        let mut head = match head {
+        let head = match head {
             Ok(head) => head,
             Err(error) => {
                 // Not used any more; fsck says so.
@@ -84,12 +85,21 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
                 continue;
             }
         };
-        if head.state != SlotState::Live {
-            continue;
+        if head.state == SlotState::Live {
+            live.push(head);
         }
+    }
+    // Looked through twice, so that no more than one is in memory.
+    let mut newest = BTreeMap::new();
+    if live.len() > 1 {
+        for head in &live {
+            open_journal(env, sb, head).await?.0.add_newest(&mut newest);
+        }
+    }
+    for mut head in live {
         let (replay, segments) = open_journal(env, sb, &head).await?;
         let all = replay.locks();
-        let redone = replay.redo(&all).await?;
+        let redone = replay.redo(&all, &newest).await?;
         isolate(env, sb, &redone.damaged).await?;
         recovered.slots += 1;
         recovered.segments += segments;
@@ -101,7 +111,8 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
         head.state = SlotState::Clean;
         let writer = writer_of(&head);
         head.write(&*env.disk, sb.fs_id, &sb.layout, writer).await?;
-        tracing::info!(slot = slot.0, segments, blocks = redone.blocks_written, "slot replayed");
+        let (slot, blocks) = (head.slot.0, redone.blocks_written);
+        tracing::info!(slot, segments, blocks, "slot replayed");
     }
     Ok(recovered)
 }
@@ -178,7 +189,7 @@ impl Fs {
         let limbo = self.env.locks.limbo_of(dead, live.iter().copied().collect()).await?;
         let limbo: BTreeSet<ResourceName> = limbo.into_iter().collect();
         for replay in &replays {
-            let redone = replay.redo(&limbo).await?;
+            let redone = replay.redo(&limbo, &BTreeMap::new()).await?;
             isolate(&self.env, &sb, &redone.damaged).await?;
             recovered.blocks_replayed += redone.blocks_written;
             recovered.locks_damaged += redone.damaged.len() as u64;

@@ -5,7 +5,7 @@ use lcl::pin::Want;
 use super::check_name;
 use super::create::{LINKS_MAX, NODES_PER_ENTRY};
 use super::locking::At;
-use super::lookup::{Entry, Keep, kernel_keeps_attributes};
+use super::lookup::{Entry, Keep};
 use crate::alloc::Needs;
 use crate::dir::{Directory, DirectoryEditor};
 use crate::error::FsError;
@@ -14,7 +14,7 @@ use crate::fs::Fs;
 use crate::inode::extents::Grown;
 
 impl Fs {
-    /// Gives a file another name.
+    /// Gives a file another name. The kernel does not keep its attributes ([`Keep::attributes`]).
     ///
     /// # Errors
     /// [`FsError::Exists`], [`FsError::NotPermitted`] for a directory, [`FsError::TooManyLinks`],
@@ -76,9 +76,8 @@ impl Fs {
             }
             let attributes = self.attributes_of(inode, file).await?;
             self.env.kernel.remember(file);
-            let (name, attributes_kept) =
-                (self.kernel_keeps_names(dir), kernel_keeps_attributes(inode));
-            let keep = Keep { name, attributes: attributes_kept, pins: pinned.into_pins() };
+            let name = self.kernel_keeps_names(dir);
+            let keep = Keep { name, attributes: false, pins: pinned.into_pins() };
             return Ok(Entry { attributes, keep });
         }
     }

@@ -16,6 +16,9 @@ use crate::inode::Inode;
 pub struct Keep {
     /// The name, or its absence.
     pub name: bool,
+    /// Never by the answer to a change of what the kernel knows already (LINK, SETATTR, CREATE of
+    /// what is there): it takes those without looking whether it was told to forget since, and
+    /// after the pins are gone (`kernel-cache.md`, fact 4, has only the others).
     pub attributes: bool,
     /// Dropped behind the answer.
     pub pins: Vec<Pin>,

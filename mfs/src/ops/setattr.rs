@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lcl::pin::{Pin, Want};
 use mx_base::Timestamp;
 
-use super::lookup::{Entry, Keep, kernel_keeps_attributes};
+use super::lookup::{Entry, Keep};
 use crate::block::{BLOCK_SIZE_U64, as_usize};
 use crate::error::FsError;
 use crate::file::{FILE_SIZE_MAX, FileId, FileType, PERMISSIONS};
@@ -34,7 +34,7 @@ pub struct SetAttributes {
 }
 
 impl Fs {
-    /// Changes attributes and returns them.
+    /// Changes attributes and returns them; the kernel does not keep them ([`Keep::attributes`]).
     ///
     /// # Errors
     /// [`FsError::Stale`]; for a size also [`FsError::IsDirectory`], [`FsError::FileTooLarge`],
@@ -51,9 +51,7 @@ impl Fs {
             self.set_others(&inode, &pin, file, &others).await?;
         }
         let attributes = self.attributes_of(&inode, file).await?;
-        let attributes_kept = kernel_keeps_attributes(&inode);
-        let keep = Keep { name: false, attributes: attributes_kept, pins: vec![pin] };
-        Ok(Entry { attributes, keep })
+        Ok(Entry { attributes, keep: Keep { pins: vec![pin], ..Keep::default() } })
     }
 
     async fn set_others(
