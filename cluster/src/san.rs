@@ -287,6 +287,7 @@ impl San {
         self.lockspace_high = self.lockspace_high.max(state.lockspace_high);
         self.set_table(state.mounts.clone());
         self.take_records(&state.dead, now);
+        self.start_over_alone(now);
         self.start_local_steps();
         self.want_phase();
     }
@@ -317,6 +318,7 @@ impl San {
     fn lead(&mut self, now: Instant) {
         let leads = self.current.as_ref().is_some_and(Current::leads);
         if leads && self.collected {
+            self.start_over_alone(now);
             let recovered = self.advance_recoveries(now);
             let granted = self.grant_mounts(now);
             let changed = std::mem::take(&mut self.table_changed);

@@ -7,7 +7,8 @@
 //!   everybody else waits until it is ready;
 //! * whoever was granted a mount beside others and had not finished it when a member died asks
 //!   again: the one it relied on may be among the dead. It has stopped before it reports to the
-//!   leader of the view, so nobody is granted the file system alone beside it.
+//!   leader of the view, so nobody is granted the file system alone beside it. The same when the
+//!   last one leaves that could have replayed what a dead member left.
 
 use std::collections::BTreeMap;
 
@@ -118,6 +119,30 @@ impl San {
                 *state = MountState::Asked;
                 self.effects.push_back(Effect::MountRevoked { fs: *fs, lockspace });
             }
+        }
+    }
+
+    /// The last that used a file system has left, and a dead member may have left something in it:
+    /// nobody replays that, so a mount that was granted beside others starts over as the first.
+    pub(super) fn start_over_alone(&mut self, now: Instant) {
+        let Some(current) = &self.current else { return };
+        let me = current.me;
+        if self.ledger.records().is_empty() {
+            return;
+        }
+        let is_alone = |(fs, state): (&FsId, &MountState)| {
+            let MountState::Granted { lockspace, first: false } = *state else { return None };
+            let group = self.table.get(fs)?;
+            // The leader knows of the grant: what it says of the others is not older.
+            let is_known = group.get(&me) == Some(state);
+            let is_used = group.values().any(|state| state.is_ready());
+            (is_known && !is_used).then_some((*fs, lockspace))
+        };
+        let alone: Vec<(FsId, LockspaceId)> = self.own.iter().filter_map(is_alone).collect();
+        for (fs, lockspace) in alone {
+            self.own.insert(fs, MountState::Asked);
+            self.effects.push_back(Effect::MountRevoked { fs, lockspace });
+            self.tell(SanEvent::MountAsked { fs }, now);
         }
     }
 

@@ -263,6 +263,38 @@ fn a_mount_beside_others_starts_over_when_a_member_dies_meanwhile() {
     assert_eq!(group.granted(), [(2, A, spaces(2), true)], "it is the first then");
 }
 
+/// Whoever waits for a lock of the dead member would wait for ever: nobody replays its journal.
+#[test]
+fn a_mount_beside_others_starts_over_when_the_last_of_them_leaves_a_dead_member_unreplayed() {
+    for (leaver, mounter) in [(3, 2), (2, 3), (3, 1)] {
+        let mut group = Group::of(4);
+        for id in [4, leaver] {
+            group.mount(id, A);
+            group.finish_mount(id, A);
+        }
+        group.die(&[4]);
+        group.mount(mounter, A);
+        assert_eq!(group.granted().pop(), Some((mounter, A, spaces(1), false)));
+        group.with(leaver, |san| san.handle_unmounted(A, NOW));
+        assert_eq!(group.revoked, [(mounter, A)]);
+        assert_eq!(group.granted(), [], "the dead member may write yet");
+        group.fenced(1, 4);
+        group.record(Phase::Fenced);
+        assert_eq!(group.granted(), [(mounter, A, spaces(2), true)], "it replays what is left");
+    }
+}
+
+#[test]
+fn a_mount_beside_others_goes_on_when_they_leave_and_nobody_is_dead() {
+    let mut group = Group::of(2);
+    group.mount(1, A);
+    group.finish_mount(1, A);
+    group.mount(2, A);
+    group.with(1, |san| san.handle_unmounted(A, NOW));
+    assert_eq!(group.revoked, []);
+    group.finish_mount(2, A);
+}
+
 #[test]
 fn a_first_mount_goes_on_when_others_die() {
     let mut group = Group::of(3);

@@ -140,14 +140,18 @@ impl Mounting {
         self.mounted.take()
     }
 
-    /// Is `me` the lowest of those who use the file system or are the first to mount it?
+    /// Is `me` the lowest of those who use the file system or are the first to mount it? If there
+    /// are none, of those who mount it beside others that have left.
     pub(crate) fn is_lowest_user(&self, me: Member) -> bool {
         let uses = |state: &MountState| match state {
             MountState::Ready { .. } => true,
             MountState::Granted { first, .. } => *first,
             MountState::Asked => false,
         };
-        self.group.iter().find(|(_, state)| uses(state)).is_some_and(|(member, _)| *member == me)
+        let granted = |state: &MountState| matches!(state, MountState::Granted { .. });
+        let user = self.group.iter().find(|(_, state)| uses(state));
+        let user = user.or_else(|| self.group.iter().find(|(_, state)| granted(state)));
+        user.is_some_and(|(member, _)| *member == me)
     }
 }
 

@@ -35,10 +35,18 @@ struct State {
     epoch: u64,
     names: BTreeMap<(FileId, Vec<u8>), (u64, Option<FileId>)>,
     files: BTreeMap<FileId, File>,
+    /// Directories that are locked: by so many who look, or by one who changes them.
+    locked: BTreeMap<FileId, Locked>,
     next_read: u64,
     /// Grows with every change of attributes.
     clock: u64,
     hits: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Locked {
+    Shared(u32),
+    Exclusive,
 }
 
 #[derive(Default)]
@@ -113,6 +121,26 @@ impl Kernel {
             file.attributes_changed = state.clock;
             file.pages.clear();
             file.pages_version += 1;
+        }
+    }
+
+    /// A directory's `i_rwsem`: lookups that ask the daemon and listings share it, changes have it
+    /// alone until the kernel knows of them.
+    async fn lock_dir(&self, dir: FileId, wanted: Locked) -> DirLock {
+        loop {
+            {
+                let locked = &mut self.state.lock().locked;
+                let after = match (locked.get(&dir), wanted) {
+                    (None, _) => Some(wanted),
+                    (Some(Locked::Shared(n)), Locked::Shared(_)) => Some(Locked::Shared(n + 1)),
+                    (Some(_), _) => None,
+                };
+                if let Some(after) = after {
+                    locked.insert(dir, after);
+                    return DirLock { kernel: self.clone(), dir };
+                }
+            }
+            self.exec.sleep(Duration::from_micros(30)).await;
         }
     }
 
@@ -202,6 +230,7 @@ impl Mount {
             }
             state.epoch
         };
+        let _locked = self.kernel.lock_dir(dir, Locked::Shared(1)).await;
         let asked = self.kernel.clock();
         let (found, keep) = match self.fs.lookup(dir, name).await? {
             Lookup::Found(entry) => {
@@ -218,6 +247,7 @@ impl Mount {
     }
 
     pub async fn list(&self, dir: FileId) -> Result<Arc<Names>, FsError> {
+        let _locked = self.kernel.lock_dir(dir, Locked::Shared(1)).await;
         let (kept, asked) = (self.kernel.file(dir, |f| f.listing.clone()), self.kernel.clock());
         if let Some(names) = kept {
             self.kernel.state.lock().hits += 1;
@@ -334,6 +364,7 @@ impl Mount {
         name: &[u8],
         new: &NewFile<'_>,
     ) -> Result<FileId, FsError> {
+        let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
         let made = self.fs.create(dir, name, new).await;
         self.changed(dir, name);
         Ok(made?.attributes.file)
@@ -347,24 +378,33 @@ impl Mount {
         new: &NewFile<'_>,
         flags: OpenFlags,
     ) -> Result<OpenFile, FsError> {
+        let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
         let made = self.fs.create_and_open(dir, name, new, flags).await;
         self.changed(dir, name);
         Ok(made?.1)
     }
 
     pub async fn unlink(&self, dir: FileId, name: &[u8]) -> Result<(), FsError> {
+        let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
         let done = self.fs.unlink(dir, name).await;
         self.changed(dir, name);
         done
     }
 
     pub async fn rmdir(&self, dir: FileId, name: &[u8]) -> Result<(), FsError> {
+        let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
         let done = self.fs.rmdir(dir, name).await;
         self.changed(dir, name);
         done
     }
 
     pub async fn rename(&self, from: (FileId, &[u8]), to: (FileId, &[u8])) -> Result<(), FsError> {
+        let (first, second) = (from.0.min(to.0), from.0.max(to.0));
+        let _first = self.kernel.lock_dir(first, Locked::Exclusive).await;
+        let _second = match first == second {
+            true => None,
+            false => Some(self.kernel.lock_dir(second, Locked::Exclusive).await),
+        };
         let done = self.fs.rename(from, to, RenameKind::Replace).await;
         self.changed(from.0, from.1);
         self.changed(to.0, to.1);
@@ -374,6 +414,21 @@ impl Mount {
     fn changed(&self, dir: FileId, name: &[u8]) {
         self.kernel.drop_name(dir, name);
         self.kernel.drop_attributes(dir);
+    }
+}
+
+struct DirLock {
+    kernel: Kernel,
+    dir: FileId,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        let locked = &mut self.kernel.state.lock().locked;
+        match locked.get_mut(&self.dir) {
+            Some(Locked::Shared(n)) if *n > 1 => *n -= 1,
+            _ => drop(locked.remove(&self.dir)),
+        }
     }
 }
 
