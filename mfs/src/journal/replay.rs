@@ -223,11 +223,13 @@ fn rebuild(in_place: Option<Box<Block>>, chain: &[&Record]) -> Rebuilt {
 #[cfg(test)]
 mod tests {
     use super::super::Lsn;
-    use super::super::record::{LoggedTransaction, decode_payload, encode_record, finish_transaction};
+    use super::super::record::{
+        LoggedTransaction, decode_payload, encode_record, finish_transaction,
+    };
     use super::*;
     use crate::block::as_usize;
-    use crate::locks::Resource;
     use crate::file::InodeNo;
+    use crate::locks::Resource;
     use crate::ondisk::header::{Kind, Owner};
     use crate::ondisk::journal::TRANSACTION_HEAD_SIZE;
     use mx_base::{BoxFuture, Incarnation, SlotId};
@@ -293,7 +295,15 @@ mod tests {
         for (number, kind, version) in records {
             let (old, new) = (block(*number, version - 1), block(*number, *version));
             let versions = (version - 1, *version);
-            encode_record(&mut bytes, &lock(*number), BlockNo(*number), *kind, &old, &new, versions);
+            encode_record(
+                &mut bytes,
+                &lock(*number),
+                BlockNo(*number),
+                *kind,
+                &old,
+                &new,
+                versions,
+            );
         }
         finish_transaction(&mut bytes, 0, Lsn(lsn), records.len());
         decode_payload(&bytes, 1).expect("just encoded").remove(0)

@@ -63,24 +63,29 @@ impl Fs {
         let mut rename_pin = None;
         let mut tree = 0;
         loop {
-            if rename_pin.is_some() {
-                self.check_ancestry(from, to, kind).await?;
-            }
+            let checked = match rename_pin {
+                Some(_) => self.check_ancestry(from, to, kind).await?,
+                None => Vec::new(),
+            };
             let (pinned, found) = self.pin_places(&[from, to], &[], Want::write()).await?;
             let Some(source) = found[0] else { return Err(FsError::NotFound) };
             let target = found[1];
-            let moved_directory = [Some(source), target.filter(|_| kind == RenameKind::Exchange)]
-                .into_iter()
-                .flatten()
-                .any(|e| e.file_type == FileType::Directory);
-            if moved_directory && from.dir != to.dir && rename_pin.is_none() {
+            let mut moved = vec![source];
+            moved.extend(target.filter(|_| kind == RenameKind::Exchange));
+            let is_unchecked =
+                |e: &Dirent| e.file_type == FileType::Directory && !checked.contains(&e.file);
+            if from.dir != to.dir && moved.iter().any(is_unchecked) {
                 drop(pinned);
-                rename_pin = Some(self.pin_rename().await?);
+                if rename_pin.is_none() {
+                    rename_pin = Some(self.pin_rename().await?);
+                }
+                // Otherwise another directory has got the name since it was looked at: a rename inside
+                // a directory does not take RENAME.
                 continue;
             }
             self.check_linked(pinned.inode(to.dir.inode), to.dir).await?;
-            let checked = self.check_target(&pinned, source, target, kind).await?;
-            if !checked || (from.dir == to.dir && from.name == to.name) {
+            let is_needed = self.check_target(&pinned, source, target, kind).await?;
+            if !is_needed || (from.dir == to.dir && from.name == to.name) {
                 return Ok(());
             }
             let group = match tree {
@@ -108,13 +113,15 @@ impl Fs {
         Ok(entry.pin(Want { exclusive: true, ..Want::shared(Mode::EX) }).await?)
     }
 
-    /// A directory must not be moved below itself. The caller holds RENAME, so no way up changes.
+    /// A directory must not be moved below itself; returns those that would not be. The caller holds
+    /// RENAME, so no way up changes.
     async fn check_ancestry(
         &self,
         from: At<'_>,
         to: At<'_>,
         kind: RenameKind,
-    ) -> Result<(), FsError> {
+    ) -> Result<Vec<FileId>, FsError> {
+        let mut checked = Vec::new();
         let mut checks = vec![(from, to)];
         if kind == RenameKind::Exchange {
             checks.push((to, from));
@@ -138,8 +145,9 @@ impl Fs {
                 }
                 at = self.parent(at).await?;
             }
+            checked.push(moved.file);
         }
-        Ok(())
+        Ok(checked)
     }
 
     /// May the target be there, or be replaced? False when there is nothing to do.
