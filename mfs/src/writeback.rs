@@ -119,12 +119,14 @@ impl Fs {
 
     /// The task that writes dirty files: old ones now and then, all when room is short.
     pub(crate) async fn run_write_back(self: Arc<Self>) {
+        let mut wanted = self.dirty.wanted.listen();
         loop {
-            let wanted = self.dirty.wanted.listen();
             select(wanted, self.env.runtime.sleep(INTERVAL)).await;
             if self.check_open().is_err() {
                 return;
             }
+            // What is wanted from here on, this round may not bring.
+            wanted = self.dirty.wanted.listen();
             let short = self.dirty.pages() * 2 > self.dirty.pages_max;
             let before = (!short).then(|| self.env.runtime.now() - INTERVAL);
             for no in self.dirty.since(before) {

@@ -13,7 +13,7 @@ use super::group::{Group, PinnedGroup};
 use crate::block::as_usize;
 use crate::cache::Step;
 use crate::env::{Durability, WriteData};
-use crate::error::FsError;
+use crate::error::{DiskError, FsError};
 use crate::fs::Fs;
 use crate::journal::Transaction;
 use crate::layout::GroupNo;
@@ -197,27 +197,21 @@ impl Fs {
 
     /// Goes through the groups, the best first, until one suits; it stays pinned.
     async fn pick(&self, ask: Ask) -> Result<PinnedGroup, FsError> {
+        let mut unreadable = None;
         let current = *self.groups.current.lock();
-        if let Some(current) = current {
-            let group = self.pin_group(current).await?;
-            if self.suits(&group, ask).await? {
-                return Ok(group);
-            }
+        if let Some(current) = current
+            && let Some(group) = self.suiting(current, ask, true, &mut unreadable).await?
+        {
+            return Ok(group);
         }
         for effort in [Effort::Home, Effort::Idle, Effort::Any] {
             for no in self.candidates() {
                 let bucket = Resource::Group(no).bucket(&self.layout);
-                let is_home = self.env.locks.is_home(bucket);
-                let group = match effort {
-                    Effort::Home if !is_home => continue,
-                    Effort::Idle | Effort::Any if is_home => continue,
-                    Effort::Home | Effort::Idle => match self.try_pin_group(no).await? {
-                        Some(group) => group,
-                        None => continue,
-                    },
-                    Effort::Any => self.pin_group(no).await?,
-                };
-                if self.suits(&group, ask).await? {
+                if self.env.locks.is_home(bucket) != (effort == Effort::Home) {
+                    continue;
+                }
+                let waits = effort == Effort::Any;
+                if let Some(group) = self.suiting(no, ask, waits, &mut unreadable).await? {
                     *self.groups.current.lock() = Some(no);
                     return Ok(group);
                 }
@@ -225,13 +219,40 @@ impl Fs {
         }
         // Groups homed here that another node held at first.
         for no in self.candidates() {
-            let group = self.pin_group(no).await?;
-            if self.suits(&group, ask).await? {
+            if let Some(group) = self.suiting(no, ask, true, &mut unreadable).await? {
                 *self.groups.current.lock() = Some(no);
                 return Ok(group);
             }
         }
-        Err(FsError::NoSpace)
+        Err(unreadable.unwrap_or(FsError::NoSpace))
+    }
+
+    /// The group, pinned, if it suits; `None` also when another node has it and nobody `waits`. One
+    /// that is damaged does not suit, nor one that cannot be read: the others are there still.
+    async fn suiting(
+        &self,
+        no: GroupNo,
+        ask: Ask,
+        waits: bool,
+        unreadable: &mut Option<FsError>,
+    ) -> Result<Option<PinnedGroup>, FsError> {
+        let found = async {
+            let group = match waits {
+                true => Some(self.pin_group(no).await?),
+                false => self.try_pin_group(no).await?,
+            };
+            let Some(group) = group else { return Ok(None) };
+            Ok(self.suits(&group, ask).await?.then_some(group))
+        };
+        match found.await {
+            Err(FsError::Damaged | FsError::Corrupt(_)) => Ok(None),
+            Err(error @ FsError::Disk(DiskError::Failed { .. })) if !self.journal.has_failed() => {
+                tracing::warn!(group = no.0, %error, "no allocation from this group");
+                unreadable.get_or_insert(error);
+                Ok(None)
+            }
+            found => found,
+        }
     }
 
     /// All groups, from one that depends on the slot, so that mounts spread.

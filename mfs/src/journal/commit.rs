@@ -368,6 +368,11 @@ impl Journal {
         self.in_place_done.notify(usize::MAX);
     }
 
+    /// Can nothing be made durable any more?
+    pub(crate) fn has_failed(&self) -> bool {
+        self.log.lock().failed.is_some()
+    }
+
     /// The oldest segment, with its place in the ring, if somebody wants it or it is full.
     fn next_to_write(&self) -> Option<(Filling, (SegmentNo, u64))> {
         let log = &mut *self.log.lock();

@@ -93,13 +93,15 @@ impl Journal {
         runtime: Arc<dyn Runtime>,
         interval: Duration,
     ) {
+        let mut wanted = self.checkpoint_wanted.listen();
         loop {
-            let wanted = self.checkpoint_wanted.listen();
             let idle = runtime.sleep(interval);
             select(wanted, idle).await;
             if self.is_stopping() {
                 return;
             }
+            // What is wanted from here on, this round may not bring.
+            wanted = self.checkpoint_wanted.listen();
             if let Err(error) = self.checkpoint().await {
                 tracing::error!(slot = self.slot().0, %error, "checkpoint failed");
                 if self.log.lock().failed.is_some() {

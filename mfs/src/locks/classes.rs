@@ -181,6 +181,8 @@ impl Fs {
         let mut state = inode.state.lock();
         if flushed.is_err() {
             state.damaged = true;
+            // An fsync that comes now finds nothing dirty.
+            state.failures += 1;
             let promised = state.pages.clear();
             state.core = None;
             self.space.settle(promised);
