@@ -328,7 +328,10 @@ impl Node {
     /// recover what it left.
     pub async fn unmount(self: &Arc<Self>) -> Result<(), MountError> {
         let fs = self.fs().ok_or(MountError::NotMounted)?;
-        if let Err(error) = self.leave_mount(&fs).await {
+        let left = self.leave_mount(&fs).await;
+        // It keeps the lock of its slot.
+        drop(fs);
+        if let Err(error) = left {
             tracing::error!(%error, "not everything could be written");
             self.cut_off(Closed::SelfFenced);
             return Err(MountError::Fs(error.into()));

@@ -326,13 +326,23 @@ impl Fleet {
         self.exec.spawn(life.group(), async move {
             drop(of.mount.lock().take());
             match node.unmount().await {
-                Ok(()) | Err(mx_node::MountError::NotMounted) => {}
+                Ok(()) => fleet.expect_no_locks(&of, &node),
+                Err(mx_node::MountError::NotMounted) => {}
                 Err(error) => of.expect_end(format!("unmount: {error}")),
             }
             tracing::info!(member = %of.member, "unmounted");
             node.leave();
-            drop(fleet);
         });
+    }
+
+    /// Whoever has unmounted keeps nothing from the others.
+    fn expect_no_locks(&self, life: &Life, node: &Node) {
+        let dump = node.lock_dump(&mx_node::Surroundings::default(), None, 10);
+        for lock in dump.file_systems.into_iter().flat_map(|locks| locks.locks) {
+            if lock.mode != "NL" {
+                self.oracle.violation(format!("{} has unmounted and keeps {lock:?}", life.member));
+            }
+        }
     }
 }
 
