@@ -29,7 +29,8 @@ pub trait LockClass: Send + Sync {
     /// Makes durable in place whatever changed under the lock. No pins exist.
     ///
     /// `Err` when that failed: the class has marked the object damaged by then, and the lock is
-    /// given up all the same, without a value block; a failing disk never blocks the cluster.
+    /// given up all the same, without a value block. Where others must not have it so, the class ends
+    /// this life of the node, and returns when it has ended: then the lock is in limbo.
     fn flush<'a>(&'a self, entry: &'a Arc<Entry>, to: Mode) -> BoxFuture<'a, Result<(), Damaged>>;
 
     /// Forgets what this node caches and `to` does not cover. Returns the value block for the

@@ -1,9 +1,9 @@
 //! Giving a cached lock up, or a part of it: the one procedure for every class of locks
 //! (`kernel-cache.md`, section 3).
 //!
-//! Keeps the order: no operation is left, but what relies on less than will be left; then nothing the kernel caches is left; then everything
-//! changed is durable in place; then what this node caches is forgotten. The cluster lock is held
-//! all the time, and lowered by [`LockCache::handle_surrendered`](crate::LockCache) alone.
+//! Keeps the order: no operation is left, but what relies on less than will be left; then nothing
+//! the kernel caches is left; then everything changed is durable in place; then what this node
+//! caches is forgotten. The cluster lock is held all the time, and lowered by [`LockCache::handle_surrendered`](crate::LockCache) alone.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use dlm::{Mode, ValueBlock};
 use crate::class::LockClass;
 use crate::pin::Entry;
 
-/// How a surrender ended. It always ends: what cannot be made durable is isolated, not waited for.
+/// How a surrender ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Surrendered {
     /// For the next holder; `None` when nobody can vouch for it.

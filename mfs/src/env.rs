@@ -151,6 +151,10 @@ pub trait MountGroup: Send + Sync {
     /// From now on a mount of this life writes to its slot: when it is given up before it is
     /// complete, others have to replay what it left.
     fn slot_begun(&self);
+
+    /// Nothing of this mount becomes durable any more: this life of the node has to end, so that
+    /// others replay what it has made durable. It gives up no lock whose changes that would need.
+    fn journal_failed(&self);
 }
 
 /// What a slot's transactions have taken from the file system, less what they gave back.

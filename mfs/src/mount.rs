@@ -41,6 +41,8 @@ pub enum MountError {
     SlotHead { slot: SlotId, source: HeadError },
     #[error("{slot}: {source}")]
     Slot { slot: SlotId, source: FsError },
+    #[error("blocks under {0} locks cannot be written")]
+    NotReplayed(usize),
     #[error(transparent)]
     Fs(#[from] FsError),
 }
@@ -104,7 +106,12 @@ impl Fs {
         runtime.spawn(Box::pin(Arc::clone(self).run_write_back()));
         let interval = self.options.checkpoint_interval;
         let checkpoints = Arc::clone(&self.journal).run_checkpoints(Arc::clone(runtime), interval);
-        runtime.spawn(Box::pin(checkpoints));
+        let group = Arc::clone(&self.env.group);
+        runtime.spawn(Box::pin(async move {
+            if checkpoints.await.is_err() {
+                group.journal_failed();
+            }
+        }));
         for file in self.journal.orphans() {
             self.reap_later(file);
         }

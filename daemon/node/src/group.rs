@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fencing::Closed;
 use mfs::env::{JournalPosition, MountGroup, Usage};
 use mfs::fs::Fs;
 use mx_base::{Duration, Member, SlotId};
@@ -107,6 +108,10 @@ impl MountGroup for NodeGroup {
 
     fn slot_begun(&self) {
         self.0.run(|core, _| core.mounting.slot_begun());
+    }
+
+    fn journal_failed(&self) {
+        self.0.cut_off(Closed::SelfFenced);
     }
 }
 

@@ -191,6 +191,12 @@ impl Journal {
         (log.room.ring_blocks(), log.room.used())
     }
 
+    /// Is more than three quarters of the ring taken?
+    pub(super) fn is_short_of_room(&self) -> bool {
+        let log = self.log.lock();
+        (log.room.used() + log.promised_blocks()) * 4 > log.room.ring_blocks() * 3
+    }
+
     pub(crate) fn orphans(&self) -> Vec<crate::file::FileId> {
         self.log.lock().slot.orphans()
     }
@@ -324,25 +330,25 @@ impl Journal {
     }
 
     /// The task that writes segments; ends after [`Journal::stop`] once nothing is left.
-    pub(crate) async fn run_writer(self: Arc<Self>) {
+    ///
+    /// # Errors
+    /// When one could not be written: the journal has failed.
+    pub(crate) async fn run_writer(self: Arc<Self>) -> Result<(), DiskError> {
         loop {
             let listener = self.work.listen();
-            let Some(filling) = self.next_to_write() else {
-                if self.log.lock().stopping {
-                    return;
+            let Some((filling, place)) = self.next_to_write() else {
+                if self.is_stopping() {
+                    return Ok(());
                 }
                 listener.await;
                 continue;
             };
-            let (filling, taken) = filling;
-            let result = self.write_segment(&filling, taken).await;
-            match result {
-                Ok(()) => self.durable.store(filling.last.0, Ordering::Release),
-                Err(error) => {
-                    tracing::error!(slot = self.writer.slot.0, %error, "journal write failed");
-                    self.fail(error);
-                }
+            if let Err(error) = self.write_segment(&filling, place).await {
+                tracing::error!(slot = self.writer.slot.0, %error, "journal write failed");
+                self.fail(error.clone());
+                return Err(error);
             }
+            self.durable.store(filling.last.0, Ordering::Release);
             self.progress.notify(usize::MAX);
         }
     }
@@ -351,11 +357,23 @@ impl Journal {
     pub(crate) fn stop(&self) {
         self.log.lock().stopping = true;
         self.work.notify(usize::MAX);
+        self.progress.notify(usize::MAX);
         self.checkpoint_wanted.notify(usize::MAX);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.log.lock().stopping
+    }
+
+    /// Completes when the mount is over, if the journal has failed; at once if it has not.
+    pub(crate) async fn over_if_failed(&self) {
+        loop {
+            let listener = self.progress.listen();
+            if !self.has_failed() || self.is_stopping() {
+                return;
+            }
+            listener.await;
+        }
     }
 
     /// Nothing can be made durable any more: every force and reservation fails from now on.

@@ -88,24 +88,31 @@ impl Journal {
 
     /// The task that keeps room in the ring: writes dirty blocks in place and moves the tail, when
     /// it is wanted and now and then.
+    ///
+    /// # Errors
+    /// When something could not be written and room is short: whoever waited for it, with locks that
+    /// others want, would wait for ever. The journal has failed then.
     pub(crate) async fn run_checkpoints(
         self: Arc<Self>,
         runtime: Arc<dyn Runtime>,
         interval: Duration,
-    ) {
+    ) -> Result<(), FsError> {
         let mut wanted = self.checkpoint_wanted.listen();
         loop {
             let idle = runtime.sleep(interval);
             select(wanted, idle).await;
-            if self.is_stopping() {
-                return;
+            if self.is_stopping() || self.has_failed() {
+                return Ok(());
             }
             // What is wanted from here on, this round may not bring.
             wanted = self.checkpoint_wanted.listen();
             if let Err(error) = self.checkpoint().await {
                 tracing::error!(slot = self.slot().0, %error, "checkpoint failed");
-                if self.log.lock().failed.is_some() {
-                    return;
+                if let FsError::Disk(reason) = &error
+                    && self.is_short_of_room()
+                {
+                    self.fail(reason.clone());
+                    return Err(error);
                 }
             }
         }
@@ -160,15 +167,6 @@ impl Journal {
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.room_back.notify(usize::MAX);
         Ok(())
-    }
-
-    /// Gives up the changes of blocks that cannot be written; their object is isolated.
-    pub(crate) fn abandon(&self, blocks: &[Arc<CachedBlock>]) {
-        let mut dirty = self.dirty.lock();
-        for block in blocks {
-            block.state.lock().chain = None;
-            dirty.remove(&block.number);
-        }
     }
 
     async fn write_header(&self, sequence: SegmentNo, position: u64) -> Result<(), DiskError> {

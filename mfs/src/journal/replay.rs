@@ -41,6 +41,8 @@ pub(crate) struct Redone {
     pub(crate) blocks_written: u64,
     /// Locks whose objects have to be isolated.
     pub(crate) damaged: BTreeSet<ResourceName>,
+    /// Locks with blocks that could not be written: they have to stay in limbo.
+    pub(crate) unwritable: BTreeSet<ResourceName>,
 }
 
 impl Replay {
@@ -86,8 +88,8 @@ impl Replay {
     /// version: `newest` are the newest versions in all of them.
     ///
     /// # Errors
-    /// When a block could not be written. Locks whose blocks cannot be rebuilt are no error here
-    /// but part of the answer.
+    /// When the device could not be flushed, or refuses this node. Locks whose blocks cannot be rebuilt
+    /// or written are no error here but part of the answer.
     pub(crate) async fn redo(
         &self,
         limbo: &BTreeSet<ResourceName>,
@@ -121,9 +123,11 @@ impl Replay {
         }
         let damaged = self.tainted(&broken, limbo);
         changed.retain(|number, _| !damaged.contains(&self.lock_of[number]));
-        let blocks_written = changed.len() as u64;
-        self.write(changed).await?;
-        Ok(Redone { blocks_written, damaged })
+        let blocks = changed.len();
+        let failed = self.write(changed).await?;
+        let blocks_written = (blocks - failed.len()) as u64;
+        let unwritable = failed.iter().map(|number| self.lock_of[number]).collect();
+        Ok(Redone { blocks_written, damaged, unwritable })
     }
 
     /// Locks that share a transaction with a broken block, directly or over others. Only those in
@@ -162,22 +166,40 @@ impl Replay {
         checked.collect()
     }
 
-    async fn write(&self, blocks: BTreeMap<BlockNo, Box<Block>>) -> Result<(), DiskError> {
+    /// Writes blocks durably; returns those that cannot be written.
+    async fn write(
+        &self,
+        blocks: BTreeMap<BlockNo, Box<Block>>,
+    ) -> Result<Vec<BlockNo>, DiskError> {
+        let mut failed = Vec::new();
         if blocks.is_empty() {
-            return Ok(());
+            return Ok(failed);
         }
-        let mut requests = Vec::new();
-        for (number, mut block) in blocks {
-            header::seal(&mut block, self.writer);
-            let data = WriteData::Blocks(vec![block.into()]);
-            requests.push(self.disk.write(number, data, Durability::Volatile));
-            if requests.len() == BATCH {
-                let done = join_all(std::mem::take(&mut requests)).await;
-                done.into_iter().collect::<Result<(), _>>()?;
+        let mut blocks = blocks.into_iter();
+        loop {
+            let batch: Vec<_> = blocks.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let writes = batch.into_iter().map(|(number, mut block)| {
+                header::seal(&mut block, self.writer);
+                let data = WriteData::Blocks(vec![block.into()]);
+                let write = self.disk.write(number, data, Durability::Volatile);
+                async move { (number, write.await) }
+            });
+            for (number, written) in join_all(writes).await {
+                match written {
+                    Ok(()) => {}
+                    Err(error @ DiskError::Failed { .. }) => {
+                        tracing::error!(block = number.0, %error, "not replayed");
+                        failed.push(number);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
-        join_all(requests).await.into_iter().collect::<Result<(), _>>()?;
-        self.disk.flush().await
+        self.disk.flush().await?;
+        Ok(failed)
     }
 }
 
@@ -242,6 +264,9 @@ mod tests {
     #[derive(Default)]
     struct Memory(Mutex<BTreeMap<BlockNo, Block>>);
 
+    /// This block cannot be written.
+    const UNWRITABLE: BlockNo = BlockNo(66);
+
     impl Disk for Memory {
         fn blocks(&self) -> u64 {
             1 << 20
@@ -265,6 +290,11 @@ mod tests {
             data: WriteData,
             _: Durability,
         ) -> BoxFuture<'static, Result<(), DiskError>> {
+            if at == UNWRITABLE {
+                let reason = "it is worn out".to_owned();
+                let failed = DiskError::Failed { operation: "write", at, blocks: 1, reason };
+                return Box::pin(std::future::ready(Err(failed)));
+            }
             for (block, number) in data.iter().zip(at.0..) {
                 self.0.lock().insert(BlockNo(number), block.clone());
             }
@@ -344,7 +374,7 @@ mod tests {
         ];
         let replay = journal(&disk, deltas_first);
         let redone = now(replay.redo(&locks(&[9]), &BTreeMap::new())).expect("the disk works");
-        assert_eq!(redone, Redone { blocks_written: 1, damaged: BTreeSet::new() });
+        assert_eq!(redone, Redone { blocks_written: 1, ..Redone::default() });
         assert_eq!(version(&disk, 9), Some(6));
     }
 
@@ -354,7 +384,7 @@ mod tests {
         disk.0.lock().insert(BlockNo(9), *block(9, 3));
         let replay = journal(&disk, vec![transaction(1, &[(9, RecordKind::Delta, 5)])]);
         let redone = now(replay.redo(&locks(&[9]), &BTreeMap::new())).expect("the disk works");
-        assert_eq!(redone, Redone { blocks_written: 0, damaged: locks(&[9]) });
+        assert_eq!(redone, Redone { damaged: locks(&[9]), ..Redone::default() });
     }
 
     /// All nodes went down; the one that had the block last was writing it in place.
@@ -369,7 +399,7 @@ mod tests {
         second.add_newest(&mut newest);
         for replay in [first, second] {
             let redone = now(replay.redo(&replay.locks(), &newest)).expect("the disk works");
-            assert_eq!(redone, Redone { blocks_written: 1, damaged: BTreeSet::new() });
+            assert_eq!(redone, Redone { blocks_written: 1, ..Redone::default() });
         }
         assert_eq!((version(&disk, 9), version(&disk, 8)), (Some(6), Some(2)));
     }
@@ -383,5 +413,18 @@ mod tests {
         let replay = journal(&disk, vec![transaction(1, &together)]);
         let redone = now(replay.redo(&locks(&[9, 8]), &BTreeMap::new())).expect("the disk works");
         assert_eq!(redone.damaged, locks(&[9, 8]));
+    }
+
+    #[test]
+    fn what_cannot_be_written_stays_in_limbo_and_the_rest_is_replayed() {
+        let disk = Arc::new(Memory::default());
+        let worn_out = UNWRITABLE.0;
+        let both = [(worn_out, RecordKind::Image, 2), (9, RecordKind::Image, 2)];
+        let replay = journal(&disk, vec![transaction(1, &both)]);
+        let redone = now(replay.redo(&replay.locks(), &BTreeMap::new())).expect("goes on");
+        let expected =
+            Redone { blocks_written: 1, unwritable: locks(&[worn_out]), ..Redone::default() };
+        assert_eq!(redone, expected);
+        assert_eq!(version(&disk, 9), Some(2));
     }
 }

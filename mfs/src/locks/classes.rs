@@ -9,7 +9,7 @@ use mx_base::BoxFuture;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Resource;
-use crate::cache::{BlockSet, CachedBlock};
+use crate::cache::BlockSet;
 use crate::error::FsError;
 use crate::file::FileType;
 use crate::fs::Fs;
@@ -171,18 +171,17 @@ impl Fs {
         inode: &Arc<Inode>,
     ) -> Result<(), Damaged> {
         let pin = entry.surrender_pin();
-        let flushed = match self.flush_inode(inode, &pin).await {
-            Ok(()) => self.set_in_place(&inode.set).await,
-            Err(error) => {
-                self.give_up_changes(inode.set.resource(), &inode.set.dirty(), &error);
-                Err(Damaged)
-            }
-        };
+        let flushed = self.flush_inode(inode, &pin).await;
+        if let Err(error) = &flushed {
+            self.journal.over_if_failed().await;
+            self.report_lost(inode.set.resource(), error);
+        }
+        // What is in the log goes in place whatever became of the data.
+        let in_place = self.set_in_place(&inode.set).await;
+        let flushed = flushed.map_err(|_| Damaged).and(in_place);
         let mut state = inode.state.lock();
         if flushed.is_err() {
             state.damaged = true;
-            // An fsync that comes now finds nothing dirty.
-            state.failures += 1;
             let promised = state.pages.clear();
             state.core = None;
             self.space.settle(promised);
@@ -191,21 +190,19 @@ impl Fs {
         flushed
     }
 
-    /// The dirty blocks of a set become durable in place.
-    pub(crate) async fn set_in_place(&self, set: &Arc<BlockSet>) -> Result<(), Damaged> {
-        let blocks = set.dirty();
-        match self.journal.settle_in_place(&blocks).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.give_up_changes(set.resource(), &blocks, &error);
-                Err(Damaged)
-            }
-        }
-    }
-
-    fn give_up_changes(&self, resource: Resource, blocks: &[Arc<CachedBlock>], why: &FsError) {
-        self.report_lost(resource, why);
-        self.journal.abandon(blocks);
+    /// The dirty blocks of a set become durable in place. Where they cannot, the lock is not given
+    /// up: whoever got it would miss what was acknowledged, and find blocks free that are not. This
+    /// life of the node ends, and the others get the lock when they have replayed the journal.
+    async fn set_in_place(&self, set: &Arc<BlockSet>) -> Result<(), Damaged> {
+        let Err(error) = self.journal.settle_in_place(&set.dirty()).await else { return Ok(()) };
+        self.report_lost(set.resource(), &error);
+        let FsError::Disk(error) = error else {
+            unreachable!("only the device fails a write in place: {error}")
+        };
+        self.journal.fail(error);
+        self.env.group.journal_failed();
+        self.journal.over_if_failed().await;
+        Err(Damaged)
     }
 
     pub(crate) fn is_damaged(&self, resource: Resource) -> bool {

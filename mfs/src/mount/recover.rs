@@ -22,7 +22,7 @@ use crate::error::DiskError;
 use crate::file::FileId;
 use crate::fs::Fs;
 use crate::journal::replay::Replay;
-use crate::journal::scan::JournalOf;
+use crate::journal::scan::{JournalOf, ScanError};
 use crate::locks::Resource;
 use crate::ondisk::alloc_group::GroupHeaderBlock;
 use crate::ondisk::header::{self, Header, Kind, Writer};
@@ -100,6 +100,9 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
         let (replay, segments) = open_journal(env, sb, &head).await?;
         let all = replay.locks();
         let redone = replay.redo(&all, &newest).await?;
+        if !redone.unwritable.is_empty() {
+            return Err(MountError::NotReplayed(redone.unwritable.len()));
+        }
         isolate(env, sb, &redone.damaged).await?;
         recovered.slots += 1;
         recovered.segments += segments;
@@ -161,14 +164,15 @@ impl Fs {
     /// orphans. Doing it twice is doing it once.
     ///
     /// # Errors
-    /// When the device or the journal of this node fails. A journal that cannot be read is no error
-    /// of the recovery: its locks are freed, and the slot stays as it is for fsck.
+    /// When the device or the journal of this node fails; what could be replayed is free by then. A
+    /// journal that is damaged is no error of the recovery: its locks are freed, and the slot stays as it is for fsck.
     pub async fn recover_member(self: &Arc<Self>, dead: Member) -> Result<Recovered, MountError> {
         let mut recovered = Recovered::default();
         let sb = crate::superblock::read(&*self.env.disk).await?;
         let slots = self.slots_of(&sb, dead).await?;
         let mut replays = Vec::new();
         let mut live = BTreeSet::new();
+        let mut readable = Vec::new();
         for head in &slots {
             match open_journal(&self.env, &sb, head).await {
                 Ok((replay, segments)) => {
@@ -176,7 +180,10 @@ impl Fs {
                     recovered.locks += replay.locks().len() as u64;
                     live.extend(replay.live().await);
                     replays.push(replay);
+                    readable.push(head.slot);
                 }
+                // It may well be read later, or by somebody else.
+                Err(MountError::Scan(ScanError::Disk(error))) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(slot = head.slot.0, %error, "journal not readable");
                     recovered.locks_damaged += 1;
@@ -188,18 +195,24 @@ impl Fs {
         recovered.locks_live = live.len() as u64;
         let limbo = self.env.locks.limbo_of(dead, live.iter().copied().collect()).await?;
         let limbo: BTreeSet<ResourceName> = limbo.into_iter().collect();
+        let mut unwritable = BTreeSet::new();
         for replay in &replays {
             let redone = replay.redo(&limbo, &BTreeMap::new()).await?;
             isolate(&self.env, &sb, &redone.damaged).await?;
             recovered.blocks_replayed += redone.blocks_written;
             recovered.locks_damaged += redone.damaged.len() as u64;
+            unwritable.extend(redone.unwritable);
         }
-        self.env.locks.replayed(dead, limbo.into_iter().collect());
-        for head in &slots {
-            let resource = Resource::Slot(head.slot);
+        self.env.locks.replayed(dead, limbo.difference(&unwritable).copied().collect());
+        if !unwritable.is_empty() {
+            // Nobody may see half of it: they stay in limbo until it can be written.
+            return Err(MountError::NotReplayed(unwritable.len()));
+        }
+        for slot in readable {
+            let resource = Resource::Slot(slot);
             let entry = self.env.locks.entry(resource.name(), resource.bucket(&self.layout));
             let pin = entry.pin(Want::write()).await?;
-            recovered.orphans_adopted += self.take_over(&sb, head.slot, &pin, Some(dead)).await?;
+            recovered.orphans_adopted += self.take_over(&sb, slot, &pin, Some(dead)).await?;
             recovered.slots += 1;
             drop(pin);
             // Whoever mounts next takes it without queueing.

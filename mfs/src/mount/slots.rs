@@ -188,7 +188,12 @@ pub(super) async fn begin(
         Journal::new(Arc::clone(&disk), sb.fs_id, writer_and_life, extents, start, record);
     let fs = Fs::new(env, options, sb, journal);
     classes.serve(&fs);
-    fs.env.runtime.spawn(Box::pin(Arc::clone(&fs.journal).run_writer()));
+    let (journal, group) = (Arc::clone(&fs.journal), Arc::clone(&fs.env.group));
+    fs.env.runtime.spawn(Box::pin(async move {
+        if journal.run_writer().await.is_err() {
+            group.journal_failed();
+        }
+    }));
     let held = match found {
         Some(found) => Some(fs.log_first_journal(found).await?),
         None => None,

@@ -117,4 +117,6 @@ impl MountGroup for Alone {
     }
 
     fn slot_begun(&self) {}
+
+    fn journal_failed(&self) {}
 }

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use lcl::pin::Want;
 use lcl::{LockClass, Mode};
 use mfs::block::{Block, BlockNo};
-use mfs::env::Locks;
+use mfs::env::{Locks, MountGroup};
 use mfs::file::FileId;
-use mfs::ops::{NewFile, NewKind, OpenFile, OpenFlags};
+use mfs::ondisk::inode::InodeBlock;
+use mfs::ops::{Lookup, NewFile, NewKind, OpenFile, OpenFlags, ReadKind, SetAttributes};
 use mfs::{Fs, FsError, Options};
 use mx_base::Duration;
 use parking_lot::Mutex;
-use sim::disk::{Device, Faults};
+use sim::disk::{Device, Event, Faults};
 use sim::exec::{Executor, Group};
 use sim::single::{env, formatted};
+use sim::solo::Alone;
 
 const NODE: Group = Group(1);
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -47,27 +48,35 @@ async fn made(fs: &Fs, name: &[u8]) -> Result<(FileId, OpenFile), FsError> {
     Ok((made.attributes.file, open))
 }
 
-/// The file's inode cannot be written in place when another node asks for its lock: what was in the
-/// log only is lost with the lock.
+/// The data cannot be written when another node asks for the lock: it is lost with the lock, and what
+/// was acknowledged before is not.
 #[test]
-fn an_fsync_behind_a_surrender_that_lost_changes_tells_of_it() {
+fn an_fsync_behind_a_surrender_that_lost_data_tells_of_it() {
     let (exec, device) = (Executor::new(1), device());
     let (inside, on) = (exec.clone(), device.clone());
     let ran = exec.run(NODE, LIMIT, async move {
         let Mount { mounted, locks, class } = mount(&inside, &on, 1).await;
         let fs = Arc::clone(&mounted.fs);
         let (file, open) = made(&fs, b"f").await.expect("there is room");
-        fs.write(&open, 0, b"synced or told of").await.expect("there is room");
+        let page = [7; mfs::block::BLOCK_SIZE];
+        fs.write(&open, 0, &page).await.expect("there is room");
+        fs.fsync(&open).await.expect("durable");
+        let data_at = on.visible().into_iter().find(|(_, block)| block.0 == page);
+        let set = SetAttributes { permissions: Some(0o600), ..SetAttributes::default() };
+        drop(fs.setattr(file, &set).await.expect("changed"));
+        fs.fsync(&open).await.expect("durable");
+        let unwritable = data_at.map(|(at, _)| at).into_iter().collect();
+        on.set_faults(Faults { unwritable, ..Faults::default() });
+        fs.write(&open, 0, b"not to be written").await.expect("in memory");
 
         let inode = mfs::locks::Resource::Inode(file.inode);
         let entry = locks.entry(inode.name(), inode.bucket(fs.layout()));
-        drop(entry.pin(Want::read()).await.expect("granted"));
-        on.set_faults(Faults { unwritable: [BlockNo(file.inode.0)].into(), ..Faults::default() });
         entry.begin_close();
-        let surrendered = lcl::surrender::surrender(Arc::clone(&entry), Mode::NL, class).await;
+        let surrendered = lcl::surrender(Arc::clone(&entry), Mode::NL, class).await;
         entry.reopen(Mode::NL);
         assert!(surrendered.damaged);
-        on.set_faults(Faults::default());
+        let in_place = on.visible()[&BlockNo(file.inode.0)].get::<InodeBlock>().core;
+        assert_eq!(in_place.mode.get() & 0o777, 0o600, "the last durable change is in place");
 
         let told = fs.fsync(&open).await;
         assert!(matches!(told, Err(FsError::Damaged)), "{told:?}");
@@ -119,4 +128,153 @@ fn files_are_made_beside_a_damaged_group_and_beside_one_that_cannot_be_read() {
         });
         ran.expect("goes on");
     }
+}
+
+/// First block and length.
+fn last_write(device: &Device) -> (BlockNo, u64) {
+    let written = device.log().into_iter().rev().find_map(|event| match event {
+        Event::Issued { at, data, .. } => Some((at, data.len() as u64)),
+        _ => None,
+    });
+    written.expect("something was written")
+}
+
+/// What cannot be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Broken {
+    Journal,
+    InPlace,
+}
+
+/// Another node asks for a lock under which something is durable in the journal only, and it cannot be
+/// brought in place: that node gets the lock from whoever replays the journal, not from this one.
+#[test]
+fn locks_of_what_is_durable_in_the_journal_only_are_not_given_up() {
+    for broken in [Broken::Journal, Broken::InPlace] {
+        kept_until_replayed(broken);
+    }
+}
+
+fn kept_until_replayed(broken: Broken) {
+    let (exec, device) = (Executor::new(1), device());
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        let Mount { mounted, locks, class } = mount(&inside, &on, 1).await;
+        let fs = Arc::clone(&mounted.fs);
+        let (file, open) = made(&fs, b"f").await.expect("there is room");
+        fs.write(&open, 0, b"acknowledged").await.expect("there is room");
+        fs.fsync(&open).await.expect("durable");
+        let (at, len) = last_write(&on);
+        let unwritable = match broken {
+            Broken::Journal => (len..len + 64).map(|i| at.plus(i)).collect(),
+            Broken::InPlace => [BlockNo(file.inode.0)].into(),
+        };
+        on.set_faults(Faults { unwritable, ..Faults::default() });
+        if broken == Broken::Journal {
+            fs.write(&open, 0, b"never durable").await.expect("in memory");
+            fs.fsync(&open).await.expect_err("the journal cannot be written");
+        }
+
+        let inode = mfs::locks::Resource::Inode(file.inode);
+        let entry = locks.entry(inode.name(), inode.bucket(fs.layout()));
+        entry.begin_close();
+        let (given_up, mut outcome) = futures_channel::oneshot::channel();
+        inside.spawn(NODE, async move {
+            let _ = given_up.send(lcl::surrender(entry, Mode::NL, class).await);
+        });
+        inside.sleep(Duration::from_secs(60)).await;
+        assert_eq!(outcome.try_recv(), Ok(None), "the lock is given up");
+        drop((fs, open));
+        mounted.cut_off();
+        assert!(outcome.await.expect("this life is over").damaged);
+    });
+    ran.expect("goes on");
+    exec.kill(NODE);
+    device.set_faults(Faults::default());
+    let exec = Executor::new(2);
+    let inside = exec.clone();
+    let ran = exec.run(NODE, LIMIT, async move {
+        let Mount { mounted, .. } = mount(&inside, &device, 2).await;
+        let fs = Arc::clone(&mounted.fs);
+        let Lookup::Found(entry) = fs.lookup(fs.root(), b"f").await.expect("read") else {
+            panic!("the file is there");
+        };
+        let file = entry.attributes.file;
+        drop(entry);
+        let open = fs.open(file, OpenFlags::default()).await.expect("opens");
+        let read = fs.read(&open, 0, 100, ReadKind::Direct).await.expect("read");
+        assert_eq!(read.as_slice(), b"acknowledged");
+        drop((read, open, fs));
+        mounted.leave().await.expect("leaves");
+    });
+    ran.expect("goes on");
+}
+
+/// Room in the journal comes back only behind the block that cannot be written in place.
+#[test]
+fn nobody_waits_for_ever_for_room_in_a_journal_whose_blocks_cannot_be_written_in_place() {
+    let (exec, device) = (Executor::new(1), device());
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        let Mount { mounted, .. } = mount(&inside, &on, 1).await;
+        let fs = Arc::clone(&mounted.fs);
+        let (file, open) = made(&fs, b"f").await.expect("there is room");
+        drop(open);
+        let unwritable = [BlockNo(file.inode.0)].into();
+        on.set_faults(Faults { unwritable, ..Faults::default() });
+        for permissions in 0..100_000 {
+            let set = SetAttributes { permissions: Some(permissions), ..SetAttributes::default() };
+            if let Err(error) = fs.setattr(file, &set).await {
+                assert!(matches!(error, FsError::Disk(_)), "{error}");
+                drop(fs);
+                return mounted.cut_off();
+            }
+        }
+        panic!("the journal is never full");
+    });
+    exec.kill(NODE);
+    ran.expect("goes on");
+}
+
+/// Its locks are not given free, nor is its slot clean: it is replayed when it can be read again.
+#[test]
+fn a_journal_that_cannot_be_read_now_is_replayed_later() {
+    let (exec, device) = (Executor::new(1), device());
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        // The journals of two slots, in place: without a cluster nothing keeps their groups in limbo.
+        mount(&inside, &on, 1).await.mounted.leave().await.expect("leaves");
+        let Mount { mounted: first, .. } = mount(&inside, &on, 1).await;
+        let other = env(&inside, &on, 1);
+        let second = mfs::mount(other, Options::default(), false, |_| {}).await.expect("mounts");
+        second.leave().await.expect("leaves");
+        first.leave().await.expect("leaves");
+        let Mount { mounted, .. } = mount(&inside, &on, 2).await;
+        let fs = Arc::clone(&mounted.fs);
+        let (_, open) = made(&fs, b"f").await.expect("there is room");
+        fs.fsync(&open).await.expect("durable");
+        std::mem::forget((mounted, open));
+        last_write(&on).0
+    });
+    exec.kill(NODE);
+    let segment = ran.expect("goes on");
+    let exec = Executor::new(2);
+    let inside = exec.clone();
+    let ran = exec.run(NODE, LIMIT, async move {
+        let env = env(&inside, &device, 3);
+        let mounted = mfs::mount(env, Options::default(), false, |_| {}).await.expect("mounts");
+        let fs = Arc::clone(&mounted.fs);
+        let dead = Alone::new(2).me();
+        device.set_faults(Faults { unreadable: [segment].into(), ..Faults::default() });
+        let failed = fs.recover_member(dead).await;
+        assert!(failed.is_err(), "{failed:?}");
+        device.set_faults(Faults::default());
+        let recovered = fs.recover_member(dead).await.expect("replayed");
+        assert_eq!((recovered.slots, recovered.locks_damaged), (1, 0));
+        let found = fs.lookup(fs.root(), b"f").await.expect("read");
+        assert!(matches!(found, Lookup::Found(_)), "{found:?}");
+        std::mem::forget((mounted, found));
+    });
+    exec.kill(NODE);
+    ran.expect("goes on");
 }
