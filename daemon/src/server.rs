@@ -87,13 +87,20 @@ pub struct Server {
     /// What the mount is shown to come from.
     source: String,
     is_cluster: bool,
-    /// What is mounted, and whether an unmount is under way.
-    served: Mutex<Option<Arc<Served>>>,
-    /// Told whenever `served` has changed.
+    here: Mutex<Here>,
+    /// Told whenever `here` has changed.
     changed: Notify,
     /// Told when the process is to end.
     stopping: Notify,
     peers: Option<Arc<Peers>>,
+}
+
+/// What is mounted on this machine.
+#[derive(Default)]
+struct Here {
+    served: Option<Arc<Served>>,
+    /// The kernel has let the mount go, and what was written is being put in place.
+    is_ending: bool,
 }
 
 impl Server {
@@ -167,7 +174,7 @@ impl Server {
             },
             name,
             is_cluster: matches!(role, Role::Cluster(_)),
-            served: Mutex::new(None),
+            here: Mutex::default(),
             changed: Notify::new(),
             stopping: Notify::new(),
             peers,
@@ -208,7 +215,7 @@ impl Server {
         let mount = Served::mount(Arc::clone(&self.node), Arc::clone(&self.runtime), wanted);
         let served = Arc::new(mount.await?);
         tracing::info!(dir = %served.session().dir().display(), "mounted");
-        *self.served.lock() = Some(Arc::clone(&served));
+        self.here.lock().served = Some(Arc::clone(&served));
         self.changed.notify_waiters();
         if self.is_cluster {
             let unit = self.node.config().unit.get();
@@ -226,21 +233,30 @@ impl Server {
 
     /// The kernel has let the mount go: everything of it is put in place.
     async fn unmounted(&self) {
-        let served = self.served.lock().take();
+        let served = {
+            let here = &mut *self.here.lock();
+            here.is_ending = true;
+            here.served.take()
+        };
         if let Some(served) = served
             && let Err(error) = served.until_unmounted().await
             && !matches!(error, MountError::NotMounted)
         {
             tracing::error!(%error, "unmounted");
         }
+        self.here.lock().is_ending = false;
         self.changed.notify_waiters();
     }
 
-    /// Completes when nothing is mounted here any more.
+    /// Completes when nothing is mounted here any more, and everything of what was is in place.
     pub async fn until_unmounted(&self) {
         loop {
             let changed = self.changed.notified();
-            if self.served.lock().is_none() && self.node.fs().is_none() {
+            let is_here = {
+                let here = self.here.lock();
+                here.served.is_some() || here.is_ending
+            };
+            if !is_here && self.node.fs().is_none() {
                 return;
             }
             changed.await;
@@ -248,7 +264,7 @@ impl Server {
     }
 
     pub fn mounted_on(&self) -> Option<PathBuf> {
-        self.served.lock().as_ref().map(|served| served.session().dir().to_owned())
+        self.here.lock().served.as_ref().map(|served| served.session().dir().to_owned())
     }
 
     /// Takes the mount out of the tree.
@@ -256,7 +272,7 @@ impl Server {
     /// # Errors
     /// When somebody uses it.
     pub fn unmount(&self) -> std::io::Result<()> {
-        match &*self.served.lock() {
+        match &self.here.lock().served {
             Some(served) => served.session().unmount(false),
             None => Ok(()),
         }
@@ -264,7 +280,7 @@ impl Server {
 
     /// Takes the mount out of the tree, whoever uses it.
     pub fn detach(&self) {
-        if let Some(served) = &*self.served.lock() {
+        if let Some(served) = &self.here.lock().served {
             served.detach();
         }
     }
@@ -302,7 +318,7 @@ impl Server {
     }
 
     pub(crate) fn surroundings(&self) -> Surroundings {
-        let served = self.served.lock().clone();
+        let served = self.here.lock().served.clone();
         Surroundings {
             name: self.name.clone(),
             label: self.label.clone(),
