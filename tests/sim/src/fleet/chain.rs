@@ -223,8 +223,8 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
     /// A life is gone, with everything that it alone knew of.
     pub fn lose(&mut self, life: LifeId) {
         self.release(life);
-        let last = self.last();
-        if last > self.durable && self.version(last).1 == life {
+        // Also below a change of somebody else that has begun and waits for what the life held.
+        if (self.durable + 1..=self.last()).any(|n| self.version(n).1 == life) {
             self.acknowledged = self.durable;
             self.in_doubt = true;
             self.epoch += 1;
@@ -301,6 +301,19 @@ mod tests {
             assert!(chain.end_read(A, began, |v| *v == value).is_ok());
         }
         assert!(chain.end_read(A, began, |v| *v == 0).is_err());
+    }
+
+    #[test]
+    fn a_lost_life_takes_its_change_from_below_one_that_waits_for_it() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        let began = chain.begin_read();
+        assert!(chain.take(B));
+        let change = chain.begin_change(B, 2).expect("the writer");
+        chain.lose(A);
+        assert!(chain.end_read(B, began, |v| *v == 0).is_ok());
+        chain.acknowledge(change, 2);
+        assert!(chain.is_in_doubt(), "whoever writes next looks first");
     }
 
     #[test]

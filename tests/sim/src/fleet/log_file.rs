@@ -69,12 +69,13 @@ impl Log {
         }
     }
 
-    /// An fsync that `life` began at `began` was answered.
+    /// An fsync that `life` began at `began` was answered. What was acknowledged at the same time
+    /// may have come behind its beginning.
     pub fn synced(&mut self, life: LifeId, began: Instant) {
         for record in self.records.values_mut() {
             if record.life == life
                 && !record.is_doubtful
-                && record.acknowledged.is_some_and(|at| at <= began)
+                && record.acknowledged.is_some_and(|at| at < began)
             {
                 record.is_durable = true;
             }
