@@ -36,7 +36,7 @@ impl Fs {
             .settle(|| {
                 inode.with_file(file, |state| {
                     let core = state.core();
-                    Ok((core.links(), core.file_type(), core.durable_size))
+                    Ok((core.links(), core.file_type(), core.size()))
                 })
             })
             .await;
@@ -47,6 +47,8 @@ impl Fs {
             Err(error) => return Err(error),
         };
         if links > 0 {
+            // Behind the end as it is here: of what was written since, data may be durable before the
+            // size that covers it is.
             let listed = self.journal.orphans().contains(&file);
             return self.cut_blocks(inode, &pin, size, listed, |_, _| Ok(())).await;
         }

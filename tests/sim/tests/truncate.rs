@@ -11,6 +11,7 @@ use mfs::ops::{Lookup, NewFile, NewKind, OpenFlags, ReadKind, SetAttributes};
 use mfs::{FsError, Options};
 use model::Random;
 use mx_base::{BoxFuture, Duration, Member};
+use parking_lot::Mutex;
 use sim::disk::{Device, Replayer};
 use sim::exec::{Executor, Group};
 use sim::single::{env, formatted};
@@ -22,8 +23,9 @@ const PAGE: u64 = mfs::block::BLOCK_SIZE_U64;
 /// Every other page, so that each is a run of its own: more than one segment of the journal takes.
 const RUNS: u64 = 1500;
 
-/// Another node has every file open: no OPEN lock is had in EX.
-struct OpenElsewhere;
+/// Another node has every file open: no OPEN lock is had in EX. Those who wait for one are kept.
+#[derive(Default)]
+struct OpenElsewhere(Mutex<Vec<Arc<Entry>>>);
 
 impl Requester for OpenElsewhere {
     fn missed(&self, entry: &Arc<Entry>, want: Want) {
@@ -31,22 +33,30 @@ impl Requester for OpenElsewhere {
         let refused = entry.name().as_bytes()[0] == 8 && mode == Mode::EX;
         if refused && want.no_queue {
             entry.refuse(mode);
-        } else if !refused && mode != entry.mode() {
+        } else if refused {
+            self.0.lock().push(Arc::clone(entry));
+        } else if mode != entry.mode() {
             entry.raise(mode);
         }
     }
 }
 
-struct SharedLocks(
-    Table,
-    #[expect(dead_code, reason = "the table knows it weakly")] Arc<OpenElsewhere>,
-);
+struct SharedLocks(Table, Arc<OpenElsewhere>);
 
 impl SharedLocks {
     fn new() -> Arc<SharedLocks> {
-        let requester = Arc::new(OpenElsewhere);
+        let requester = Arc::new(OpenElsewhere::default());
         let weak: std::sync::Weak<OpenElsewhere> = Arc::downgrade(&requester);
         Arc::new(SharedLocks(Table::new(weak), requester))
+    }
+
+    /// The other node closes the files that are waited for; how many there are.
+    fn close_elsewhere(&self) -> usize {
+        let waited_for = std::mem::take(&mut *self.1.0.lock());
+        for entry in &waited_for {
+            entry.raise(Mode::EX);
+        }
+        waited_for.len()
     }
 }
 
@@ -162,4 +172,79 @@ fn what_a_crash_left_behind_the_end_of_a_file_never_comes_back() {
         }
     }
     assert!(emptied > 0, "some crash falls into the truncation");
+}
+
+/// Writes the file anew while what a crash has left of its truncation waits for the last close, with
+/// an fsync on the way; returns what is read when the rest was cut, or `None` if nothing waits.
+async fn rewritten(
+    exec: Executor,
+    env: Env,
+    locks: Arc<SharedLocks>,
+) -> Result<Option<Vec<u8>>, FsError> {
+    const PAGES: u64 = 300;
+    let mounted = mounted(env).await;
+    let fs = std::sync::Arc::clone(&mounted.fs);
+    let Lookup::Found(entry) = fs.lookup(fs.root(), b"f").await? else {
+        panic!("it is there");
+    };
+    let file = entry.attributes.file;
+    drop(entry);
+    let flags = OpenFlags { write: true, ..OpenFlags::default() };
+    let open = Arc::new(fs.open(file, flags).await?);
+    if fs.getattr(file).await?.attributes.size != 0 {
+        return Ok(None);
+    }
+    let (writer, by_writer) = (Arc::clone(&fs), Arc::clone(&open));
+    let (written, all_written) = futures_channel::oneshot::channel();
+    let time = exec.clone();
+    exec.spawn(NODE, async move {
+        for page in 0..PAGES {
+            let bytes = [0x55; mfs::block::BLOCK_SIZE];
+            writer.write(&by_writer, page * PAGE, &bytes).await.expect("there is room");
+            time.sleep(Duration::from_micros(20)).await;
+        }
+        drop((writer, by_writer));
+        let _ = written.send(());
+    });
+    exec.sleep(Duration::from_millis(2)).await;
+    fs.fsync(&open).await?;
+    all_written.await.expect("written");
+    drop(open);
+    let waited_for = locks.close_elsewhere();
+    exec.sleep(Duration::from_millis(50)).await;
+    let open = fs.open(file, OpenFlags::default()).await?;
+    let read = fs.read(&open, 0, PAGES * PAGE, ReadKind::Direct).await?;
+    let bytes = read.as_slice().to_vec();
+    drop((read, open));
+    std::mem::forget(mounted);
+    Ok((waited_for > 0).then_some(bytes))
+}
+
+#[test]
+fn what_is_written_before_the_rest_of_a_truncation_is_cut_stays() {
+    let (device, before) = truncated();
+    let mut replayer = Replayer::new(device.base());
+    let mut random = Random::new(8);
+    let mut rewrites = 0;
+    for (at, event) in device.log().iter().enumerate() {
+        replayer.apply(event);
+        if at < before {
+            continue;
+        }
+        for seed in 0..4 {
+            let exec = Executor::new(seed);
+            let crashed = Device::new(BLOCKS, replayer.crash(&mut random));
+            let locks = SharedLocks::new();
+            let mut env = env(&exec, &crashed, 2);
+            env.locks = Arc::clone(&locks) as Arc<dyn Locks>;
+            let read = exec.run(NODE, LIMIT, rewritten(exec.clone(), env, locks));
+            exec.kill(NODE);
+            if let Some(bytes) = read.expect("goes on").expect("no error") {
+                rewrites += 1;
+                let lost = bytes.iter().position(|byte| *byte != 0x55);
+                assert_eq!(lost, None, "crash behind event {at}, seed {seed}");
+            }
+        }
+    }
+    assert!(rewrites > 0, "some crash leaves something to cut");
 }
