@@ -97,8 +97,14 @@ impl Membership {
         let starts = &self.starts;
         self.requests.retain(|_, request| !starts.values().any(|s| *s == request.start));
         self.known = Some(value.clone());
+        let is_new = previous.is_none();
         let installation = Installation { me, value, previous, quiet_from, admission };
         self.effects.push_back(Effect::Installed(Box::new(installation)));
+        if is_new {
+            // The permit to serve counts from a look that shows this node (R13); until there is
+            // one, what it has mounted waits.
+            self.effects.push_back(Effect::ReadRegister);
+        }
     }
 
     /// Forgets proposals made from views before `view`. A joiner may have agreed to what comes
