@@ -18,6 +18,7 @@ use super::scan::Scan;
 use crate::block::{Block, BlockNo};
 use crate::env::{Disk, Durability, WriteData};
 use crate::error::DiskError;
+use crate::locks::Resource;
 use crate::ondisk::header::{self, Header, Writer};
 use crate::ondisk::journal::RecordKind;
 
@@ -131,7 +132,9 @@ impl Replay {
     }
 
     /// Locks that share a transaction with a broken block, directly or over others. Only those in
-    /// limbo: what the others cover is in place, and may be somebody else's by now.
+    /// limbo: what the others cover is in place, and may be somebody else's by now. And not over the
+    /// slot, which almost every transaction changes: its counters and its list of orphans are what
+    /// they are without the damaged objects.
     fn tainted(
         &self,
         broken: &BTreeSet<BlockNo>,
@@ -143,7 +146,7 @@ impl Replay {
             let before = tainted.len();
             for transaction in &self.scan.transactions {
                 let locks = transaction.records.iter().map(|r| self.lock_of[&r.block]);
-                let locks = locks.filter(|lock| limbo.contains(lock));
+                let locks = locks.filter(|lock| limbo.contains(lock) && !is_slot(lock));
                 if locks.clone().any(|lock| tainted.contains(&lock)) {
                     tainted.extend(locks);
                 }
@@ -209,6 +212,10 @@ enum Rebuilt {
     Broken,
 }
 
+fn is_slot(lock: &ResourceName) -> bool {
+    matches!(Resource::of_name(lock), Some(Resource::Slot(_)))
+}
+
 /// Has another journal a newer version of a block than this one?
 fn is_later(newest: Option<&u64>, chain: &[&Record]) -> bool {
     newest.copied() > chain.last().map(|record| record.new_version)
@@ -251,7 +258,6 @@ mod tests {
     use super::*;
     use crate::block::as_usize;
     use crate::file::InodeNo;
-    use crate::locks::Resource;
     use crate::ondisk::header::{Kind, Owner};
     use crate::ondisk::journal::TRANSACTION_HEAD_SIZE;
     use mx_base::{BoxFuture, Incarnation, SlotId};
@@ -413,6 +419,23 @@ mod tests {
         let replay = journal(&disk, vec![transaction(1, &together)]);
         let redone = now(replay.redo(&locks(&[9, 8]), &BTreeMap::new())).expect("the disk works");
         assert_eq!(redone.damaged, locks(&[9, 8]));
+    }
+
+    /// Its counters are in nearly every transaction.
+    #[test]
+    fn a_broken_block_isolates_nothing_over_the_slot() {
+        let disk = Arc::new(Memory::default());
+        let slot = |lsn, with: &[(u64, RecordKind, u64)]| {
+            let mut transaction = transaction(lsn, with);
+            transaction.records.last_mut().expect("two").lock = Resource::Slot(SlotId(0)).name();
+            transaction
+        };
+        let first = slot(1, &[(9, RecordKind::Delta, 5), (5, RecordKind::Image, 2)]);
+        let second = slot(2, &[(8, RecordKind::Image, 2), (5, RecordKind::Image, 3)]);
+        let replay = journal(&disk, vec![first, second]);
+        let redone = now(replay.redo(&replay.locks(), &BTreeMap::new())).expect("the disk works");
+        assert_eq!(redone, Redone { blocks_written: 2, damaged: locks(&[9]), ..Redone::default() });
+        assert_eq!((version(&disk, 8), version(&disk, 5)), (Some(2), Some(3)));
     }
 
     #[test]
