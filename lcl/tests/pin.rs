@@ -51,6 +51,20 @@ fn a_cached_lock_is_pinned_without_asking_anybody() {
     assert_eq!(misses.0.load(Ordering::Relaxed), 0);
 }
 
+/// Server scope (S3-032): the cluster lock keeps other nodes out, and nobody of this one.
+#[test]
+fn shared_pins_do_not_exclude_each_other_whatever_the_mode() {
+    for mode in [Mode::CR, Mode::CW, Mode::PR, Mode::PW, Mode::EX] {
+        let (entry, misses) = entry();
+        entry.raise(mode);
+        let first = entry.try_pin(Want::shared(mode)).expect("cached");
+        let second = entry.try_pin(Want::shared(mode)).expect("beside the first");
+        assert!(entry.try_pin(Want { exclusive: true, ..Want::shared(mode) }).is_none());
+        drop((first, second));
+        assert_eq!(misses.0.load(Ordering::Relaxed), 0);
+    }
+}
+
 #[test]
 fn a_miss_is_reported_once_and_served_by_the_grant() {
     let (entry, misses) = entry();
