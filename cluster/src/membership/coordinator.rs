@@ -65,8 +65,18 @@ pub(super) struct Coordinator {
     failed_lately: BTreeMap<Member, Instant>,
     /// Since when members are to be dropped.
     loss_since: Option<Instant>,
-    /// When everybody had agreed to the change that was ordered last, and the members it makes.
-    settled: Option<(ViewId, Vec<Member>, Instant)>,
+    settled: Option<Settled>,
+}
+
+/// When everybody had agreed to the change that was ordered last, unless its round was withdrawn:
+/// since then whoever agreed is silent to whom it drops.
+#[derive(Debug)]
+struct Settled {
+    round: u64,
+    /// The view and the members it makes.
+    view: ViewId,
+    members: Vec<Member>,
+    at: Instant,
 }
 
 /// What the coordinator would change now.
@@ -83,8 +93,8 @@ impl Coordinator {
 
     /// When everybody had agreed to the change that made `value`, if this node coordinated it.
     pub(super) fn agreed_at(&self, value: &RegisterValue) -> Option<Instant> {
-        let (view, members, at) = self.settled.as_ref()?;
-        (*view == value.view && *members == value.members).then_some(*at)
+        let settled = self.settled.as_ref()?;
+        (settled.view == value.view && settled.members == value.members).then_some(settled.at)
     }
 
     /// Every round was about the view before.
@@ -292,8 +302,12 @@ impl Membership {
             return;
         }
         let (proposal, storage) = (proposal.clone(), *storage);
-        let after = proposal.regroup.members_after(&proposal.base);
-        self.coordinator.settled = Some((ViewId(proposal.base.view.0 + 1), after, now));
+        self.coordinator.settled = Some(Settled {
+            round: proposal.round.number,
+            view: ViewId(proposal.base.view.0 + 1),
+            members: proposal.regroup.members_after(&proposal.base),
+            at: now,
+        });
         self.order(proposal, storage, now);
     }
 
@@ -341,6 +355,7 @@ impl Membership {
 
     fn fail_candidate(&mut self, candidate: Member, now: Instant) {
         let until = now + self.unit.times(timer::FAILED_LATELY);
+        self.coordinator.failed_lately.retain(|_, until| now < *until);
         self.coordinator.failed_lately.insert(candidate, until);
     }
 
@@ -446,6 +461,7 @@ impl Membership {
         }
         let asked = open.asked;
         self.coordinator.open.remove(&number);
+        self.coordinator.settled.take_if(|settled| settled.round == number);
         let round = RoundId { coordinator: me, number };
         self.agreed.remove(&round);
         for node in asked.iter() {

@@ -146,6 +146,12 @@ impl San {
         }
     }
 
+    /// Does somebody mount it beside others, and may have completed that by now?
+    pub(super) fn is_mounted_beside(&self, fs: FsId) -> bool {
+        let mut group = self.table.get(&fs).into_iter().flat_map(BTreeMap::values);
+        group.any(|state| matches!(state, MountState::Granted { first: false, .. }))
+    }
+
     /// Leader: grants what can be granted. True when something was.
     pub(super) fn grant_mounts(&mut self, now: Instant) -> bool {
         let Some(current) = &self.current else { return false };

@@ -5,7 +5,8 @@
 //!   died after it, because any of those may have been its recoverer;
 //! * a recoverer stays the recoverer until it dies or gives the file system up;
 //! * every recovery ends: a replay that fails isolates objects and ends as well, and when nobody
-//!   has the file system mounted any more, whoever mounts it next replays;
+//!   has the file system mounted any more, whoever mounts it next replays. Whoever mounts it beside
+//!   others that have left has either just completed that and replays, or starts over before;
 //! * no step holds anything for a whole file system, and none waits for another file system.
 //!
 //! It is not asked whether the dead member is known to have had a file system mounted: the news
@@ -129,11 +130,13 @@ impl San {
         changed
     }
 
-    /// Which file systems may hold something of the dead member: all that a survivor uses.
+    /// Which file systems may hold something of the dead member: all that a survivor uses or is
+    /// about to.
     fn scope(&mut self, record: &DeadRecord, now: Instant) {
         let files: Vec<FsId> = self.table.keys().copied().collect();
-        let used: BTreeSet<FsId> =
-            files.into_iter().filter(|fs| !self.ready_members(*fs).is_empty()).collect();
+        let is_used =
+            |fs: &FsId| !self.ready_members(*fs).is_empty() || self.is_mounted_beside(*fs);
+        let used: BTreeSet<FsId> = files.into_iter().filter(is_used).collect();
         self.ledger.change(record.member, now, |record| {
             record.scoped = true;
             // Of what nobody uses any more nothing is replayed until somebody mounts it.
@@ -161,7 +164,8 @@ impl San {
         let has_recoverer = after.recoverer.is_some_and(|r| users.contains(&r));
         if after.ending.is_none() && !has_recoverer {
             if users.is_empty() {
-                after.ending = record.fenced.then_some(Ending::Deferred);
+                let is_left = record.fenced && !self.is_mounted_beside(fs);
+                after.ending = is_left.then_some(Ending::Deferred);
             } else if may_begin(record, records) {
                 let least = users.iter().min_by_key(|m| (load.get(m).copied().unwrap_or(0), **m));
                 after.recoverer = least.copied();

@@ -284,6 +284,47 @@ fn a_mount_beside_others_starts_over_when_the_last_of_them_leaves_a_dead_member_
     }
 }
 
+/// A mount that was completed when the last of the others left: the news of it comes after theirs.
+#[test]
+fn what_a_dead_member_left_is_replayed_by_whoever_had_just_mounted_when_the_last_user_left() {
+    let mut group = Group::of(4);
+    for id in [3, 4] {
+        group.mount(id, A);
+        group.finish_mount(id, A);
+    }
+    group.die(&[4]);
+    group.mount(2, A);
+    group.held_back.insert(2);
+    group.finish_mount(2, A);
+    group.with(3, |san| san.handle_unmounted(A, NOW));
+    group.fenced(1, 4);
+    assert_eq!(group.resumed(4, A), [], "node 2 may be able to replay");
+    group.let_go();
+    assert_eq!(group.replays(), [(2, 4, A)]);
+    assert_eq!(group.resumed(4, A), []);
+}
+
+/// It starts over only while it knows that somebody is dead.
+#[test]
+fn nothing_is_recorded_as_recovered_while_a_mount_beside_others_has_not_started_over() {
+    let mut group = Group::of(4);
+    for id in [3, 4] {
+        group.mount(id, A);
+        group.finish_mount(id, A);
+    }
+    group.die(&[4]);
+    group.mount(2, A);
+    group.held_back.insert(2);
+    group.with(3, |san| san.handle_unmounted(A, NOW));
+    group.fenced(1, 4);
+    group.record(Phase::Fenced);
+    assert!(!group.wanted.contains(&(1, Change::Recovered)));
+    group.let_go();
+    assert_eq!(group.revoked, [(2, A)]);
+    assert_eq!(group.resumed(4, A).len(), 3);
+    assert!(group.wanted.contains(&(1, Change::Recovered)));
+}
+
 #[test]
 fn a_mount_beside_others_goes_on_when_they_leave_and_nobody_is_dead() {
     let mut group = Group::of(2);

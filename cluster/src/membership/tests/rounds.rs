@@ -76,6 +76,47 @@ fn a_round_is_withdrawn_only_when_its_orders_are_known_to_have_failed() {
     assert!(!membership.is_silenced(member(3)));
 }
 
+/// Once a round is withdrawn its members answer again whom it would have dropped: when another
+/// coordinator has the same change committed, they have been silent only since that.
+#[test]
+fn when_a_withdrawn_change_is_committed_by_another_nobody_was_silent_before_that() {
+    let (mut membership, neighbours) = proposing();
+    agree(&mut membership, 2, 1, &neighbours);
+    let token = commits(&mut membership)[0].token;
+    let refused = CommitAnswer::Refused(value(&[1, 2, 3]));
+    membership.handle_commit_answer(token, refused, at(2));
+    assert!(!membership.is_silenced(member(3)));
+    membership.effects.clear();
+    let mut after = value(&[1, 2]);
+    after.view = ViewId(2);
+    after.generation = SanGeneration(2);
+    membership.handle_register(after, at(8), at(8));
+    assert_eq!(quiet_from(&mut membership), Some(at(8)));
+}
+
+#[test]
+fn everybody_is_silent_to_whom_a_committed_change_drops_from_when_all_had_agreed() {
+    let (mut membership, neighbours) = proposing();
+    agree(&mut membership, 2, 1, &neighbours);
+    let token = commits(&mut membership)[0].token;
+    membership.effects.clear();
+    let mut after = value(&[1, 2]);
+    after.view = ViewId(2);
+    after.generation = SanGeneration(2);
+    membership.handle_commit_answer(token, CommitAnswer::Committed(after), at(3));
+    assert_eq!(quiet_from(&mut membership), Some(at(1)));
+}
+
+fn quiet_from(membership: &mut Membership) -> Option<Instant> {
+    let mut from = None;
+    while let Some(effect) = membership.poll_effect() {
+        if let Effect::Installed(installation) = effect {
+            from = Some(installation.quiet_from);
+        }
+    }
+    from
+}
+
 /// A change that others have overtaken is under way no more: the next one is carried out.
 #[test]
 fn a_change_whose_outcome_nobody_can_tell_does_not_keep_the_next_from_being_made() {
