@@ -233,6 +233,20 @@ fn what_lies_behind_the_record_does_not_matter() {
     assert_eq!(RegisterRecord::decode(&block, node(3), place), Ok(register()));
 }
 
+/// S2-028, with an even number two halves could each do without the other.
+#[test]
+fn an_odd_number_of_partitions_is_believed_and_no_other() {
+    let whole = Superblock { index: MpIndex(0), count: 1, ..superblock() }.encode(CopyNo::First);
+    for count in 0..=5 {
+        let mut block = whole.clone();
+        block.0[64] = count;
+        let sum = checksum(&block.0[..RECORD_SIZE]);
+        block.0[CHECKSUM_AT..RECORD_SIZE].copy_from_slice(&sum.to_le_bytes());
+        let read = Superblock::decode(&block, CopyNo::First);
+        assert_eq!(read.is_ok(), count == 1 || count == 3, "{count}: {read:?}");
+    }
+}
+
 #[test]
 fn the_newer_readable_superblock_counts() {
     let old = superblock();
