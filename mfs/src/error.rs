@@ -58,7 +58,7 @@ pub enum FsError {
     #[error(transparent)]
     Corrupt(#[from] Corruption),
     /// EIO: the object is isolated since an earlier failure.
-    #[error("damaged since an earlier failure; see `mxctl fs damage`")]
+    #[error("damaged since an earlier failure; see the log of the daemon, and fsck.matrixfs -n")]
     Damaged,
     /// EIO
     #[error(transparent)]

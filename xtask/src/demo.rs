@@ -74,10 +74,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 /// The machine can do it, and the programs are built.
 fn ready(args: &Args) -> Result<Programs> {
+    packages::ensure(NEEDS)?;
     if !process::is_root() {
         bail!("mounting takes root: run it with sudo");
     }
-    packages::ensure(NEEDS)?;
     if args.stop { built() } else { build() }
 }
 

@@ -230,7 +230,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// I1: no two nodes that may use what they have cached hold conflicting modes.
+    /// No two nodes that may use what they have cached hold conflicting modes.
     async fn look_at_locks(self) {
         loop {
             self.exec.sleep(LOOK_EVERY).await;
