@@ -359,6 +359,11 @@ impl Cluster {
         self.san.recoveries()
     }
 
+    /// Has the recovery of `dead`, a former member, ended?
+    pub fn is_recovered(&self, dead: Member) -> bool {
+        self.san.is_recovered(dead)
+    }
+
     /// Bytes that `peer` has not acknowledged.
     pub fn unacked_bytes(&self, peer: NodeId) -> usize {
         self.links.unacked_bytes(peer)

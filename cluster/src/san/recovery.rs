@@ -103,6 +103,12 @@ impl San {
         self.ledger.courses()
     }
 
+    /// Nothing of the recovery of `dead` is left to do, or the register lists it no more.
+    pub(crate) fn is_recovered(&self, dead: Member) -> bool {
+        let records = self.ledger.records();
+        records.iter().find(|record| record.member == dead).is_none_or(is_complete)
+    }
+
     // The leader's part
 
     /// Decides what comes next in each recovery. True when something was decided.

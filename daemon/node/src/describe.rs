@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lcl::LockCache;
 use lcl::explain::ResourceState;
-use mx_base::{FsId, Member};
+use mx_base::FsId;
 
 use crate::node::{Core, Node};
 use crate::report::{
@@ -61,7 +61,7 @@ impl Node {
                 permit: Permit::of(cluster.permit().map(cluster::Permit::until), now),
                 peers: self.config.peers.iter().map(peer).collect(),
                 mounts: mounts.into_iter().collect(),
-                unrecovered: unrecovered(core).map(Into::into).collect(),
+                unrecovered: core.unrecovered().map(Into::into).collect(),
                 gate: around.gate.clone(),
             }
         })
@@ -196,9 +196,4 @@ fn view(core: &Core) -> Option<View> {
         Some(value) if value.view == view.id => Some(View::from(value)),
         Some(_) | None => Some(View::from(view)),
     }
-}
-
-fn unrecovered(core: &Core) -> impl Iterator<Item = Member> + '_ {
-    let dead = core.locks.iter().flat_map(|locks| locks.lockspace().dead());
-    dead.filter(|(_, facts)| !facts.recovered).map(|(member, _)| member)
 }

@@ -31,6 +31,8 @@ impl Announced {
             i64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes were taken"))
         };
         let usage = Usage { blocks: number(2), inodes: number(10) };
+        // A slot that another mount had before is this one's now.
+        self.0.retain(|_, (of, _)| of.0 != slot);
         self.0.insert(from, (SlotId(slot), usage));
     }
 

@@ -8,7 +8,7 @@
 //! * a mount that cannot be left in order ends this life of the node, so that others recover it;
 //!   so does one that is given up half way when it has begun to write to its slot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,13 +17,12 @@ use std::task::Poll;
 use cluster::{LockspaceId, MountState};
 use fencing::Closed;
 use futures_channel::oneshot;
-use lcl::LockCache;
 use mfs::env::{Env, KernelCache};
 use mfs::error::{DiskError, FsError};
 use mfs::fs::{Fs, Options};
 use mfs::mount::recover::Recovered;
 use mfs::mount::{MountError as FsMountError, Mounted};
-use mx_base::{Duration, FsId, Member};
+use mx_base::{Duration, FsId, Instant, Member};
 
 use crate::fs_locks::NodeLocks;
 use crate::group::NodeGroup;
@@ -69,7 +68,7 @@ pub(crate) struct Mounting {
     /// Who else has it.
     pub(crate) group: BTreeMap<Member, MountState>,
     /// What the recoveries of this node have done; those that ended last come last.
-    pub(crate) recovered: Vec<(Member, Recovered)>,
+    pub(crate) recovered: VecDeque<(Member, Recovered)>,
 }
 
 struct Attempt {
@@ -183,12 +182,21 @@ impl Node {
 
     /// A mount has failed: nothing of it writes any more when this completes.
     async fn give_attempt_up(&self) {
-        let Some(attempt) = self.run(|core, _| core.mounting.attempt.take()) else { return };
-        attempt.disk.revoke();
-        if attempt.has_begun {
+        // It stays where a revocation finds it: what others are told then waits for its writes.
+        let begun = |core: &mut Core, _: Instant| {
+            core.mounting.attempt.as_ref().map(|a| (Arc::clone(&a.disk), a.has_begun))
+        };
+        let Some((disk, has_begun)) = self.run(begun) else { return };
+        disk.revoke();
+        if has_begun {
             self.cut_off(Closed::SelfFenced);
         }
-        while attempt.disk.is_writing() && self.look(|core| core.ended.is_none()) {
+        self.writes_ended(&disk).await;
+        self.run(|core, _| core.mounting.attempt = None);
+    }
+
+    async fn writes_ended(&self, disk: &Revocable) {
+        while disk.is_writing() && self.look(|core| core.ended.is_none()) {
             self.world.runtime.sleep(LOOK_AGAIN).await;
         }
     }
@@ -201,7 +209,7 @@ impl Node {
         loop {
             let grant = self.next_grant().await?;
             if grant.first {
-                for dead in self.look(unrecovered) {
+                for dead in self.look(|core| core.unrecovered().collect::<Vec<_>>()) {
                     self.clear(dead).await;
                 }
             }
@@ -215,9 +223,12 @@ impl Node {
                 runtime: Arc::clone(&self.world.runtime),
             };
             let register = |class| self.classes.register(class);
-            let attempt = mfs::mount::mount(env, options, grant.first, register);
-            let Some(mounted) = unless(attempt, stopped).await else {
-                tracing::info!("the grant was revoked; mounting again with the next one");
+            let mut attempt = pin!(mfs::mount::mount(env, options, grant.first, register));
+            let Some(mounted) = unless(attempt.as_mut(), stopped).await else {
+                tracing::info!("stopped; mounting again with the next grant");
+                disk.revoke();
+                // Until then it keeps its locks: others must not use what it is writing to.
+                self.writes_ended(&disk).await;
                 continue;
             };
             let mounted = mounted?;
@@ -392,12 +403,6 @@ impl Node {
     pub fn fs(&self) -> Option<Arc<Fs>> {
         self.look(|core| core.mounting.fs())
     }
-}
-
-/// Dead members of which something may be left in the lock space.
-fn unrecovered(core: &Core) -> Vec<Member> {
-    let dead = core.locks.as_ref().map(LockCache::lockspace).into_iter().flat_map(|l| l.dead());
-    dead.filter(|(_, facts)| !facts.recovered).map(|(member, _)| member).collect()
 }
 
 /// What a future comes to, unless word to stop comes first.

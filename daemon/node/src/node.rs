@@ -99,8 +99,6 @@ pub(crate) struct Core {
     rebuild_asked: Option<ViewId>,
     /// When what a dead member cached is gone.
     caches_gone: BTreeMap<Member, Instant>,
-    /// Dead members that are recovered as far as the cluster knows, and not in the lock space.
-    pub(crate) unclaimed: BTreeSet<Member>,
     pub(crate) recoveries: BTreeMap<Member, Waits>,
     pub(crate) mounting: Mounting,
     pub(crate) announced: Announced,
@@ -141,7 +139,6 @@ impl Node {
             rebuilt: None,
             rebuild_asked: None,
             caches_gone: BTreeMap::new(),
-            unclaimed: BTreeSet::new(),
             recoveries: BTreeMap::new(),
             mounting: Mounting::default(),
             announced: Announced::default(),
@@ -178,8 +175,10 @@ impl Node {
 
     /// Hands an input to the machines and carries out all that follows from it.
     pub(crate) fn run<T>(&self, act: impl FnOnce(&mut Core, Instant) -> T) -> T {
-        let now = self.world.control.now();
         let mut core = self.core.lock();
+        // Not before: a thread that waits for the latch must not take what it then learns for old,
+        // or a dead member's permit would seem to end too early.
+        let now = self.world.control.now();
         let result = act(&mut core, now);
         self.carry_out(&mut core, now);
         self.arm(&mut core, now);
@@ -344,6 +343,7 @@ impl Node {
             Output::ViewInstalled(installed) => self.install(core, *installed, now),
             Output::PhaseChanged(value) => {
                 tracing::info!(phase = ?value.phase, generation = value.generation.0, "register");
+                self.claim_unclaimed(core);
             }
             Output::CollectJoinState { view } => {
                 let locks = core.locks.as_ref().expect("a member has a lock space");
@@ -359,7 +359,7 @@ impl Node {
             Output::MountRevoked { .. } => {
                 let interrupted = core.mounting.revoked();
                 tracing::info!(?interrupted, "may not mount after all");
-                core.held_back = interrupted == Interrupted::Writes;
+                core.held_back |= interrupted == Interrupted::Writes;
                 if interrupted == Interrupted::Slot {
                     self.end(core, End::Expelled, Closed::SelfFenced);
                 }
@@ -370,16 +370,7 @@ impl Node {
             }
             Output::Recovered { dead } => {
                 tracing::info!(%dead, "recovered");
-                let is_left = |locks: &LockCache| {
-                    locks
-                        .lockspace()
-                        .dead()
-                        .any(|(member, facts)| member == dead && !facts.recovered)
-                };
-                if core.locks.as_ref().is_some_and(is_left) {
-                    core.unclaimed.insert(dead);
-                    self.claim_unclaimed(core);
-                }
+                self.claim_unclaimed(core);
             }
             Output::Suspected { peer, cause } => match cause {
                 Some(cause) => tracing::warn!(%peer, ?cause, "suspected"),
@@ -506,7 +497,9 @@ impl Node {
         };
         if let Err(error) = outcome {
             core.violations += 1;
-            tracing::error!(%from, error, "lock message dropped");
+            tracing::error!(%from, error, "lock message not taken in");
+            // Going on without it would mean not knowing who holds what.
+            self.end(core, End::Expelled, Closed::Contradiction);
         }
     }
 
@@ -539,10 +532,7 @@ impl Node {
                     self.tell_rebuilt(core, now);
                 }
                 lcl::Output::Redo { dead, names } => core.redo(dead, names),
-                lcl::Output::Recovered { dead } => {
-                    core.unclaimed.remove(&dead);
-                    core.lock_space_recovered(dead);
-                }
+                lcl::Output::Recovered { dead } => core.lock_space_recovered(dead),
             }
         }
         moved
@@ -659,3 +649,6 @@ impl fmt::Debug for Node {
         f.debug_struct("Node").field("me", &self.config.me).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,9 @@ use crate::node::{Core, Node};
 /// Before a replay that failed is tried again.
 const REPLAY_AGAIN: Duration = Duration::from_secs(1);
 
+/// As many recoveries of the past as the cluster tells of.
+const RECOVERED_KEPT: usize = 32;
+
 /// Who waits for what in the recovery of one dead member.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
@@ -22,6 +25,12 @@ pub(crate) struct Waits {
 }
 
 impl Core {
+    /// Dead members of which something may be left in the lock space.
+    pub(crate) fn unrecovered(&self) -> impl Iterator<Item = Member> + '_ {
+        let dead = self.locks.iter().flat_map(|locks| locks.lockspace().dead());
+        dead.filter(|(_, facts)| !facts.recovered).map(|(member, _)| member)
+    }
+
     /// The homes have said what is in limbo.
     pub(crate) fn redo(&mut self, dead: Member, names: Vec<BucketName>) {
         let waits = self.recoveries.entry(dead).or_default();
@@ -55,10 +64,17 @@ impl Node {
         let (sender, limbo) = oneshot::channel();
         let is_over = self.run(|core, now| {
             let Some(locks) = &mut core.locks else { return true };
-            core.recoveries.entry(dead).or_default().limbo = Some(sender);
-            locks.abandon_recovery(dead);
-            match locks.begin_recovery(dead, names, now) {
-                Ok(()) => false,
+            let mut begun = locks.begin_recovery(dead, names.clone(), now);
+            if let Err(RecoveryError::UnderWay(_)) = begun {
+                locks.abandon_recovery(dead);
+                begun = locks.begin_recovery(dead, names, now);
+            }
+            match begun {
+                Ok(()) => {
+                    core.recoveries.entry(dead).or_default().limbo = Some(sender);
+                    false
+                }
+                // Perhaps not everybody has been told yet; that goes on.
                 Err(RecoveryError::NotDead(_)) => true,
                 Err(error) => unreachable!("abandoned just now: {error}"),
             }
@@ -129,7 +145,10 @@ impl Node {
     fn replayed(&self, dead: Member, recovered: Recovered) {
         self.run(|core, now| {
             core.mounting.replays -= 1;
-            core.mounting.recovered.push((dead, recovered));
+            if core.mounting.recovered.len() == RECOVERED_KEPT {
+                core.mounting.recovered.pop_front();
+            }
+            core.mounting.recovered.push_back((dead, recovered));
             let isolated = recovered.locks_damaged > 0;
             core.cluster.handle_replayed(dead, self.config.fs, isolated, now);
         });
@@ -139,10 +158,10 @@ impl Node {
     /// died: whoever mounts it first has replayed every journal, and now clears what the lock
     /// space keeps of them. The lowest member that uses the file system does.
     pub(crate) fn claim_unclaimed(&self, core: &mut Core) {
-        if core.unclaimed.is_empty() || !core.mounting.is_lowest_user(self.config.me) {
+        if !core.mounting.is_lowest_user(self.config.me) {
             return;
         }
-        for dead in core.unclaimed.clone() {
+        for dead in core.unrecovered().filter(|dead| core.cluster.is_recovered(*dead)) {
             let Some(node) = self.weak.upgrade() else { return };
             self.world.runtime.spawn(Box::pin(async move { node.clear(dead).await }));
         }

@@ -48,6 +48,14 @@ impl Revocable {
         self.is_settled.store(true, Ordering::Release);
     }
 
+    /// `None` when it is revoked. What is refused is not counted: the node hears once, when the
+    /// last write that was under way has ended.
+    fn begin(self: &Arc<Self>) -> Option<UnderWay> {
+        let one_more = |state: u64| (state & REVOKED == 0).then_some(state + 1);
+        let begun = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        begun.is_ok().then(|| UnderWay(Arc::clone(self)))
+    }
+
     fn ended(&self) {
         if self.state.fetch_sub(1, Ordering::AcqRel) == REVOKED | 1
             && let Some(node) = self.node.upgrade()
@@ -83,12 +91,9 @@ impl Disk for RevocableDisk {
         if self.0.is_settled.load(Ordering::Acquire) {
             return self.0.disk.write(at, data, durability);
         }
-        let before = self.0.state.fetch_add(1, Ordering::AcqRel);
-        let under_way = UnderWay(Arc::clone(&self.0));
-        if before & REVOKED != 0 {
-            drop(under_way);
+        let Some(under_way) = self.0.begin() else {
             return Box::pin(std::future::ready(Err(DiskError::Fenced)));
-        }
+        };
         let write = self.0.disk.write(at, data, durability);
         let (sender, done) = futures_channel::oneshot::channel();
         // A task of its own: the mount's may be dropped, the write goes on.

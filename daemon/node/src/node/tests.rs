@@ -1,0 +1,180 @@
+//! A node of which nothing is carried out: tasks are kept, and no request ever ends.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fencing::register::IoFailed;
+use fencing::{Answer, FenceRequest, MpBlock};
+use mfs::block::BlockNo;
+use mfs::env::{Disk, Durability, WriteData};
+use mfs::error::DiskError;
+use mx_base::{BoxFuture, Duration, Incarnation, Timestamp};
+
+use super::*;
+use crate::revocable::{Revocable, RevocableDisk};
+
+#[derive(Default)]
+struct Nowhere {
+    node: OnceLock<Weak<Node>>,
+    clock: AtomicU64,
+    read_outside: AtomicU64,
+    tasks: Mutex<Vec<BoxFuture<'static, ()>>>,
+}
+
+impl Runtime for Nowhere {
+    fn now(&self) -> Instant {
+        if let Some(node) = self.node.get().and_then(Weak::upgrade)
+            && !node.core.is_locked()
+        {
+            self.read_outside.fetch_add(1, Ordering::Relaxed);
+        }
+        Instant(self.clock.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn wall_time(&self) -> Timestamp {
+        unreachable!("nothing is written")
+    }
+
+    fn sleep(&self, _duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.tasks.lock().push(task);
+    }
+}
+
+impl Network for Nowhere {
+    fn connect(&self, _peer: NodeId) {}
+    fn send(&self, _connection: ConnectionId, _frame: cluster::Frame) {}
+    fn close(&self, _connection: ConnectionId) {}
+}
+
+impl Partition for Nowhere {
+    fn read(
+        &self,
+        _first: MpBlock,
+        _count: u32,
+    ) -> BoxFuture<'static, Result<Box<[fencing::Block]>, IoFailed>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn write(
+        &self,
+        _block: MpBlock,
+        _data: Box<fencing::Block>,
+    ) -> BoxFuture<'static, Result<(), IoFailed>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn cut_off(&self, _why: Closed) {}
+}
+
+impl fencing::FenceAgent for Nowhere {
+    fn name(&self) -> &'static str {
+        "nowhere"
+    }
+
+    fn fence(&self, _request: FenceRequest) -> BoxFuture<'static, Answer> {
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Disk for Nowhere {
+    fn blocks(&self) -> u64 {
+        1 << 20
+    }
+
+    fn read(
+        &self,
+        _at: BlockNo,
+        _count: usize,
+    ) -> BoxFuture<'static, Result<Box<[mfs::block::Block]>, DiskError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn write(
+        &self,
+        _at: BlockNo,
+        _data: WriteData,
+        _durability: Durability,
+    ) -> BoxFuture<'static, Result<(), DiskError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn flush(&self) -> BoxFuture<'static, Result<(), DiskError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+fn node() -> (Arc<Node>, Arc<Nowhere>) {
+    let nowhere = Arc::new(Nowhere::default());
+    let id = NodeId::new(1).expect("in range");
+    let config = Config {
+        cluster: ClusterId([1; 16]),
+        fs: FsId([2; 16]),
+        device: DeviceId([2; 16]),
+        layout: Layout::for_device(1 << 20).expect("large enough"),
+        me: Member { node: id, incarnation: Incarnation(1) },
+        nonce: cluster::StartNonce::new(1).expect("not zero"),
+        peers: BTreeSet::new(),
+        unit: cluster::Unit::DEFAULT,
+        nodes_max: 4,
+        seed: 1,
+    };
+    let world = World {
+        network: Arc::clone(&nowhere) as Arc<dyn Network>,
+        partition: Arc::clone(&nowhere) as Arc<dyn Partition>,
+        agent: Arc::clone(&nowhere) as Arc<dyn fencing::FenceAgent>,
+        disk: Arc::clone(&nowhere) as Arc<dyn Disk>,
+        control: Arc::clone(&nowhere) as Arc<dyn Runtime>,
+        runtime: Arc::clone(&nowhere) as Arc<dyn Runtime>,
+    };
+    let node = Node::start(config, world);
+    nowhere.node.set(Arc::downgrade(&node)).expect("once");
+    (node, nowhere)
+}
+
+/// What a thread learns while it waits for the latch is not older than what it waited for.
+#[test]
+fn the_clock_is_read_under_the_latch() {
+    let (node, nowhere) = node();
+    let first = node.run(|_, now| now);
+    assert!(node.run(|_, now| now) > first);
+    assert_eq!(nowhere.read_outside.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_lock_message_that_cannot_be_taken_in_ends_this_life() {
+    let (node, _nowhere) = node();
+    let from = Member { node: NodeId::new(2).expect("in range"), incarnation: Incarnation(1) };
+    let lockspace = cluster::LockspaceId(LOCKSPACE.0);
+    node.run(|core, now| node.deliver_lock(core, from, lockspace, b"no message", now));
+    assert_eq!(node.look(|core| core.ended), Some(End::Expelled));
+    assert_eq!(node.violations(), 1);
+}
+
+#[test]
+fn a_node_is_held_back_until_the_last_write_of_a_revoked_mount_has_ended() {
+    let (node, nowhere) = node();
+    let write = |revocable: &Arc<Revocable>| {
+        let disk = RevocableDisk(Arc::clone(revocable));
+        drop(disk.write(BlockNo(9), WriteData::Blocks(Vec::new()), Durability::Volatile));
+    };
+    let revocable = || Revocable::new(Arc::clone(&node.world.disk), node.weak.clone());
+    let (former, present) = (revocable(), revocable());
+    assert!(!former.revoke());
+    nowhere.tasks.lock().clear();
+    write(&present);
+    assert!(present.revoke());
+    node.run(|core, _| core.held_back = true);
+    // A task that a former mount left behind, and one of this mount.
+    write(&former);
+    write(&present);
+    assert!(node.look(|core| core.held_back), "nothing has ended");
+    let under_way = std::mem::take(&mut *nowhere.tasks.lock());
+    assert_eq!(under_way.len(), 1);
+    drop(under_way);
+    assert!(!present.is_writing());
+    assert!(node.look(|core| !core.held_back));
+}
