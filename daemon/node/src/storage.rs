@@ -335,12 +335,13 @@ impl Storage {
         true
     }
 
-    /// A cold start waits until the watch on the heartbeats has lasted.
+    /// A cold start waits until the watch on the heartbeats has lasted, unless others were faster.
     fn next_commit(&mut self, known: Option<&cluster::RegisterValue>) -> Option<Commit> {
         let commit = self.commits.front()?;
         if let cluster::Change::ColdStart { .. } = commit.change {
             let quiet = values::quiet(&self.observer, self.config.unit.get()).nodes();
-            let listed = known.map_or(cluster::NodeSet::EMPTY, cluster::RegisterValue::nodes);
+            let unmoved = known.filter(|known| known.generation == commit.expected);
+            let listed = unmoved.map_or(cluster::NodeSet::EMPTY, cluster::RegisterValue::nodes);
             if !listed.iter().all(|node| quiet.contains(node)) {
                 return None;
             }

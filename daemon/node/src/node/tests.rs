@@ -107,21 +107,27 @@ impl Disk for Nowhere {
     }
 }
 
-fn node() -> (Arc<Node>, Arc<Nowhere>) {
-    let nowhere = Arc::new(Nowhere::default());
-    let id = NodeId::new(1).expect("in range");
-    let config = Config {
+fn member(id: u16) -> Member {
+    Member { node: NodeId::new(id).expect("in range"), incarnation: Incarnation(1) }
+}
+
+fn config() -> Config {
+    Config {
         cluster: ClusterId([1; 16]),
         fs: FsId([2; 16]),
         device: DeviceId([2; 16]),
         layout: Layout::for_device(1 << 20).expect("large enough"),
-        me: Member { node: id, incarnation: Incarnation(1) },
+        me: member(1),
         nonce: cluster::StartNonce::new(1).expect("not zero"),
         peers: BTreeSet::new(),
         unit: cluster::Unit::DEFAULT,
         nodes_max: 4,
         seed: 1,
-    };
+    }
+}
+
+fn node() -> (Arc<Node>, Arc<Nowhere>) {
+    let nowhere = Arc::new(Nowhere::default());
     let world = World {
         network: Arc::clone(&nowhere) as Arc<dyn Network>,
         partition: Arc::clone(&nowhere) as Arc<dyn Partition>,
@@ -130,7 +136,7 @@ fn node() -> (Arc<Node>, Arc<Nowhere>) {
         control: Arc::clone(&nowhere) as Arc<dyn Runtime>,
         runtime: Arc::clone(&nowhere) as Arc<dyn Runtime>,
     };
-    let node = Node::start(config, world);
+    let node = Node::start(config(), world);
     nowhere.node.set(Arc::downgrade(&node)).expect("once");
     (node, nowhere)
 }
@@ -147,7 +153,7 @@ fn the_clock_is_read_under_the_latch() {
 #[test]
 fn a_lock_message_that_cannot_be_taken_in_ends_this_life() {
     let (node, _nowhere) = node();
-    let from = Member { node: NodeId::new(2).expect("in range"), incarnation: Incarnation(1) };
+    let from = member(2);
     let lockspace = cluster::LockspaceId(LOCKSPACE.0);
     node.run(|core, now| node.deliver_lock(core, from, lockspace, b"no message", now));
     assert_eq!(node.look(|core| core.ended), Some(End::Expelled));
@@ -177,4 +183,23 @@ fn a_node_is_held_back_until_the_last_write_of_a_revoked_mount_has_ended() {
     drop(under_way);
     assert!(!present.is_writing());
     assert!(node.look(|core| !core.held_back));
+}
+
+/// The watch on the heartbeats would never end: whoever was faster lives.
+#[test]
+fn a_cold_start_that_somebody_else_has_forestalled_is_not_kept_waiting() {
+    let mut storage = Storage::new(&config(), Instant(1));
+    let mut value = cluster::RegisterValue::initial();
+    value.members = vec![member(2)];
+    value.generation = mx_base::SanGeneration(1);
+    storage.commit(cluster::Commit {
+        token: cluster::CommitToken(1),
+        expected: value.generation,
+        change: cluster::Change::ColdStart { me: member(1) },
+    });
+    storage.advance(Some(&value), Instant(2));
+    assert!(storage.poll_effect().is_none(), "nobody has watched member 2 yet");
+    value.generation = mx_base::SanGeneration(2);
+    storage.advance(Some(&value), Instant(3));
+    assert!(storage.poll_effect().is_some(), "the register is asked, and refuses");
 }
