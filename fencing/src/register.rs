@@ -252,10 +252,6 @@ impl Register {
         value.author().is_some_and(own)
     }
 
-    pub fn is_busy(&self) -> bool {
-        self.operation.is_some()
-    }
-
     /// What keeps `partition` from being used, if something does for good.
     pub fn partition_trouble(&self, partition: MpIndex) -> Option<Trouble> {
         self.partitions[usize::from(partition.0)].ruled_out()

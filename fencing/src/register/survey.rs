@@ -12,7 +12,7 @@ use crate::key::is_life;
 use crate::layout::{self, MpBlock, MpIndex};
 use crate::ondisk::Block;
 use crate::ondisk::register::{RegisterRecord, place};
-use crate::reg_val::{Incarnations, RegVal};
+use crate::reg_val::RegVal;
 
 /// The newest of everything that readable records show, committed or not.
 #[derive(Clone, Debug)]
@@ -46,10 +46,6 @@ impl Survey {
                 self.latest = record.value;
             }
         }
-    }
-
-    pub fn newest_incarnations(&self) -> Incarnations {
-        Incarnations::from_array(self.newest)
     }
 
     /// A life of `node` that is newer than all that were seen, here or by the storage side
