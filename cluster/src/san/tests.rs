@@ -495,6 +495,21 @@ fn what_nobody_uses_any_more_is_left_to_the_next_mount() {
     group.fenced(1, 3);
     assert_eq!(group.replays(), []);
     assert_eq!(group.resumed(3, A), [(1, Ending::Deferred), (2, Ending::Deferred)]);
+    assert!(group.nodes.values().all(|san| san.is_recovered(member(3))));
+}
+
+/// The news of the phase may be faster than the leader's of each recovery.
+#[test]
+fn whom_the_register_lists_no_more_is_recovered_for_everybody() {
+    let mut group = Group::mounted(3, &[A]);
+    group.die(&[3]);
+    assert!(group.nodes.values().all(|san| !san.is_recovered(member(3))));
+    group.held_back.insert(2);
+    group.fenced(1, 3);
+    group.record(Phase::Fenced);
+    assert!(!group.nodes[&2].is_recovered(member(3)));
+    group.record(Phase::Recovered);
+    assert!(group.nodes[&2].is_recovered(member(3)));
 }
 
 #[test]

@@ -3,8 +3,6 @@
 //! Keeps true:
 //! * nothing is written under a grant that was revoked: writes that were under way have ended when
 //!   the cluster hears more of this node;
-//! * the first to mount has cleared the lock space of all dead members, whose journals it replays,
-//!   before it asks for a lock;
 //! * a mount that cannot be left in order ends this life of the node, so that others recover it;
 //!   so does one that is given up half way when it has begun to write to its slot.
 
@@ -138,20 +136,6 @@ impl Mounting {
         self.attempt = None;
         self.mounted.take()
     }
-
-    /// Is `me` the lowest of those who use the file system or are the first to mount it? If there
-    /// are none, of those who mount it beside others that have left.
-    pub(crate) fn is_lowest_user(&self, me: Member) -> bool {
-        let uses = |state: &MountState| match state {
-            MountState::Ready { .. } => true,
-            MountState::Granted { first, .. } => *first,
-            MountState::Asked => false,
-        };
-        let granted = |state: &MountState| matches!(state, MountState::Granted { .. });
-        let user = self.group.iter().find(|(_, state)| uses(state));
-        let user = user.or_else(|| self.group.iter().find(|(_, state)| granted(state)));
-        user.is_some_and(|(member, _)| *member == me)
-    }
 }
 
 impl Node {
@@ -208,11 +192,6 @@ impl Node {
     ) -> Result<Arc<Fs>, MountError> {
         loop {
             let grant = self.next_grant().await?;
-            if grant.first {
-                for dead in self.look(|core| core.unrecovered().collect::<Vec<_>>()) {
-                    self.clear(dead).await;
-                }
-            }
             let (disk, stopped) = self.begin_attempt(grant);
             let Some(disk) = disk else { continue };
             let env = Env {
@@ -249,7 +228,6 @@ impl Node {
             });
             let Some(mounted) = refused else {
                 self.spawn_announcements(&fs);
-                self.run(|core, _| self.claim_unclaimed(core));
                 self.spawn_adoption(&fs);
                 return Ok(fs);
             };

@@ -343,7 +343,7 @@ impl Node {
             Output::ViewInstalled(installed) => self.install(core, *installed, now),
             Output::PhaseChanged(value) => {
                 tracing::info!(phase = ?value.phase, generation = value.generation.0, "register");
-                self.claim_unclaimed(core);
+                core.mark_recovered(now);
             }
             Output::CollectJoinState { view } => {
                 let locks = core.locks.as_ref().expect("a member has a lock space");
@@ -364,13 +364,10 @@ impl Node {
                     self.end(core, End::Expelled, Closed::SelfFenced);
                 }
             }
-            Output::MountGroupChanged { members, .. } => {
-                core.mounting.group = members;
-                self.claim_unclaimed(core);
-            }
+            Output::MountGroupChanged { members, .. } => core.mounting.group = members,
             Output::Recovered { dead } => {
                 tracing::info!(%dead, "recovered");
-                self.claim_unclaimed(core);
+                core.mark_recovered(now);
             }
             Output::Suspected { peer, cause } => match cause {
                 Some(cause) => tracing::warn!(%peer, ?cause, "suspected"),
@@ -440,7 +437,7 @@ impl Node {
                 core.caches_gone.entry(dead).or_insert(quiet + unit * CACHES_GONE);
             }
         }
-        self.claim_unclaimed(core);
+        core.mark_recovered(now);
     }
 
     fn take_step(&self, core: &mut Core, step: Step, now: Instant) {
@@ -459,10 +456,8 @@ impl Node {
                 tracing::info!(%dead, ?slot, "replaying");
                 self.spawn_replay(core, dead);
             }
-            Step::Resume { dead, ending, .. } => {
-                if ending != cluster::Ending::Deferred
-                    && let Some(locks) = &mut core.locks
-                {
+            Step::Resume { dead, .. } => {
+                if let Some(locks) = &mut core.locks {
                     locks.mark_recovered(dead, now);
                 }
             }

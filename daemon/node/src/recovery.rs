@@ -1,5 +1,5 @@
-//! What this node does for the recovery of dead members: replaying their journals, and clearing
-//! the lock space of those who left no journal that matters.
+//! What this node does for the recovery of dead members: replaying their journals, and freeing what
+//! they held once that is done or left to the next mount.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use futures_channel::oneshot;
 use lcl::pin::PinError;
 use lcl::{BucketName, RecoveryError, ResourceName};
 use mfs::mount::recover::Recovered;
-use mx_base::{Duration, Member};
+use mx_base::{Duration, Instant, Member};
 
 use crate::node::{Core, Node};
 
@@ -29,6 +29,19 @@ impl Core {
     pub(crate) fn unrecovered(&self) -> impl Iterator<Item = Member> + '_ {
         let dead = self.locks.iter().flat_map(|locks| locks.lockspace().dead());
         dead.filter(|(_, facts)| !facts.recovered).map(|(member, _)| member)
+    }
+
+    /// Whom the cluster holds for recovered the lock space does, too, on every node by itself. When
+    /// nobody used the file system any more nobody has replayed the journal yet: whoever mounts it
+    /// first does, before it asks for a lock.
+    pub(crate) fn mark_recovered(&mut self, now: Instant) {
+        let is_over = |dead: &Member| self.cluster.is_recovered(*dead);
+        let over: Vec<Member> = self.unrecovered().filter(is_over).collect();
+        for dead in over {
+            if let Some(locks) = &mut self.locks {
+                locks.mark_recovered(dead, now);
+            }
+        }
     }
 
     /// The homes have said what is in limbo.
@@ -64,17 +77,12 @@ impl Node {
         let (sender, limbo) = oneshot::channel();
         let is_over = self.run(|core, now| {
             let Some(locks) = &mut core.locks else { return true };
-            let mut begun = locks.begin_recovery(dead, names.clone(), now);
-            if let Err(RecoveryError::UnderWay(_)) = begun {
-                locks.abandon_recovery(dead);
-                begun = locks.begin_recovery(dead, names, now);
-            }
-            match begun {
+            locks.abandon_recovery(dead);
+            match locks.begin_recovery(dead, names, now) {
                 Ok(()) => {
                     core.recoveries.entry(dead).or_default().limbo = Some(sender);
                     false
                 }
-                // Perhaps not everybody has been told yet; that goes on.
                 Err(RecoveryError::NotDead(_)) => true,
                 Err(error) => unreachable!("abandoned just now: {error}"),
             }
@@ -152,26 +160,5 @@ impl Node {
             let isolated = recovered.locks_damaged > 0;
             core.cluster.handle_replayed(dead, self.config.fs, isolated, now);
         });
-    }
-
-    /// Dead members that nobody replays, because nobody had the file system mounted when they
-    /// died: whoever mounts it first has replayed every journal, and now clears what the lock
-    /// space keeps of them. The lowest member that uses the file system does.
-    pub(crate) fn claim_unclaimed(&self, core: &mut Core) {
-        if !core.mounting.is_lowest_user(self.config.me) {
-            return;
-        }
-        for dead in core.unrecovered().filter(|dead| core.cluster.is_recovered(*dead)) {
-            let Some(node) = self.weak.upgrade() else { return };
-            self.world.runtime.spawn(Box::pin(async move { node.clear(dead).await }));
-        }
-    }
-
-    /// Frees what a dead member held that has left no journal to replay.
-    pub(crate) async fn clear(&self, dead: Member) {
-        if self.limbo_of(dead, Vec::new()).await.is_ok() {
-            self.finish_recovery(dead);
-            self.finished(dead).await;
-        }
     }
 }
