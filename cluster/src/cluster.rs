@@ -162,6 +162,13 @@ impl Cluster {
         self.settle(now);
     }
 
+    /// A heartbeat of this node, issued at `issued`, is on the disk.
+    pub fn handle_disk_heartbeat_written(&mut self, issued: Instant, now: Instant) {
+        self.wake(now);
+        self.membership.handle_pulse(issued);
+        self.settle(now);
+    }
+
     // Layers above
 
     /// What the layers above give those that joined with `view`; answers

@@ -119,6 +119,8 @@ pub struct Permit {
     pub everyone_until: Instant,
     /// The register, in a reading that began 5 U before, listed this node.
     pub register_until: Instant,
+    /// This node's heartbeat reached the membership partition: nobody who sees it starts cold.
+    pub pulse_until: Instant,
 }
 
 /// A permit that nobody else has to renew.
@@ -260,15 +262,17 @@ impl Heartbeat {
             majority_until = Instant(0);
         }
         let everyone_until = answers.last().map_or(Instant(0), |(sent, _)| until(*sent));
-        Permit { majority_until, everyone_until, register_until: FOR_EVER }
+        Permit { majority_until, everyone_until, register_until: FOR_EVER, pulse_until: FOR_EVER }
     }
 }
 
 impl Permit {
-    /// While everybody vouches for this node nobody can have dropped it. While a majority does,
-    /// only a side without that majority can have: then the register says so, and it was read.
+    /// While everybody vouches for this node no member can have dropped it; a stranger who starts
+    /// cold has seen no heartbeat for a while. While a majority does, only a side without that
+    /// majority can have: then the register says so, and it was read.
     pub fn until(self) -> Instant {
-        self.everyone_until.max(self.majority_until.min(self.register_until))
+        let vouched = self.everyone_until.min(self.pulse_until);
+        vouched.max(self.majority_until.min(self.register_until))
     }
 
     /// What both permit.
@@ -278,6 +282,7 @@ impl Permit {
             majority_until: self.majority_until.min(other.majority_until),
             everyone_until: self.everyone_until.min(other.everyone_until),
             register_until: self.register_until.min(other.register_until),
+            pulse_until: self.pulse_until.min(other.pulse_until),
         }
     }
 }
@@ -429,10 +434,23 @@ mod tests {
             majority_until: Instant(majority),
             everyone_until: Instant(everyone),
             register_until: Instant(register),
+            pulse_until: FOR_EVER,
         };
         assert_eq!(permit(90, 70, 10).until(), Instant(70));
         assert_eq!(permit(90, 0, 10).until(), Instant(10));
         assert_eq!(permit(90, 0, 95).until(), Instant(90));
+    }
+
+    /// All members may have lost storage together, and somebody else has not.
+    #[test]
+    fn everybody_together_vouches_for_nobody_whose_heartbeats_do_not_reach_the_disk() {
+        let permit = Permit {
+            majority_until: Instant(90),
+            everyone_until: Instant(90),
+            register_until: Instant(10),
+            pulse_until: Instant(40),
+        };
+        assert_eq!(permit.until(), Instant(40));
     }
 
     #[test]

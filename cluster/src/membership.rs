@@ -145,6 +145,8 @@ pub(crate) struct Membership {
     storage_ok: bool,
     /// When the last reading of the register began that listed this node.
     confirmed: Option<Instant>,
+    /// When the newest heartbeat of this node that is on the disk was issued.
+    pulse: Option<Instant>,
     /// Which start each member of the view is.
     starts: BTreeMap<Member, StartNonce>,
     /// Which start each incarnation of a proposal was meant for, and the view it was made from.
@@ -182,6 +184,7 @@ impl Membership {
             known: None,
             storage_ok: false,
             confirmed: None,
+            pulse: None,
             starts: BTreeMap::new(),
             offers: BTreeMap::new(),
             agreed: BTreeMap::new(),
@@ -255,7 +258,12 @@ impl Membership {
             permit.and(heartbeat.permit(*me, members, None, start_of))
         });
         let read = self.confirmed.map(|began| began + self.unit.times(timer::SUSPECT));
-        Some(Permit { register_until: read.unwrap_or(Instant(0)), ..permit })
+        let pulse = self.pulse.map(|issued| issued + self.unit.times(timer::PULSE));
+        Some(Permit {
+            register_until: read.unwrap_or(Instant(0)),
+            pulse_until: pulse.unwrap_or(Instant(0)),
+            ..permit
+        })
     }
 
     /// Has this node agreed to drop `member`, and may that still be committed?
@@ -287,6 +295,10 @@ impl Membership {
 
     pub(crate) fn handle_register_unreadable(&mut self) {
         self.storage_ok = false;
+    }
+
+    pub(crate) fn handle_pulse(&mut self, issued: Instant) {
+        self.pulse = self.pulse.max(Some(issued));
     }
 
     pub(crate) fn handle_disk_heartbeats(&mut self, blocks: &[DiskHeartbeat], now: Instant) {

@@ -51,6 +51,12 @@ pub(crate) const DISK_SILENT: u32 = 5;
 pub(crate) const NOT_PREFERRED: u32 = 5;
 /// No member answers and no disk heartbeat moves for this long: a cold start is allowed.
 pub(crate) const COLD_WATCH: u32 = 8;
+/// How long a heartbeat that was written keeps a cold start from ending what its writer has cached:
+/// the watch, and the time after which those who are lost have no permit (R13), less two for
+/// clocks that run at different rates.
+pub(crate) const PULSE: u32 = COLD_WATCH + CACHES_LOST - 2;
+/// Units after the last renewal of its permit in which a lost member has dropped its caches.
+pub(crate) const CACHES_LOST: u32 = 7;
 /// A joiner asks again.
 pub(crate) const ASK_AGAIN: u32 = 2;
 /// A connection without a finished handshake is closed.

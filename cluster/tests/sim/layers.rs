@@ -39,9 +39,8 @@ impl World {
         let quiet = u64::try_from(quiet.as_nanos()).expect("short");
         let at = (self.now + 6 * U).saturating_sub(quiet);
         let mut lost = installed.lost.clone();
-        if installed.previous.is_none() && installed.unrecovered.len() == 1 {
-            // A cold start. Several that lost storage together vouch for each other until their
-            // keys are found to be fenced, which is not part of this crate.
+        if installed.previous.is_none() && installed.view.members().len() == 1 {
+            // A cold start.
             lost.extend(&installed.unrecovered);
         }
         for member in lost {

@@ -189,6 +189,31 @@ fn storage_lost_on_some_or_all_nodes_expels_nobody() {
     assert_eq!(world.view(), view);
 }
 
+/// They vouch for each other, and cannot know of it. The oracle looks at their permits.
+#[test]
+fn members_that_have_all_lost_storage_have_no_permit_when_a_stranger_has_started_cold() {
+    let mut world = formed(3);
+    world.separate(&[0, 1], &[2]);
+    world.time_until(40 * U, |world| world.goes_on_without(&[2]));
+    let until = world.now + 10 * U;
+    world.run_until(until);
+    for host in [0, 1] {
+        world.fault(Fault::CutStorage { host });
+    }
+    let stranger = node_id(2);
+    world.time_until(100 * U, |world| {
+        let members = &world.register.value.members;
+        members.len() == 1 && members[0].node == stranger
+    });
+    let until = world.now + 20 * U;
+    world.run_until(until);
+    let serves = |host: usize| {
+        let process = world.hosts[host].process.as_ref().expect("it runs");
+        process.machine.permit_until() > world.hosts[host].clock(world.now)
+    };
+    assert!(!serves(0) && !serves(1));
+}
+
 // Partitions (I9, R12)
 
 #[test]

@@ -120,7 +120,8 @@ impl World {
             self.with(host, |machine, now| machine.handle_register_unreadable(now));
             return;
         }
-        if let Some(me) = me.filter(|me| !self.oracle.is_fenced(*me)) {
+        let beats = me.filter(|me| !self.oracle.is_fenced(*me));
+        if let Some(me) = beats {
             let block = self.disk.entry(me.node).or_insert(DiskHeartbeat {
                 node: me.node,
                 incarnation: Incarnation(0),
@@ -134,6 +135,9 @@ impl World {
         }
         let blocks: Vec<DiskHeartbeat> = self.disk.values().copied().collect();
         let value = self.register.value.clone();
+        if beats.is_some() {
+            self.with(host, |machine, now| machine.handle_disk_heartbeat_written(now, now));
+        }
         self.with(host, |machine, now| machine.handle_disk_heartbeats(&blocks, now));
         self.with(host, |machine, now| machine.handle_register(value, now, now));
     }

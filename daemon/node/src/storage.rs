@@ -225,6 +225,11 @@ impl Storage {
         self.own.handle_written(PARTITION, written, now);
     }
 
+    /// When the newest heartbeat that is on the disk was issued.
+    pub(crate) fn pulse(&self) -> Option<Instant> {
+        self.own.confirmed(PARTITION)
+    }
+
     /// The node has joined as `me`.
     pub(crate) fn set_member(&mut self, me: Member) {
         self.register.set_incarnation(me.incarnation);

@@ -154,7 +154,12 @@ impl Node {
         let write = self.world.partition.write(block, data);
         self.spawn_control(async move |node| {
             let written = write.await.is_ok();
-            node.run(|core, now| core.storage.handle_heartbeat_written(written, now));
+            node.run(|core, now| {
+                core.storage.handle_heartbeat_written(written, now);
+                if let Some(issued) = core.storage.pulse() {
+                    core.cluster.handle_disk_heartbeat_written(issued, now);
+                }
+            });
         });
     }
 
