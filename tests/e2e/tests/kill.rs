@@ -14,24 +14,37 @@ use rounds::rounds;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One round: work, a kill, recovery, work of the others, the dead node again, judgement, fsck.
-fn round(cluster: &mut Fixture, victim: u16, before: impl FnOnce(&Fixture)) {
+/// One round: work, kills, recovery, work of the others, the dead nodes again, judgement, fsck.
+/// Between two kills goes `gap`.
+fn round(cluster: &mut Fixture, victims: &[u16], gap: Duration, before: impl FnOnce(&Fixture)) {
     let mut team = Team::new(Mix::Mixed, Duration::ZERO);
     for node in cluster.nodes() {
         team.start(cluster, node).expect("a writer starts");
     }
     team.until_all_go_on(20).expect("all work");
     before(cluster);
-    let killed = cluster.kill(victim).expect("it is killed");
-    team.stop(victim).expect("the writer of the dead node ends");
-    team.until_all_go_on(20).expect("the survivors go on");
-    let (_, recovery) = cluster.until_recovered(&killed, PATIENCE).expect("it is recovered");
-    for fs in &recovery.file_systems {
-        assert_eq!(fs.ending.as_deref(), Some("replayed"), "{recovery:?}");
-        assert_eq!(fs.replay.map_or(0, |replay| replay.locks_damaged), 0, "{recovery:?}");
+    let mut killed = Vec::new();
+    for (number, victim) in victims.iter().enumerate() {
+        if number > 0 {
+            std::thread::sleep(gap);
+        }
+        killed.push(cluster.kill(*victim).expect("it is killed"));
     }
-    cluster.start(victim).expect("the dead node joins again");
-    team.start(cluster, victim).expect("a writer starts");
+    for victim in victims {
+        team.stop(*victim).expect("the writer of the dead node ends");
+    }
+    team.until_all_go_on(20).expect("the survivors go on");
+    for killed in &killed {
+        let (_, recovery) = cluster.until_recovered(killed, PATIENCE).expect("it is recovered");
+        for fs in &recovery.file_systems {
+            assert_eq!(fs.ending.as_deref(), Some("replayed"), "{recovery:?}");
+            assert_eq!(fs.replay.map_or(0, |replay| replay.locks_damaged), 0, "{recovery:?}");
+        }
+    }
+    for victim in victims {
+        cluster.start(*victim).expect("the dead node joins again");
+        team.start(cluster, *victim).expect("a writer starts");
+    }
     team.until_all_go_on(10).expect("all work");
     team.stop_all().expect("nobody failed");
     for node in cluster.nodes() {
@@ -63,8 +76,35 @@ fn all_rounds(name: &str, choose: impl Fn(&Fixture, u16) -> u16, before: impl Fn
             cluster.start(node).expect("it starts");
         }
         let victim = choose(&cluster, number);
-        round(&mut cluster, victim, |cluster| before(cluster, victim));
+        round(&mut cluster, &[victim], Duration::ZERO, |cluster| before(cluster, victim));
     }
+}
+
+/// Two of five nodes are killed, the second one so long after the first.
+fn rounds_of_two(name: &str, gap: impl Fn(u16) -> Duration) {
+    let mut cluster = Fixture::prepared(name, 5, 2 << 30);
+    for number in 0..rounds(1, 20) {
+        if number > 0 {
+            cluster.start_arbiter().expect("it starts");
+        }
+        for node in cluster.nodes() {
+            cluster.start(node).expect("it starts");
+        }
+        let second = (number + 1 + number / 5 % 4) % 5;
+        let victims = [number % 5 + 1, second + 1];
+        round(&mut cluster, &victims, gap(number), |_| {});
+    }
+}
+
+#[test]
+fn two_of_five_nodes_may_die_together() {
+    rounds_of_two("kill-two", |_| Duration::ZERO);
+}
+
+/// Of the first: from before it is suspected until long after it is replayed.
+#[test]
+fn a_second_node_may_die_in_every_phase_of_the_recovery_of_the_first() {
+    rounds_of_two("kill-second", |number| Duration::from_millis(u64::from(5 + 47 * number)));
 }
 
 #[test]
