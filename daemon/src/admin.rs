@@ -11,10 +11,10 @@ pub mod server;
 use std::path::PathBuf;
 
 use mx_base::BoxFuture;
-use mx_node::report::{FsUsage, LockDump, RecoveryReport, ResourceFilter, Status};
+use mx_node::report::{FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why};
 
 pub use client::{Client, ClientError};
-pub use protocol::{Answer, Request};
+pub use protocol::{Answer, Request, Subject};
 pub use server::{BindError, Server};
 
 use crate::programs::mount::options::MountOptions;
@@ -31,6 +31,12 @@ pub trait Source: Send + Sync {
     ) -> BoxFuture<'_, Result<LockDump, String>>;
 
     fn recovery_last(&self) -> BoxFuture<'_, Result<RecoveryReport, String>>;
+
+    /// Counts of the hottest resources so far.
+    fn lock_top(&self) -> BoxFuture<'_, Result<LockTop, String>>;
+
+    /// What this node knows of a resource, or of those of a file.
+    fn why(&self, subject: Subject) -> BoxFuture<'_, Result<Why, String>>;
 
     fn fs_usage(&self) -> BoxFuture<'_, Result<FsUsage, String>>;
 

@@ -159,6 +159,7 @@ impl Server {
             runtime: Arc::clone(&runtime),
         };
         let started = Node::start(config, world);
+        started.name_callers(mfs_fuse::caller::pid);
         if let Some(peers) = &peers {
             peers.start(control::events_of(&started));
         }
@@ -188,6 +189,11 @@ impl Server {
     /// NAME of `mount -t matrixfs NAME DIR`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The root directory of the file system.
+    pub(crate) fn root(&self) -> mfs::FileId {
+        self.root
     }
 
     pub fn label(&self) -> &str {

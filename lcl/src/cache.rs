@@ -30,6 +30,7 @@ use dlm::{
 use mx_base::{Instant, Member, View, ViewId};
 
 use crate::class::{ClassTable, LockClass};
+use crate::hot::HotResources;
 use crate::pin::{Entry, Table, Want};
 use crate::surrender::Surrendered;
 
@@ -52,6 +53,7 @@ pub struct LockCache {
     is_cut_off: bool,
     outputs: VecDeque<Output>,
     counters: Counters,
+    hot: HotResources,
 }
 
 /// What the caller has to carry out, in order.
@@ -88,6 +90,7 @@ impl LockCache {
             is_cut_off: false,
             outputs: VecDeque::new(),
             counters: Counters::default(),
+            hot: HotResources::default(),
         }
     }
 
@@ -112,6 +115,11 @@ impl LockCache {
 
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Requests, callouts and surrenders by resource, of those that have most.
+    pub fn hot(&self) -> &HotResources {
+        &self.hot
     }
 
     /// The next thing to carry out.
@@ -332,6 +340,7 @@ impl LockCache {
 
     fn called_out(&mut self, name: ResourceName, lock: LockId, wanted: Mode, now: Instant) {
         self.counters.callouts += 1;
+        self.hot.count(name, |heat| heat.callouts += 1);
         let cached = self.cached.get_mut(&name).expect("a held lock is kept");
         assert_eq!(cached.lock, Some(lock), "a resource has one lock: {name:?}");
         let both = cached.called_out.map_or(wanted, |before| before.join(wanted));
@@ -400,6 +409,7 @@ impl LockCache {
             }
         }
         cached.request = Request::Asked { wanted, no_queue, is_cancelled: false };
+        self.hot.count(name, |heat| heat.requests += 1);
     }
 
     fn begin_surrender(&mut self, name: ResourceName, to: Mode) {
@@ -408,6 +418,7 @@ impl LockCache {
         cached.entry.begin_close();
         cached.surrender = Some(Surrender { from, to });
         self.surrenders_under_way += 1;
+        self.hot.count(name, |heat| heat.surrenders += 1);
         let (entry, class) = (Arc::clone(&cached.entry), self.classes.class(&name));
         self.outputs.push_back(Output::Surrender { entry, from, to, class });
     }

@@ -9,6 +9,7 @@
 
 pub mod cache;
 pub mod class;
+pub mod hot;
 pub mod pin;
 pub mod surrender;
 mod sync;
@@ -20,7 +21,7 @@ pub use dlm::message::Kind as MessageKind;
 pub use dlm::rebuild::welcome::{Welcome, WelcomeError};
 pub use dlm::rebuild::{Dead, RecoveryError, RecoveryStep};
 pub use dlm::{
-    Bucket, BucketName, DecodeError, HandleError, LockId, Lockspace, LockspaceId, Message, Mode,
-    ResourceName, ValueBlock, explain,
+    Bucket, BucketName, Counters as LockspaceCounters, DecodeError, HandleError, LockId, Lockspace,
+    LockspaceId, Message, Mode, ResourceName, ValueBlock, explain,
 };
 pub use surrender::{Surrendered, surrender};

@@ -100,4 +100,15 @@ pub trait Requester: Send + Sync {
     fn abandoned(&self, entry: &std::sync::Arc<Entry>) {
         let _ = entry;
     }
+
+    /// A wait begins, for other nodes or for pins of this one; for whoever watches. Called when it
+    /// is polled, so on behalf of whom it waits. Tickets differ among the waits of an entry.
+    fn waits(&self, entry: &std::sync::Arc<Entry>, ticket: u64, want: Want) {
+        let _ = (entry, ticket, want);
+    }
+
+    /// That wait is over, however it ended.
+    fn waited(&self, entry: &std::sync::Arc<Entry>, ticket: u64) {
+        let _ = (entry, ticket);
+    }
 }

@@ -9,7 +9,7 @@ use mx_base::FsId;
 use crate::node::{Core, Node};
 use crate::report::{
     FileSystem, FsLocks, FsUsage, Homed, Lock, LockDump, Mount, Mounted, Peer, Permit, Recovery,
-    RecoveryReport, Replay, ResourceFilter, State, Status, Suspicion, Usage, View, Viewer,
+    RecoveryReport, Replay, ResourceFilter, State, Status, Suspicion, Usage, View, Viewer, Work,
     milliseconds, wall_milliseconds,
 };
 
@@ -102,11 +102,22 @@ impl Node {
     pub fn recovery_report(&self, around: &Surroundings) -> RecoveryReport {
         let now = self.world.control.now();
         self.look(|core| {
+            let mut waiters = self.waiters.lock();
+            if let Some(locks) = &core.locks {
+                waiters.recovered(locks.lockspace(), |_| false);
+            }
             let of = |course: &cluster::Recovery| {
                 let replays = core.mounting.recovered.iter().rev();
                 let replay = replays.into_iter().find(|(dead, _)| *dead == course.dead);
                 let replay = replay.map(|(_, recovered)| Replay::from(*recovered));
-                Recovery::of(course, now, |_: FsId| (self.file_system(around), replay))
+                let known = waiters.course(course.dead, now);
+                let work = known.map(|(course, delays, count, total)| {
+                    Work::of(course, &delays, count, milliseconds(total))
+                });
+                let work = work.unwrap_or_default();
+                Recovery::of(course, now, |_: FsId| {
+                    (self.file_system(around), replay, work.clone())
+                })
             };
             let recoveries = core.cluster.recoveries().map(of).collect();
             RecoveryReport { viewer: self.viewer(core, around), recoveries }
@@ -151,7 +162,7 @@ impl Node {
         self.look(|core| core.violations)
     }
 
-    fn viewer(&self, core: &Core, around: &Surroundings) -> Viewer {
+    pub(crate) fn viewer(&self, core: &Core, around: &Surroundings) -> Viewer {
         Viewer {
             node: self.config.me.node.get(),
             incarnation: core.cluster.me().map(|me| me.incarnation.0),

@@ -37,6 +37,18 @@ impl Requester for NodeRequester {
             }
         });
     }
+
+    fn waits(&self, entry: &Arc<Entry>, ticket: u64, want: Want) {
+        if let Some(node) = self.0.upgrade() {
+            node.begins_to_wait(entry.name(), entry.bucket(), ticket, want);
+        }
+    }
+
+    fn waited(&self, entry: &Arc<Entry>, ticket: u64) {
+        if let Some(node) = self.0.upgrade() {
+            node.has_waited(entry.name(), ticket);
+        }
+    }
 }
 
 /// The callouts of the file system that is mounted, if one is.

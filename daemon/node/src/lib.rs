@@ -17,7 +17,9 @@ mod recovery;
 mod revocable;
 mod storage;
 mod values;
+mod waiters;
 mod watch;
+mod why;
 
 pub use describe::Surroundings;
 pub use mount::MountError;

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use cluster::{Cluster, ConnectionId, End, Installed, JoinBlob, Output, Step};
 use fencing::{Closed, DeviceId};
@@ -26,6 +26,7 @@ use crate::group::Announced;
 use crate::mount::{Interrupted, Mounting};
 use crate::recovery::Waits;
 use crate::storage::Storage;
+use crate::waiters::Waiters;
 use crate::world::{Network, Partition};
 
 /// The lock space of the one file system on the device: all members enter it with their first view.
@@ -84,6 +85,9 @@ pub struct Node {
     /// The entries keep a weak reference only.
     _requester: Arc<NodeRequester>,
     core: Mutex<Core>,
+    /// Taken after `core`, never before it.
+    pub(crate) waiters: Mutex<Waiters>,
+    pub(crate) caller: OnceLock<fn() -> Option<u32>>,
 }
 
 /// All machines, and what connects them.
@@ -162,6 +166,8 @@ impl Node {
                 weak: weak.clone(),
                 _requester: requester,
                 core: Mutex::new(core),
+                waiters: Mutex::default(),
+                caller: OnceLock::new(),
             }
         });
         node.spawn_watch();
@@ -343,7 +349,7 @@ impl Node {
             Output::ViewInstalled(installed) => self.install(core, *installed, now),
             Output::PhaseChanged(value) => {
                 tracing::info!(phase = ?value.phase, generation = value.generation.0, "register");
-                core.mark_recovered(now);
+                self.mark_recovered(core, now);
             }
             Output::CollectJoinState { view } => {
                 let locks = core.locks.as_ref().expect("a member has a lock space");
@@ -367,7 +373,7 @@ impl Node {
             Output::MountGroupChanged { members, .. } => core.mounting.group = members,
             Output::Recovered { dead } => {
                 tracing::info!(%dead, "recovered");
-                core.mark_recovered(now);
+                self.mark_recovered(core, now);
             }
             Output::Suspected { peer, cause } => match cause {
                 Some(cause) => tracing::warn!(%peer, ?cause, "suspected"),
@@ -403,6 +409,9 @@ impl Node {
         core.rebuild_asked = None;
         core.backlog.retain(|member, _| view.contains(*member));
         core.announced.retain(|member| view.contains(member));
+        if let Some(locks) = &core.locks {
+            self.waiters.lock().lose(&lost, locks.lockspace());
+        }
         let outcome = match &mut core.locks {
             Some(locks) => locks.handle_view(view.clone(), &left, now).map_err(|e| e.to_string()),
             None => {
@@ -437,7 +446,8 @@ impl Node {
                 core.caches_gone.entry(dead).or_insert(quiet + unit * CACHES_GONE);
             }
         }
-        core.mark_recovered(now);
+        self.waiters.lock().look_again(locks.lockspace());
+        self.mark_recovered(core, now);
     }
 
     fn take_step(&self, core: &mut Core, step: Step, now: Instant) {
@@ -524,6 +534,8 @@ impl Node {
                 }
                 lcl::Output::Rebuilt { view } => {
                     core.rebuilt = Some(view);
+                    let locks = core.locks.as_ref().expect("it has just rebuilt");
+                    self.waiters.lock().rebuilt(locks.lockspace());
                     self.tell_rebuilt(core, now);
                 }
                 lcl::Output::Redo { dead, names } => core.redo(dead, names),

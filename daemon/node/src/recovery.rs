@@ -68,6 +68,15 @@ impl Core {
 }
 
 impl Node {
+    /// See [`Core::mark_recovered`].
+    pub(crate) fn mark_recovered(&self, core: &mut Core, now: Instant) {
+        core.mark_recovered(now);
+        if let Some(locks) = &core.locks {
+            let is_over = |dead| core.cluster.is_recovered(dead);
+            self.waiters.lock().recovered(locks.lockspace(), is_over);
+        }
+    }
+
     /// What is in limbo on account of `dead`, of `names` for which it has live records.
     pub(crate) async fn limbo_of(
         &self,

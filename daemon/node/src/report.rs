@@ -4,6 +4,10 @@
 //! report names its viewer: what another node knows may differ, and times are by the viewer's
 //! clock. Names of fields are an interface: they are added to, not changed.
 
+mod recovery;
+mod top;
+mod why;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +18,10 @@ use mfs::locks::Resource;
 use mfs::mount::recover::Recovered;
 use mx_base::{Duration, Instant, Timestamp};
 use serde::{Deserialize, Serialize};
+
+pub use recovery::{Delay, Work};
+pub use top::{Hot, LockTop};
+pub use why::{Doing, Here, Holder, Waiter, Why, WhyResource};
 
 /// Whose view a report is, and of when.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -253,6 +261,9 @@ pub struct FsRecovery {
     pub ending: Option<String>,
     /// Known where it was carried out.
     pub replay: Option<Replay>,
+    /// On the viewer.
+    #[serde(default)]
+    pub work: Work,
 }
 
 /// What a replay did.
@@ -354,6 +365,20 @@ impl fmt::Display for ResourceFilter {
 }
 
 impl ResourceFilter {
+    /// The one resource that is meant, with its number if its kind has numbers.
+    pub fn resource(&self) -> Option<Resource> {
+        let number = self.number;
+        Some(match (self.kind.as_str(), number) {
+            ("superblock", None) => Resource::Superblock,
+            ("rename", None) => Resource::Rename,
+            ("slot", Some(slot)) => Resource::Slot(mx_base::SlotId(u16::try_from(slot).ok()?)),
+            ("group", Some(group)) => Resource::Group(mfs::layout::GroupNo(group)),
+            ("inode", Some(inode)) => Resource::Inode(mfs::file::InodeNo(inode)),
+            ("open", Some(inode)) => Resource::Open(mfs::file::InodeNo(inode)),
+            _ => return None,
+        })
+    }
+
     pub fn matches(&self, name: &ResourceName) -> bool {
         kind_and_number(name).is_some_and(|(kind, number)| {
             kind == self.kind && self.number.is_none_or(|wanted| number == Some(wanted))
@@ -524,16 +549,16 @@ impl Homed {
 }
 
 impl Recovery {
-    /// `file_system` says what a file system is called and, where this node replayed, what that
-    /// did.
+    /// `file_system` says what a file system is called, where this node replayed what that did, and
+    /// what else was done on this node.
     pub fn of(
         course: &cluster::Recovery,
         now: Instant,
-        mut file_system: impl FnMut(mx_base::FsId) -> (FileSystem, Option<Replay>),
+        mut file_system: impl FnMut(mx_base::FsId) -> (FileSystem, Option<Replay>, Work),
     ) -> Recovery {
         let after = |at: Instant| milliseconds(at.since(course.suspected));
         let file_systems = course.file_systems.iter().map(|(id, of)| {
-            let (fs, replay) = file_system(*id);
+            let (fs, replay, work) = file_system(*id);
             let ending = of.ending.map(|ending| match ending {
                 cluster::Ending::Replayed => "replayed",
                 cluster::Ending::Isolated => "isolated",
@@ -547,6 +572,7 @@ impl Recovery {
                 resumed_ms: of.resumed.map(after),
                 ending: ending.map(str::to_owned),
                 replay,
+                work,
             }
         });
         Recovery {

@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mx_node::report::{FsUsage, LockDump, RecoveryReport, Status};
+use mx_node::report::{FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::protocol::{ANSWER_MAX, Answer, Call, Reply, Request, VERSION, Versioned};
+use super::protocol::{ANSWER_MAX, Answer, Call, Reply, Request, Subject, VERSION, Versioned};
 
 /// How long a daemon may take to say what it knows: it does not wait for others to do so.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -147,6 +147,26 @@ impl Client {
 
     /// # Errors
     /// [`ClientError`].
+    pub fn lock_top(&mut self) -> Result<LockTop, ClientError> {
+        let answer = self.call(&Request::LockTop, Some(PATIENCE))?;
+        let Answer::LockTop(top) = answer else {
+            return Err(self.unexpected(&answer));
+        };
+        Ok(top)
+    }
+
+    /// # Errors
+    /// [`ClientError`].
+    pub fn why(&mut self, subject: Subject) -> Result<Why, ClientError> {
+        let answer = self.call(&Request::Why(subject), Some(PATIENCE))?;
+        let Answer::Why(why) = answer else {
+            return Err(self.unexpected(&answer));
+        };
+        Ok(*why)
+    }
+
+    /// # Errors
+    /// [`ClientError`].
     pub fn fs_usage(&mut self) -> Result<FsUsage, ClientError> {
         let answer = self.call(&Request::FsUsage, Some(PATIENCE))?;
         let Answer::FsUsage(usage) = answer else {
@@ -235,6 +255,8 @@ impl Client {
             Answer::Status(_) => "a status",
             Answer::LockDump(_) => "a dump of locks",
             Answer::RecoveryLast(_) => "a report on recoveries",
+            Answer::LockTop(_) => "counts of locks",
+            Answer::Why(_) => "an account of resources",
             Answer::FsUsage(_) => "a report on usage",
             Answer::Error(_) => "an error",
         };

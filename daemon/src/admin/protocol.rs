@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use mx_node::report::{FsUsage, LockDump, RecoveryReport, Status};
+use mx_node::report::{FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
 use serde::{Deserialize, Serialize};
 
 use crate::programs::mount::options::MountOptions;
@@ -42,6 +42,8 @@ pub enum Request {
         limit: u32,
     },
     RecoveryLast,
+    LockTop,
+    Why(Subject),
     FsUsage,
     Mount {
         directory: PathBuf,
@@ -52,6 +54,16 @@ pub enum Request {
     },
     Leave,
     Stop,
+}
+
+/// What `mxctl why` asks about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Subject {
+    /// As `mx_node::report::ResourceFilter` is written, of one resource.
+    Resource(String),
+    /// Absolute.
+    Path(PathBuf),
 }
 
 /// A line from the daemon.
@@ -69,6 +81,8 @@ pub enum Answer {
     Status(Box<Status>),
     LockDump(LockDump),
     RecoveryLast(RecoveryReport),
+    LockTop(LockTop),
+    Why(Box<Why>),
     FsUsage(FsUsage),
     /// It was not done.
     Error(String),

@@ -224,6 +224,8 @@ async fn carry_out(request: Request, source: &dyn Source) -> Answer {
             }
         }
         Request::RecoveryLast => source.recovery_last().await.map(Answer::RecoveryLast),
+        Request::LockTop => source.lock_top().await.map(Answer::LockTop),
+        Request::Why(subject) => source.why(subject).await.map(|why| Answer::Why(Box::new(why))),
         Request::FsUsage => source.fs_usage().await.map(Answer::FsUsage),
         Request::Mount { directory, options } => {
             source.mount(directory, options).await.map(|()| Answer::Done)

@@ -63,6 +63,17 @@ impl Source for Told {
         Box::pin(async { Ok(RecoveryReport { viewer: viewer(), recoveries: Vec::new() }) })
     }
 
+    fn lock_top(&self) -> BoxFuture<'_, Result<LockTop, String>> {
+        let (viewer, clock_us, resources) = (viewer(), 7, Vec::new());
+        Box::pin(async move { Ok(LockTop { viewer, clock_us, resources }) })
+    }
+
+    fn why(&self, subject: Subject) -> BoxFuture<'_, Result<Why, String>> {
+        self.note(format!("why {subject:?}"));
+        let (viewer, resources, stuck_at) = (viewer(), Vec::new(), None);
+        Box::pin(async move { Ok(Why { viewer, resources, stuck_at }) })
+    }
+
     fn fs_usage(&self) -> BoxFuture<'_, Result<FsUsage, String>> {
         Box::pin(async { Err("nothing is mounted".to_owned()) })
     }
@@ -172,12 +183,20 @@ fn every_request_is_answered_by_what_was_asked_for() {
     client.lock_dump(Some("inode 0x12".to_owned()), u32::MAX).expect("a dump");
     client.lock_dump(None, 3).expect("a dump");
     client.recovery_last().expect("a report");
+    assert_eq!(client.lock_top().expect("counts").clock_us, 7);
+    client.why(Subject::Path("/mnt/a".into())).expect("an account");
     client.carry_out(&Request::Leave).expect("it leaves");
     let options = MountOptions { no_dev: true, ..MountOptions::default() };
     let mount = Request::Mount { directory: "/mnt/a".into(), options };
     client.carry_out(&mount).expect("it mounts");
     let asked = fixture.source.asked.lock().clone();
-    assert_eq!(asked, ["lock_dump inode 0x12 10000", "lock_dump all 3", "mount /mnt/a rw,nodev"]);
+    let expected = [
+        "lock_dump inode 0x12 10000",
+        "lock_dump all 3",
+        "why Path(\"/mnt/a\")",
+        "mount /mnt/a rw,nodev",
+    ];
+    assert_eq!(asked, expected);
 }
 
 #[test]

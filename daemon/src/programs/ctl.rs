@@ -2,7 +2,9 @@
 
 pub(in crate::programs) mod find;
 mod table;
+mod top;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +17,7 @@ pub use find::FindError;
 
 use super::documents;
 use crate::admin::protocol::LOCKS_MAX;
-use crate::admin::{ClientError, Request};
+use crate::admin::{ClientError, Request, Subject};
 
 /// How long the process of a daemon may take to go away once it has said that it will.
 const END: Duration = Duration::from_secs(30);
@@ -47,6 +49,17 @@ pub enum Command {
     /// Cluster locks.
     #[command(subcommand)]
     Lock(LockCommand),
+    /// Who holds a file or a resource, who waits for it and since when, and what the holders do.
+    ///
+    /// Shows what this node knows, and names the nodes that know more; nothing is asked of them.
+    /// A path is looked up on this node, under the locks of its directories; where one of those
+    /// cannot be had within 2 s, that directory is told about instead.
+    Why {
+        /// Below the mount of this daemon, and without symbolic links; or a resource: `inode
+        /// 0x1234`, `open 0x1234`, `group 3`, `slot 0`, `superblock`, `rename`.
+        #[arg(value_name = "PATH|RESOURCE", num_args = 1..=2, required = true)]
+        subject: Vec<OsString>,
+    },
     /// Recoveries of dead nodes.
     #[command(subcommand)]
     Recovery(RecoveryCommand),
@@ -74,12 +87,29 @@ pub enum LockCommand {
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOCKS_MAX)))]
         limit: u32,
     },
+    /// The resources that have most to do on this node, again and again, with rates per second.
+    ///
+    /// Sorted by time waited, then by messages and surrenders. With `--json` one object for each
+    /// refresh.
+    Top {
+        /// So many resources.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        count: u32,
+        /// Seconds between two refreshes.
+        #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = top::interval)]
+        interval: f64,
+        /// One refresh only, after one interval.
+        #[arg(long)]
+        once: bool,
+    },
 }
 
 #[derive(Subcommand, Debug)]
 pub enum RecoveryCommand {
-    /// What is under way, and the last ones that ended, by phase.
+    /// The last one, under way or over: its phases, what was done, who was delayed and why.
     Last,
+    /// All that are remembered, at most 32 that are over, oldest first.
+    List,
 }
 
 #[derive(Subcommand, Debug)]
@@ -133,9 +163,22 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), CtlError> {
             let dump = client.lock_dump(resource.clone(), *limit)?;
             printer.print(&dump, table::locks)?;
         }
-        Command::Recovery(RecoveryCommand::Last) => {
-            let report = client.recovery_last()?;
-            printer.print(&report, table::recoveries)?;
+        Command::Lock(LockCommand::Top { count, interval, once }) => {
+            top::run(&mut client, &mut printer, *count as usize, *interval, *once)?;
+        }
+        Command::Why { subject } => {
+            let why = client.why(subject_of(subject)?)?;
+            printer.print(&why, table::why)?;
+        }
+        Command::Recovery(which) => {
+            let mut report = client.recovery_last()?;
+            if let RecoveryCommand::Last = which {
+                let before = report.recoveries.len().saturating_sub(1);
+                report.recoveries.drain(..before);
+                printer.print(&report, table::recoveries)?;
+            } else {
+                printer.print(&report, table::recovery_list)?;
+            }
         }
         Command::Fs(FsCommand::Usage) => {
             let usage = client.fs_usage()?;
@@ -159,6 +202,17 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), CtlError> {
         }
     }
     Ok(())
+}
+
+/// Whatever names a resource is one; `./rename` is a path.
+fn subject_of(words: &[OsString]) -> Result<Subject, CtlError> {
+    let text = words.join(std::ffi::OsStr::new(" "));
+    let as_resource = text.to_str().map(str::parse::<ResourceFilter>);
+    match as_resource {
+        Some(Ok(_)) => Ok(Subject::Resource(text.to_string_lossy().into_owned())),
+        Some(Err(error)) if words.len() > 1 => Err(error.into()),
+        Some(Err(_)) | None => Ok(Subject::Path(std::path::absolute(text)?)),
+    }
 }
 
 struct Printer<'a, W> {

@@ -1,18 +1,76 @@
 //! What administrators ask of a running server.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use mfs::locks::Resource;
 use mx_base::BoxFuture;
-use mx_node::report::{FsUsage, LockDump, RecoveryReport, ResourceFilter, Status};
+use mx_node::report::{FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why};
+use parking_lot::Mutex;
 
 use super::Server;
-use crate::admin::Source;
+use crate::admin::{Source, Subject};
 use crate::programs::mount::options::MountOptions;
+
+/// How long the lock of a directory may take when a path is looked up for `mxctl why`.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The server behind the administration socket.
 #[derive(Clone, Debug)]
 pub struct Administration(pub Arc<Server>);
+
+impl Administration {
+    /// The resources of the file that a path below the mount means; of the directory that cannot be
+    /// looked into now, and its path, if there is one on the way.
+    async fn resources_of(&self, path: &Path) -> Result<(Vec<Resource>, Option<String>), String> {
+        let Administration(server) = self;
+        let mounted = server.mounted_on().ok_or("nothing is mounted here")?;
+        let below = path.strip_prefix(&mounted).map_err(|_| {
+            format!(
+                "{} is not below {}, which this daemon serves",
+                path.display(),
+                mounted.display()
+            )
+        })?;
+        let mut names = Vec::new();
+        for part in below.components() {
+            match part {
+                Component::Normal(name) => names.push(name.as_bytes().to_vec()),
+                Component::Prefix(_)
+                | Component::RootDir
+                | Component::CurDir
+                | Component::ParentDir => {
+                    return Err(format!("{}: give the path without `..`", path.display()));
+                }
+            }
+        }
+        let reached = Mutex::new((server.root(), 0));
+        let resolving = server.node().resolve(server.root(), &names, |directory, depth| {
+            *reached.lock() = (directory, depth);
+        });
+        let (file, stuck_at) = match tokio::time::timeout(LOOKUP_PATIENCE, resolving).await {
+            Ok(Ok(file)) => (file, None),
+            Ok(Err(error)) => return Err(format!("{}: {error}", path.display())),
+            Err(_) => {
+                let (directory, depth) = *reached.lock();
+                let stuck_at: PathBuf = below.components().take(depth).collect();
+                (directory, Some(mounted.join(stuck_at).display().to_string()))
+            }
+        };
+        let group = server.node().config().layout.group_of(mfs::block::BlockNo(file.inode.0));
+        let group = group.map(Resource::Group);
+        let inode = [Resource::Inode(file.inode), Resource::Open(file.inode)];
+        Ok((inode.into_iter().chain(group).collect(), stuck_at))
+    }
+}
+
+/// The name of a process of this machine that is still there.
+fn command(pid: u32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
 
 impl Source for Administration {
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
@@ -33,7 +91,41 @@ impl Source for Administration {
 
     fn recovery_last(&self) -> BoxFuture<'_, Result<RecoveryReport, String>> {
         let Administration(server) = self;
-        Box::pin(async move { Ok(server.node().recovery_report(&server.surroundings())) })
+        Box::pin(async move {
+            let mut report = server.node().recovery_report(&server.surroundings());
+            let works = report.recoveries.iter_mut().flat_map(|r| &mut r.file_systems);
+            for delay in works.flat_map(|fs| &mut fs.work.longest) {
+                delay.command = delay.pid.and_then(command);
+            }
+            Ok(report)
+        })
+    }
+
+    fn lock_top(&self) -> BoxFuture<'_, Result<LockTop, String>> {
+        let Administration(server) = self;
+        Box::pin(async move { Ok(server.node().lock_top(&server.surroundings())) })
+    }
+
+    fn why(&self, subject: Subject) -> BoxFuture<'_, Result<Why, String>> {
+        let Administration(server) = self;
+        Box::pin(async move {
+            let (resources, stuck_at) = match subject {
+                Subject::Resource(text) => {
+                    let filter: ResourceFilter = text
+                        .parse()
+                        .map_err(|error: mx_node::report::FilterError| error.to_string())?;
+                    let resource = filter.resource();
+                    let which = || format!("`{filter}` is no single resource: give its number");
+                    (vec![resource.ok_or_else(which)?], None)
+                }
+                Subject::Path(path) => self.resources_of(&path).await?,
+            };
+            let mut why = server.node().why(&server.surroundings(), &resources, stuck_at);
+            for waiter in why.resources.iter_mut().flat_map(|resource| &mut resource.waiters) {
+                waiter.command = waiter.pid.and_then(command);
+            }
+            Ok(why)
+        })
     }
 
     fn fs_usage(&self) -> BoxFuture<'_, Result<FsUsage, String>> {

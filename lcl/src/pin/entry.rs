@@ -421,6 +421,13 @@ impl Entry {
         ticket
     }
 
+    /// Says something to the requester, without any lock held.
+    pub(super) fn tell(self: &Arc<Self>, what: impl FnOnce(&dyn Requester, &Arc<Self>)) {
+        if let Some(requester) = self.requester.upgrade() {
+            what(&*requester, self);
+        }
+    }
+
     /// The outcome of a wait, once; `None` while it lasts.
     pub(super) fn poll_ticket(&self, ticket: u64, waker: &Waker) -> Option<Result<(), PinError>> {
         let queue = &mut *self.queue.lock();

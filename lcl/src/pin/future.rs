@@ -54,12 +54,14 @@ pub struct PinFuture {
     entry: Arc<Entry>,
     want: Want,
     ticket: Option<u64>,
+    /// Those who watch know of the wait.
+    is_told: bool,
     done: bool,
 }
 
 impl PinFuture {
     pub(super) fn new(entry: Arc<Entry>, want: Want) -> PinFuture {
-        PinFuture { entry, want, ticket: None, done: false }
+        PinFuture { entry, want, ticket: None, is_told: false, done: false }
     }
 }
 
@@ -81,9 +83,15 @@ impl Future for PinFuture {
             }
         };
         let Some(outcome) = this.entry.poll_ticket(ticket, context.waker()) else {
+            if !std::mem::replace(&mut this.is_told, true) {
+                this.entry.tell(|requester, entry| requester.waits(entry, ticket, this.want));
+            }
             return Poll::Pending;
         };
         this.done = true;
+        if this.is_told {
+            this.entry.tell(|requester, entry| requester.waited(entry, ticket));
+        }
         let entry = Arc::clone(&this.entry);
         Poll::Ready(outcome.map(|()| Pin { entry, want: this.want }))
     }
@@ -93,6 +101,9 @@ impl Drop for PinFuture {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.filter(|_| !self.done) {
             self.entry.give_up(ticket, self.want);
+            if self.is_told {
+                self.entry.tell(|requester, entry| requester.waited(entry, ticket));
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ use mfs::file::FileId;
 use mfs::ops::{NewFile, NewKind, OpenFile};
 use mfs::{Fs, FsError};
 
+use crate::caller;
 use crate::entries::{BLOCK_SIZE_U32, Names};
 use crate::errno::errno;
 use crate::lease::Lease;
@@ -108,30 +109,35 @@ impl Shared {
 
 impl Adapter {
     /// Answers a request: here if nothing has to be waited for, else in the runtime.
-    fn serve<F>(&self, operation: Operation, answer: impl FnOnce(Arc<Shared>) -> F)
-    where
+    fn serve<F>(
+        &self,
+        request: &Request,
+        operation: Operation,
+        answer: impl FnOnce(Arc<Shared>) -> F,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         self.shared.requests.count(operation);
+        let pid = request.pid();
         let mut answer = Box::pin(answer(Arc::clone(&self.shared)));
         if !self.shared.lease.holds(self.shared.runtime.now()) {
             let shared = Arc::clone(&self.shared);
             self.shared.runtime.spawn(Box::pin(async move {
                 shared.lease.granted(|| shared.runtime.now()).await;
-                answer.await;
+                caller::on_behalf(pid, answer).await;
             }));
             return;
         }
         let mut context = Context::from_waker(Waker::noop());
-        if answer.as_mut().poll(&mut context).is_pending() {
+        if caller::during(pid, || answer.as_mut().poll(&mut context)).is_pending() {
             // The runtime polls it anew, with a waker of its own.
-            self.shared.runtime.spawn(answer);
+            self.shared.runtime.spawn(Box::pin(caller::on_behalf(pid, answer)));
         }
     }
 
-    fn make(&self, parent: INodeNo, name: &OsStr, new: Made, reply: ReplyEntry) {
+    fn make(&self, request: &Request, parent: INodeNo, name: &OsStr, new: Made, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
-        self.serve(Operation::Make, |shared| async move {
+        self.serve(request, Operation::Make, |shared| async move {
             let made = async {
                 let parent = shared.file(parent)?;
                 let new = new.file();
@@ -207,12 +213,11 @@ impl fuser::Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
-        self.serve(
-            Operation::Lookup,
-            |shared| async move { shared.lookup(parent, &name, reply).await },
-        );
+        self.serve(request, Operation::Lookup, |shared| async move {
+            shared.lookup(parent, &name, reply).await
+        });
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, lookups: u64) {
@@ -221,12 +226,12 @@ impl fuser::Filesystem for Adapter {
 
     fn getattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.serve(Operation::Getattr, |shared| async move {
+        self.serve(request, Operation::Getattr, |shared| async move {
             let found = async { shared.fs.getattr(shared.file(node)?).await };
             shared.answer_attributes(reply, found.await);
         });
@@ -234,7 +239,7 @@ impl fuser::Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -251,14 +256,14 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let set = crate::entries::set_attributes(mode, uid, gid, size, atime, mtime);
-        self.serve(Operation::Setattr, |shared| async move {
+        self.serve(request, Operation::Setattr, |shared| async move {
             let found = async { shared.fs.setattr(shared.file(node)?, &set).await };
             shared.answer_attributes(reply, found.await);
         });
     }
 
-    fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
-        self.serve(Operation::Readlink, |shared| async move {
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        self.serve(request, Operation::Readlink, |shared| async move {
             match async { shared.fs.readlink(shared.file(node)?).await }.await {
                 Ok(target) => reply.data(&target),
                 Err(error) => reply.error(errno(&error)),
@@ -286,7 +291,7 @@ impl fuser::Filesystem for Adapter {
         };
         let kind = MadeKind::Plain(kind);
         let (uid, gid) = (request.uid(), request.gid());
-        self.make(parent, name, Made { kind, permissions: mode, uid, gid }, reply);
+        self.make(request, parent, name, Made { kind, permissions: mode, uid, gid }, reply);
     }
 
     fn mkdir(
@@ -300,7 +305,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let kind = MadeKind::Plain(NewKind::Directory);
         let (uid, gid) = (request.uid(), request.gid());
-        self.make(parent, name, Made { kind, permissions: mode, uid, gid }, reply);
+        self.make(request, parent, name, Made { kind, permissions: mode, uid, gid }, reply);
     }
 
     fn symlink(
@@ -313,20 +318,20 @@ impl fuser::Filesystem for Adapter {
     ) {
         let kind = MadeKind::SymbolicLink(target.as_os_str().as_bytes().to_vec());
         let (uid, gid) = (request.uid(), request.gid());
-        self.make(parent, name, Made { kind, permissions: 0o777, uid, gid }, reply);
+        self.make(request, parent, name, Made { kind, permissions: 0o777, uid, gid }, reply);
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.serve(Operation::Unlink, |shared| async move {
+        self.serve(request, Operation::Unlink, |shared| async move {
             let done = async { shared.fs.unlink(shared.file(parent)?, &name).await };
             answer_empty(reply, done.await);
         });
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
-        self.serve(Operation::Rmdir, |shared| async move {
+        self.serve(request, Operation::Rmdir, |shared| async move {
             let done = async { shared.fs.rmdir(shared.file(parent)?, &name).await };
             answer_empty(reply, done.await);
         });
@@ -334,7 +339,7 @@ impl fuser::Filesystem for Adapter {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -346,7 +351,7 @@ impl fuser::Filesystem for Adapter {
             return reply.error(Errno::EINVAL);
         };
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
-        self.serve(Operation::Rename, |shared| async move {
+        self.serve(request, Operation::Rename, |shared| async move {
             let done = async {
                 let (from, to) = (shared.file(parent)?, shared.file(new_parent)?);
                 shared.fs.rename((from, &name), (to, &new_name), kind).await
@@ -357,14 +362,14 @@ impl fuser::Filesystem for Adapter {
 
     fn link(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         new_parent: INodeNo,
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
         let name = new_name.as_bytes().to_vec();
-        self.serve(Operation::Link, |shared| async move {
+        self.serve(request, Operation::Link, |shared| async move {
             let linked = async {
                 let (file, parent) = (shared.file(node)?, shared.file(new_parent)?);
                 shared.fs.link(file, parent, &name).await
@@ -376,8 +381,10 @@ impl fuser::Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(Operation::Open, |shared| async move { shared.open(node, flags, reply).await });
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.serve(request, Operation::Open, |shared| async move {
+            shared.open(node, flags, reply).await
+        });
     }
 
     fn create(
@@ -394,14 +401,14 @@ impl fuser::Filesystem for Adapter {
         let kind = MadeKind::Plain(NewKind::Regular);
         let (uid, gid) = (request.uid(), request.gid());
         let new = Made { kind, permissions: mode, uid, gid };
-        self.serve(Operation::Create, |shared| async move {
+        self.serve(request, Operation::Create, |shared| async move {
             shared.create(parent, &name, &new.file(), OpenFlags(flags), reply).await;
         });
     }
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -411,14 +418,14 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let direct = lock_owner.is_some();
-        self.serve(Operation::Read, |shared| async move {
+        self.serve(request, Operation::Read, |shared| async move {
             shared.read(handle, offset, size.into(), direct, reply).await;
         });
     }
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -430,20 +437,20 @@ impl fuser::Filesystem for Adapter {
     ) {
         let laundered = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let data = data.to_vec();
-        self.serve(Operation::Write, |shared| async move {
+        self.serve(request, Operation::Write, |shared| async move {
             shared.write(handle, offset, &data, laundered, reply).await;
         });
     }
 
     fn flush(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.serve(Operation::Flush, |shared| async move {
+        self.serve(request, Operation::Flush, |shared| async move {
             let done = shared.handle(handle).and_then(|open| shared.fs.flush(&open));
             answer_empty(reply, done);
         });
@@ -465,20 +472,20 @@ impl fuser::Filesystem for Adapter {
 
     fn fsync(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.serve(Operation::Fsync, |shared| async move {
+        self.serve(request, Operation::Fsync, |shared| async move {
             let done = async { shared.fs.fsync(&*shared.handle(handle)?).await };
             answer_empty(reply, done.await);
         });
     }
 
-    fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(Operation::Opendir, |shared| async move {
+    fn opendir(&self, request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.serve(request, Operation::Opendir, |shared| async move {
             match async { shared.fs.open_directory(shared.file(node)?).await }.await {
                 Ok(open) => {
                     let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
@@ -491,26 +498,26 @@ impl fuser::Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.serve(Operation::Readdir, |shared| async move {
+        self.serve(request, Operation::Readdir, |shared| async move {
             shared.readdir(handle, offset, reply).await
         });
     }
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.serve(Operation::Readdir, |shared| async move {
+        self.serve(request, Operation::Readdir, |shared| async move {
             shared.readdir_plus(handle, offset, reply).await
         });
     }
@@ -529,19 +536,19 @@ impl fuser::Filesystem for Adapter {
 
     fn fsyncdir(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         _handle: FileHandle,
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.serve(Operation::Fsync, |shared| async move {
+        self.serve(request, Operation::Fsync, |shared| async move {
             answer_empty(reply, shared.fs.fsync_directory().await);
         });
     }
 
-    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        self.serve(Operation::Statfs, |shared| async move {
+    fn statfs(&self, request: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        self.serve(request, Operation::Statfs, |shared| async move {
             match shared.fs.statfs().await {
                 Ok(s) => {
                     let (free, unit) = (s.blocks_free, BLOCK_SIZE_U32);

@@ -4,12 +4,14 @@
 //! notifications of the kernel, and decides nothing. The only place that knows numbers of `errno`.
 //!
 //! * [`adapter`]: one method a request; [`entries`], [`data`] and [`listing`] answer them.
+//! * [`caller`]: for which process a request is being answered.
 //! * [`lease`]: until when requests may be served from what is cached.
 //! * [`notify`]: what the kernel is told to forget.
 //! * [`nodes`]: what the kernel knows, and by which number.
 //! * [`session`]: mounting, serving, the end.
 
 mod adapter;
+pub mod caller;
 mod data;
 mod entries;
 mod errno;

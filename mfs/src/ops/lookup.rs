@@ -82,6 +82,23 @@ impl Fs {
         }
     }
 
+    /// Which file a name means, from the directory alone: whoever holds the file is not asked.
+    ///
+    /// # Errors
+    /// As [`Fs::lookup`].
+    pub async fn named(
+        &self,
+        parent: FileId,
+        name: &[u8],
+    ) -> Result<Option<(FileId, FileType)>, FsError> {
+        self.check_open()?;
+        check_name(name)?;
+        let dir = self.inode(parent.inode)?;
+        let _pin = dir.entry.pin(Want::read()).await?;
+        let found = self.find(&dir, parent, name).await?;
+        Ok(found.map(|found| (found.file, found.file_type)))
+    }
+
     /// The attributes of a file.
     ///
     /// # Errors

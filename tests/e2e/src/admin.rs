@@ -28,6 +28,11 @@ impl Admin {
         Admin { socket: socket.to_owned() }
     }
 
+    /// For programs that are given it.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// The daemon's answer, empty when it ended instead.
     fn line(&self, request: &Value, patience: Duration) -> Result<String> {
         let at = || self.socket.display().to_string();

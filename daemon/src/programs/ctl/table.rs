@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
+use super::top::Rates;
 use mx_base::size::Bytes;
 use mx_node::report::{
-    FsLocks, FsUsage, Gate, Homed, Lock, LockDump, Member, Permit, Recovery, RecoveryReport, State,
-    Status, Usage, Viewer, Waiting,
+    Delay, Doing, FsLocks, FsUsage, Gate, Homed, Lock, LockDump, Member, Permit, Recovery,
+    RecoveryReport, State, Status, Usage, Viewer, Waiting, Why, WhyResource, Work,
 };
 
 /// Lines that grow; writing to memory does not fail.
@@ -240,8 +241,193 @@ fn recovery_lines(page: &mut Page, of: &Recovery) {
                 replay.blocks_replayed, replay.locks, replay.locks_live, replay.locks_damaged, replay.segments, replay.orphans_adopted
             ));
         }
+        work_lines(page, &fs.work);
     }
     page.field("  ended", after(of.ended_ms));
+}
+
+fn work_lines(page: &mut Page, of: &Work) {
+    if let (Some(locks), Some(buckets)) = (of.locks_rebuilt, of.buckets_rebuilt) {
+        page.field("    here", format_args!("{locks} locks rebuilt in {buckets} buckets"));
+    }
+    if of.limbo_freed + of.limbo_redone > 0 {
+        page.field(
+            "    limbo",
+            format_args!("{} freed unchanged, {} redone", of.limbo_freed, of.limbo_redone),
+        );
+    }
+    page.field("    waits", format_args!("{}, {} ms in all", of.waits, of.waited_ms));
+    for delay in &of.longest {
+        let pages = [delay.resource.clone(), delay.mode.clone()].join(" ");
+        let state = if delay.is_over { "" } else { " so far" };
+        page.line(format_args!(
+            "      {} ms{state}: {} for {pages}: {}",
+            delay.waited_ms,
+            process(delay.pid, delay.command.as_ref()),
+            cause(delay)
+        ));
+    }
+}
+
+fn cause(delay: &Delay) -> String {
+    let home = optional(delay.home);
+    match delay.cause.as_str() {
+        "limbo" => "in limbo until the journal was replayed".to_owned(),
+        "caches" => "until the dead node's caches were gone".to_owned(),
+        "rebuild" => "until its bucket was rebuilt here".to_owned(),
+        "home_died" => format!("its home died; its home now, {home}, knows more"),
+        "home" => format!("its home, {home}, knows why"),
+        other => other.to_owned(),
+    }
+}
+
+fn process(pid: Option<u32>, command: Option<&String>) -> String {
+    match (pid, command) {
+        (Some(pid), Some(command)) => format!("process {pid} ({command})"),
+        (Some(pid), None) => format!("process {pid}"),
+        (None, _) => "the kernel or mxd".to_owned(),
+    }
+}
+
+/// One line for each recovery.
+pub(super) fn recovery_list(report: &RecoveryReport) -> String {
+    let mut page = Page::of(&report.viewer);
+    let rows = report.recoveries.iter().map(|of| {
+        let sum = |count: &dyn Fn(&Work) -> u64| -> String {
+            of.file_systems.iter().map(|fs| count(&fs.work)).sum::<u64>().to_string()
+        };
+        let replays = of.file_systems.iter().filter_map(|fs| fs.replay);
+        let blocks = replays.map(|replay| replay.blocks_replayed).reduce(|a, b| a + b);
+        [
+            of.dead.to_string(),
+            format!("{} ms ago", of.suspected_ago_ms),
+            after(of.fenced_ms),
+            after(of.file_systems.iter().filter_map(|fs| fs.rebuilt_ms).max()),
+            after(of.file_systems.iter().filter_map(|fs| fs.replayed_ms).max()),
+            after(of.ended_ms),
+            sum(&|work| work.locks_rebuilt.unwrap_or(0)),
+            sum(&|work| work.limbo_freed + work.limbo_redone),
+            blocks.map_or("elsewhere".to_owned(), |blocks| blocks.to_string()),
+            sum(&|work| work.waits),
+            sum(&|work| work.waited_ms),
+        ]
+    });
+    let head = [
+        "DEAD",
+        "SUSPECTED",
+        "FENCED",
+        "REBUILT",
+        "REPLAYED",
+        "ENDED",
+        "LOCKS",
+        "LIMBO",
+        "BLOCKS",
+        "WAITS",
+        "WAITED MS",
+    ];
+    page.table(head, &rows.collect::<Vec<_>>(), "no recovery since this daemon started");
+    page.0
+}
+
+pub(super) fn top(rates: &Rates) -> String {
+    let mut page = Page::of(&rates.viewer);
+    let rows = rates.resources.iter().map(|rate| {
+        [
+            rate.resource.clone(),
+            format!("{:.1}", rate.requests),
+            format!("{:.1}", rate.callouts),
+            format!("{:.1}", rate.surrenders),
+            format!("{:.1}", rate.waits),
+            format!("{:.1}", rate.waited_ms),
+        ]
+    });
+    let head = ["RESOURCE", "REQUESTS/S", "CALLOUTS/S", "SURRENDERS/S", "WAITS/S", "WAITED MS/S"];
+    page.table(head, &rows.collect::<Vec<_>>(), "nothing asked, surrendered or waited for");
+    page.line("");
+    page.0
+}
+
+pub(super) fn why(why: &Why) -> String {
+    let mut page = Page::of(&why.viewer);
+    if let Some(stuck_at) = &why.stuck_at {
+        page.line(format_args!("the path cannot be followed now; told is about {stuck_at}:"));
+    }
+    for resource in &why.resources {
+        why_lines(&mut page, resource);
+    }
+    page.0
+}
+
+fn why_lines(page: &mut Page, of: &WhyResource) {
+    page.line("");
+    page.line(format_args!("{} (bucket {}, home {})", of.resource, of.bucket, optional(of.home)));
+    for holder in &of.holders {
+        let since = holder.since_ms.map_or(String::new(), |ms| format!(" for {ms} ms"));
+        let suspected = holder.suspected_ms;
+        let suspected =
+            suspected.map_or(String::new(), |ms| format!("; not heard of, suspected for {ms} ms"));
+        page.line(format_args!(
+            "  held       {} by {}{since}: {}{suspected}",
+            holder.mode,
+            holder.member,
+            doing(&holder.doing)
+        ));
+    }
+    if let Some(here) = &of.here {
+        let since = here.since_ms.map_or(String::new(), |ms| format!(" for {ms} ms"));
+        let asked =
+            here.asked.as_ref().map_or(String::new(), |mode| format!(", asks for {mode}{since}"));
+        page.line(format_args!("  here       {}{asked}: {}", here.mode, doing(&here.doing)));
+    }
+    for waiter in &of.waiters {
+        let process = process(waiter.pid, waiter.command.as_ref());
+        let (mode, since) = (&waiter.mode, waiter.since_ms);
+        page.line(format_args!("  waits      {process} for {mode}, since {since} ms"));
+    }
+    let more = of.waiters_total.saturating_sub(of.waiters.len() as u64);
+    if more > 0 {
+        page.line(format_args!("  waits      {more} more"));
+    }
+    if let Some(homed) = &of.at_home {
+        for (queue, waiters) in [("converting", &homed.converting), ("waiting", &homed.waiting)] {
+            for Waiting { member, wanted, since_ms } in waiters {
+                page.line(format_args!("  {queue:<10} {member} for {wanted}, since {since_ms} ms"));
+            }
+        }
+        if !homed.unreported.is_empty() {
+            page.line(format_args!(
+                "  rebuilding, no report yet from {}",
+                members(&homed.unreported)
+            ));
+        }
+    }
+    if !of.ask.is_empty() {
+        page.line(format_args!("  ask        {} for more", members(&of.ask)));
+    }
+    if of.holders.is_empty() && of.here.is_none() && of.waiters.is_empty() && of.ask.is_empty() {
+        page.line("  nobody holds it or waits for it");
+    }
+}
+
+fn doing(doing: &Doing) -> String {
+    let used = |operations: &u64, kernel_pages: &u64| {
+        format!("{operations} operations and {kernel_pages} pages that the kernel is served")
+    };
+    match doing {
+        Doing::Waiting => "holds nothing yet".to_owned(),
+        Doing::Cached => "cached, not in use".to_owned(),
+        Doing::Used { operations, kernel_pages } => {
+            format!("in use by {}", used(operations, kernel_pages))
+        }
+        Doing::Closing { to, operations, kernel_pages } => {
+            format!("surrendering to {to}, waits for {}", used(operations, kernel_pages))
+        }
+        Doing::WritingBack { to } => format!("surrendering to {to}, writing back"),
+        Doing::CalledOut { for_mode } => format!("called out for {for_mode}, not surrendered yet"),
+        Doing::Elsewhere => "nobody has asked for it".to_owned(),
+        Doing::Limbo => "dead, in limbo until its journal is replayed".to_owned(),
+        Doing::CachesGone => "dead, until its caches are gone".to_owned(),
+    }
 }
 
 fn after(ms: Option<u64>) -> String {

@@ -153,6 +153,24 @@ fn a_recovery_is_shown_by_phase() {
                 resumed_ms: None,
                 ending: Some("replayed".to_owned()),
                 replay: Some(replay),
+                work: Work {
+                    locks_rebuilt: Some(7),
+                    buckets_rebuilt: Some(3),
+                    limbo_redone: 1,
+                    waits: 2,
+                    waited_ms: 95,
+                    longest: vec![Delay {
+                        resource: "inode 0x12".to_owned(),
+                        mode: "EX alone".to_owned(),
+                        pid: Some(71),
+                        command: Some("cp".to_owned()),
+                        waited_ms: 90,
+                        is_over: true,
+                        cause: "limbo".to_owned(),
+                        home: None,
+                    }],
+                    ..Work::default()
+                },
             }],
         }],
     });
@@ -165,6 +183,10 @@ n3.5: under way, suspected 900 ms ago; times since then:
     replayed 80 ms by n1.3 (replayed)
     resumed  not yet
     replay   4 blocks; 9 locks in the journal, 2 of them live, 0 damaged; 0 segments, 0 orphans adopted
+    here     7 locks rebuilt in 3 buckets
+    limbo    0 freed unchanged, 1 redone
+    waits    2, 95 ms in all
+      90 ms: process 71 (cp) for inode 0x12 EX alone: in limbo until the journal was replayed
   ended      not yet
 ";
     assert_eq!(text, format!("{SEEN}{expected}"));
@@ -199,4 +221,48 @@ fn days_are_counted_right() {
     assert_eq!(utc(951_782_399_999), "2000-02-28 23:59:59.999 UTC");
     assert_eq!(utc(951_868_800_000), "2000-03-01 00:00:00.000 UTC");
     assert_eq!(utc(4_102_444_799_000), "2099-12-31 23:59:59.000 UTC");
+}
+
+#[test]
+fn an_account_names_holders_waiters_and_who_knows_more() {
+    let text = why(&Why {
+        viewer: viewer(),
+        resources: vec![WhyResource {
+            resource: "inode 0x12".to_owned(),
+            bucket: 7,
+            home: Some(member(2, 7)),
+            here: Some(mx_node::report::Here {
+                mode: "NL".to_owned(),
+                since_ms: Some(40),
+                asked: Some("PR".to_owned()),
+                doing: Doing::Waiting,
+            }),
+            holders: vec![mx_node::report::Holder {
+                member: member(1, 3),
+                mode: "EX".to_owned(),
+                since_ms: Some(900),
+                doing: Doing::CalledOut { for_mode: "PR".to_owned() },
+                suspected_ms: Some(12),
+            }],
+            waiters: vec![mx_node::report::Waiter {
+                pid: Some(71),
+                command: Some("cat".to_owned()),
+                mode: "PR".to_owned(),
+                since_ms: 41,
+            }],
+            waiters_total: 3,
+            at_home: None,
+            ask: vec![member(1, 3)],
+        }],
+        stuck_at: None,
+    });
+    let expected = "
+inode 0x12 (bucket 7, home n2.7)
+  held       EX by n1.3 for 900 ms: called out for PR, not surrendered yet; not heard of, suspected for 12 ms
+  here       NL, asks for PR for 40 ms: holds nothing yet
+  waits      process 71 (cat) for PR, since 41 ms
+  waits      2 more
+  ask        n1.3 for more
+";
+    assert_eq!(text, format!("{SEEN}{expected}"));
 }

@@ -1,0 +1,97 @@
+//! What an administrator is told of a lock that another node holds and does not give up, and of the
+//! recovery that ends the wait.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::{Fixture, wait};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn mxctl(cluster: &Fixture, node: u16, words: &[&str]) -> Result<Value> {
+    let mut command = cluster.programs().command("mxctl");
+    command.arg("--socket").arg(cluster.admin(node).socket()).arg("--json").args(words);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "mxctl {words:?}: {said}");
+    let text = String::from_utf8(output.stdout)?;
+    serde_json::from_str(&text).with_context(|| text)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of this test")
+}
+
+/// Those of a list where `field` is `value`.
+fn with<'a>(list: &'a Value, field: &str, value: &Value) -> Option<&'a Value> {
+    list.as_array()?.iter().find(|entry| entry[field] == *value)
+}
+
+#[test]
+fn a_reader_is_told_who_holds_its_file_and_what_the_recovery_of_the_holder_cost_it() {
+    let mut cluster = Fixture::of("why", 3);
+    let here = cluster.mount(1).join("held");
+    let there = cluster.mount(3).join("held");
+    // The node that makes it is its home; the other one is left with the lock.
+    fs::write(&here, "old").expect("written");
+    wait::within("writing elsewhere", PATIENCE, move || {
+        let mut file = OpenOptions::new().append(true).open(there)?;
+        Ok(file.write_all(b" and new")?)
+    })
+    .expect("written");
+    cluster.pause(3).expect("it runs");
+    let mut reader = Command::new("cat").arg(&here).stdout(Stdio::null()).spawn().expect("cat");
+    let pid = Value::from(reader.id());
+    let why = wait::until("the reader to be seen waiting", PATIENCE, || {
+        let why = mxctl(&cluster, 1, &["why", text(&here)])?;
+        let of_file = why["resources"]
+            .as_array()
+            .and_then(|all| all.iter().find(|of| with(&of["waiters"], "pid", &pid).is_some()));
+        Ok(of_file.cloned())
+    })
+    .expect("it waits");
+    let waiter = with(&why["waiters"], "pid", &pid).expect("found by it");
+    assert_eq!((&waiter["command"], &waiter["mode"]), (&"cat".into(), &"PR".into()), "{why}");
+    let holders = why["holders"].as_array().expect("a list");
+    let holder = holders.iter().find(|holder| holder["member"]["node"] == 3);
+    let holder = holder.unwrap_or_else(|| panic!("node 3 holds it: {why}"));
+    assert!(holder["doing"] == "limbo" || holder["doing"]["called_out"].is_object(), "{why}");
+    let resource = why["resource"].as_str().expect("a name");
+    let same = mxctl(&cluster, 1, &["why", resource]).expect("an answer");
+    assert_eq!(same["resources"][0]["resource"], resource);
+
+    cluster.process(3).expect("it is stopped").signal(Signal::KILL).expect("it is there");
+    cluster.until_ended(3, PATIENCE).expect("it is killed");
+    assert!(reader.wait().expect("a child").success(), "the reader goes on");
+    let recovery = wait::until("the recovery to end", PATIENCE, || {
+        let report = mxctl(&cluster, 1, &["recovery", "last"])?;
+        let last = &report["recoveries"][0];
+        let is_over = last["dead"]["node"] == 3 && !last["ended_ms"].is_null();
+        Ok(is_over.then(|| last.clone()))
+    })
+    .expect("it is recovered");
+    let work = &recovery["file_systems"][0]["work"];
+    let delay = with(&work["longest"], "pid", &pid);
+    let delay = delay.unwrap_or_else(|| panic!("the reader was delayed: {recovery}"));
+    assert_eq!(delay["resource"], resource, "{recovery}");
+    assert_eq!(delay["cause"], "limbo", "{recovery}");
+    assert_eq!(delay["is_over"], true, "{recovery}");
+    assert!(work["waits"].as_u64() >= Some(1), "{recovery}");
+    assert!(work["waited_ms"].as_u64() >= delay["waited_ms"].as_u64(), "{recovery}");
+    assert!(work["locks_rebuilt"].is_u64(), "{recovery}");
+    let limbo = [&work["limbo_freed"], &work["limbo_redone"]].map(|n| n.as_u64().unwrap_or(0));
+    assert!(limbo[0] + limbo[1] > 0, "{recovery}");
+    let all = mxctl(&cluster, 1, &["recovery", "list"]).expect("an answer");
+    assert_eq!(all["recoveries"].as_array().map(Vec::len), Some(1), "{all}");
+
+    let top = mxctl(&cluster, 1, &["lock", "top", "--once", "--interval", "0.1", "--count", "3"]);
+    assert!(top.expect("one refresh")["resources"].is_array());
+    cluster.start(3).expect("it joins again");
+    cluster.finish();
+}
