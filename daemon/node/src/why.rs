@@ -30,9 +30,23 @@ impl Node {
         stuck_at: Option<String>,
     ) -> Why {
         let now = self.world.control.now();
+        let fs = self.fs();
+        // Before the latch: the file system has its own.
+        let unwritten = resources.iter().map(|resource| match resource {
+            Resource::Inode(inode) => fs.as_ref()?.unwritten(*inode),
+            Resource::Superblock
+            | Resource::Slot(_)
+            | Resource::Group(_)
+            | Resource::Open(_)
+            | Resource::Rename => None,
+        });
+        let unwritten: Vec<_> = resources.iter().zip(unwritten).collect();
         self.look(|core| Why {
             viewer: self.viewer(core, around),
-            resources: resources.iter().map(|resource| self.why_of(core, *resource, now)).collect(),
+            resources: unwritten
+                .into_iter()
+                .map(|(resource, unwritten)| self.why_of(core, *resource, unwritten, now))
+                .collect(),
             stuck_at,
         })
     }
@@ -81,7 +95,13 @@ impl Node {
         })
     }
 
-    fn why_of(&self, core: &Core, resource: Resource, now: Instant) -> WhyResource {
+    fn why_of(
+        &self,
+        core: &Core,
+        resource: Resource,
+        unwritten_blocks: Option<u64>,
+        now: Instant,
+    ) -> WhyResource {
         let (name, bucket) = (resource.name(), resource.bucket(&self.config.layout));
         let waits = self.waiters.lock().of(name);
         let mut why = WhyResource {
@@ -104,6 +124,7 @@ impl Node {
             mode: cached.mode.to_string(),
             since_ms: own.map(|own| milliseconds(now.since(own.since))),
             asked: cached.asked.map(|mode| mode.to_string()),
+            unwritten_blocks,
             doing: doing(&cached),
         });
         let suspected = |node| {

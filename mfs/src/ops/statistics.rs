@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::block::BLOCK_SIZE;
+use crate::file::InodeNo;
 use crate::fs::Fs;
 
 /// Of one mount, since it was made.
@@ -26,6 +27,16 @@ pub struct Statistics {
 }
 
 impl Fs {
+    /// Blocks of an object, data and metadata, that are not in place yet; `None` when nothing of it
+    /// is in memory.
+    pub fn unwritten(&self, inode: InodeNo) -> Option<u64> {
+        // Looked at in the map: a reference would keep it from being forgotten.
+        let inodes = self.inodes.lock();
+        let inode = inodes.get(&inode)?;
+        let pages = inode.state.lock().pages.dirty_len();
+        Some((pages + inode.set.dirty().len()) as u64)
+    }
+
     pub fn statistics(self: &Arc<Self>) -> Statistics {
         let counters = &self.journal.counters;
         let (ring, used) = self.journal.room();

@@ -45,6 +45,10 @@ fn a_reader_is_told_who_holds_its_file_and_what_the_recovery_of_the_holder_cost_
         Ok(file.write_all(b" and new")?)
     })
     .expect("written");
+    let holders = mxctl(&cluster, 3, &["why", text(&cluster.mount(3).join("held"))]);
+    let held = &holders.expect("an answer")["resources"][0];
+    assert_eq!((&held["here"]["mode"], &held["here"]["doing"]), (&"EX".into(), &"cached".into()));
+    assert!(held["here"]["unwritten_blocks"].as_u64() > Some(0), "it is dirty: {held}");
     cluster.pause(3).expect("it runs");
     let mut reader = Command::new("cat").arg(&here).stdout(Stdio::null()).spawn().expect("cat");
     let pid = Value::from(reader.id());

@@ -42,6 +42,9 @@ pub struct Here {
     pub since_ms: Option<u64>,
     /// What is asked for.
     pub asked: Option<String>,
+    /// Blocks of a file or directory that are not in place yet: what a surrender writes back.
+    #[serde(default)]
+    pub unwritten_blocks: Option<u64>,
     pub doing: Doing,
 }
 

@@ -377,7 +377,11 @@ fn why_lines(page: &mut Page, of: &WhyResource) {
         let since = here.since_ms.map_or(String::new(), |ms| format!(" for {ms} ms"));
         let asked =
             here.asked.as_ref().map_or(String::new(), |mode| format!(", asks for {mode}{since}"));
-        page.line(format_args!("  here       {}{asked}: {}", here.mode, doing(&here.doing)));
+        let unwritten = here.unwritten_blocks.filter(|blocks| *blocks > 0);
+        let unwritten =
+            unwritten.map_or(String::new(), |blocks| format!(", {blocks} blocks not in place yet"));
+        let (mode, doing) = (&here.mode, doing(&here.doing));
+        page.line(format_args!("  here       {mode}{asked}: {doing}{unwritten}"));
     }
     for waiter in &of.waiters {
         let process = process(waiter.pid, waiter.command.as_ref());

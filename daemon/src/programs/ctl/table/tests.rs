@@ -235,6 +235,7 @@ fn an_account_names_holders_waiters_and_who_knows_more() {
                 mode: "NL".to_owned(),
                 since_ms: Some(40),
                 asked: Some("PR".to_owned()),
+                unwritten_blocks: Some(2),
                 doing: Doing::Waiting,
             }),
             holders: vec![mx_node::report::Holder {
@@ -259,7 +260,7 @@ fn an_account_names_holders_waiters_and_who_knows_more() {
     let expected = "
 inode 0x12 (bucket 7, home n2.7)
   held       EX by n1.3 for 900 ms: called out for PR, not surrendered yet; not heard of, suspected for 12 ms
-  here       NL, asks for PR for 40 ms: holds nothing yet
+  here       NL, asks for PR for 40 ms: holds nothing yet, 2 blocks not in place yet
   waits      process 71 (cat) for PR, since 41 ms
   waits      2 more
   ask        n1.3 for more
