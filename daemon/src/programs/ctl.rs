@@ -230,3 +230,36 @@ impl<W: Write> Printer<'_, W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_a_resource_is_one_and_everything_else_is_a_path() {
+        let subject = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            subject_of(&words)
+        };
+        let resource = |text: &str| Subject::Resource(text.to_owned());
+        assert_eq!(subject(&["inode", "0x12"]).expect("two words"), resource("inode 0x12"));
+        assert_eq!(subject(&["inode 0x12"]).expect("one word"), resource("inode 0x12"));
+        assert_eq!(subject(&["rename"]).expect("one word"), resource("rename"));
+        let path = Subject::Path("/mnt/a b".into());
+        assert_eq!(subject(&["/mnt/a b"]).expect("a path"), path);
+        let here = std::env::current_dir().expect("there is one").join("rename");
+        assert_eq!(subject(&["./rename"]).expect("a path"), Subject::Path(here));
+        assert!(matches!(subject(&["inode", "x"]), Err(CtlError::Resource(_))));
+    }
+
+    #[test]
+    fn a_refresh_and_a_question_are_understood_as_they_are_written() {
+        let parse = |line: &str| Options::try_parse_from(line.split(' '));
+        parse("mxctl lock top --count 3 --interval 0.5 --once --json").expect("a refresh");
+        parse("mxctl why /mnt/a").expect("a question");
+        parse("mxctl recovery list").expect("a list");
+        for wrong in ["mxctl why", "mxctl lock top --count 0", "mxctl why a b c"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
