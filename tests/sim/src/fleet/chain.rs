@@ -29,6 +29,7 @@ pub struct Chain<S> {
 #[derive(Clone, Copy, Debug)]
 pub struct Began {
     acknowledged: u64,
+    durable: u64,
     epoch: u64,
 }
 
@@ -144,7 +145,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
     }
 
     pub fn begin_read(&self) -> Began {
-        Began { acknowledged: self.acknowledged, epoch: self.epoch }
+        Began { acknowledged: self.acknowledged, durable: self.durable, epoch: self.epoch }
     }
 
     /// Does nobody change the object while nothing else is said?
@@ -186,7 +187,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
             // A loss and a look at what it left came between.
             return Ok(());
         }
-        let from = if began.epoch == self.epoch { began.acknowledged } else { self.durable };
+        let from = if began.epoch == self.epoch { began.acknowledged } else { began.durable };
         let from = from.max(self.first);
         let seen = (from..=self.last()).find(|n| matches(&self.version(*n).0));
         let Some(seen) = seen else {
@@ -236,7 +237,7 @@ impl Chain<std::sync::Arc<Vec<u8>>> {
     /// The first byte that no possible version has: of a file that a life left in doubt, whose pages
     /// reach the disk one by one.
     pub fn unexplained_byte(&self, began: Began, content: &[u8]) -> Option<usize> {
-        let from = if began.epoch == self.epoch { began.acknowledged } else { self.durable };
+        let from = if began.epoch == self.epoch { began.acknowledged } else { began.durable };
         let possible = || (from.max(self.first)..=self.last()).map(|n| &self.version(n).0);
         let longest = possible().map(|c| c.len()).max().unwrap_or(0);
         let shortest = possible().map(|c| c.len()).min().unwrap_or(0);
@@ -314,6 +315,20 @@ mod tests {
         assert!(chain.end_read(B, began, |v| *v == 0).is_ok());
         chain.acknowledge(change, 2);
         assert!(chain.is_in_doubt(), "whoever writes next looks first");
+    }
+
+    /// Its answer may be from before the change, however late it comes.
+    #[test]
+    fn a_read_that_began_before_a_lost_change_may_miss_what_was_seen_of_it_meanwhile() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        let began = chain.begin_read();
+        written(&mut chain, B, 2);
+        chain.lose(B);
+        let later = chain.begin_read();
+        assert!(chain.end_read(A, later, |v| *v == 2).is_ok());
+        assert!(chain.end_read(A, began, |v| *v == 1).is_ok());
+        assert!(chain.end_read(A, chain.begin_read(), |v| *v == 1).is_err());
     }
 
     #[test]
