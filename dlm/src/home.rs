@@ -16,7 +16,7 @@ use crate::lock::LockRef;
 use crate::message::ReportedLock;
 use crate::mode::Mode;
 use crate::name::{Bucket, ResourceName};
-use crate::rebuild::remnant::Remnant;
+use crate::rebuild::remnant::{Lingers, Remnant};
 use crate::resource::{Notices, Phase, Queued, Resource};
 use crate::value_block::ValueBlock;
 use crate::violation::Violation;
@@ -24,6 +24,7 @@ use crate::violation::Violation;
 /// All buckets homed here.
 pub(crate) struct Home {
     buckets: Vec<Option<Box<HomeBucket>>>,
+    lingers: Lingers,
 }
 
 /// The resources of one bucket.
@@ -34,11 +35,12 @@ pub(crate) struct HomeBucket {
     pub(crate) unknown: Vec<Remnant>,
     /// Some resource may have a remnant. May be set without need, never missing.
     pub(crate) is_haunted: bool,
+    pub(crate) lingers: Lingers,
 }
 
 impl Home {
-    pub(crate) fn new() -> Home {
-        Home { buckets: (0..Bucket::COUNT).map(|_| None).collect() }
+    pub(crate) fn new(lingers: Lingers) -> Home {
+        Home { buckets: (0..Bucket::COUNT).map(|_| None).collect(), lingers }
     }
 
     /// This node becomes the home of a bucket in which `unknown` may hold anything.
@@ -48,12 +50,17 @@ impl Home {
             resources: BTreeMap::new(),
             is_haunted: !unknown.is_empty(),
             unknown,
+            lingers: self.lingers,
         }));
     }
 
     /// Another node is the home from now on: nothing known here counts any more.
     pub(crate) fn close(&mut self, bucket: Bucket) {
         self.buckets[bucket.index()] = None;
+    }
+
+    pub(crate) fn lingers(&self) -> Lingers {
+        self.lingers
     }
 
     pub(crate) fn bucket(&self, bucket: Bucket) -> Option<&HomeBucket> {
@@ -178,8 +185,11 @@ impl HomeBucket {
 
     /// The resource, also when it was not known so far.
     pub(crate) fn mention(&mut self, name: ResourceName) -> &mut Resource {
-        let unknown = &self.unknown;
-        self.resources.entry(name).or_insert_with(|| Resource::new(unknown))
+        let (unknown, lingers) = (&self.unknown, self.lingers);
+        self.resources.entry(name).or_insert_with(|| {
+            let lingers = !unknown.is_empty() && lingers(&name);
+            Resource::new(unknown.iter().filter_map(|remnant| remnant.on(lingers)).collect())
+        })
     }
 
     /// Forgets a resource that has become unused.

@@ -58,6 +58,12 @@ impl Lockspace {
                 assert!(!remnant.is_over(), "a remnant that is over is dropped: {}", what());
                 self.check_remnant(remnant.dead, remnant.is_limbo(), remnant.blocks(Mode::CW));
                 assert!(
+                    (bucket.lingers)(name)
+                        || self.dead.get(&remnant.dead).is_some_and(|facts| !facts.recovered),
+                    "what no kernel caches outlasts no recovery: {}",
+                    what()
+                );
+                assert!(
                     !remnant.is_limbo() || resource.value().is_none(),
                     "nobody vouches for a value in limbo: {}",
                     what()

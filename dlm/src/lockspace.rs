@@ -31,6 +31,7 @@ use crate::mode::Mode;
 use crate::name::{Bucket, ResourceName};
 use crate::rebuild::dead::DeadTable;
 use crate::rebuild::recovery::{LiveNamesAsked, Recoveries};
+use crate::rebuild::remnant::Lingers;
 use crate::requester::OwnLocks;
 use crate::resource::{News, Notice, Notices};
 use crate::violation::Violation;
@@ -83,15 +84,16 @@ pub enum Output {
 }
 
 impl Lockspace {
-    /// A lock manager that has not entered any view: requests wait until it has.
-    pub fn new(id: LockspaceId, me: Member) -> Lockspace {
+    /// A lock manager that has not entered any view: requests wait until it has. What a dead
+    /// member held of a name that `lingers` forbids writing until its caches are gone.
+    pub fn new(id: LockspaceId, me: Member, lingers: Lingers) -> Lockspace {
         Lockspace {
             id,
             me,
             view: View::default(),
             homes: Homes::new(),
             own: OwnLocks::new(),
-            home: Home::new(),
+            home: Home::new(lingers),
             rebuilding: BTreeSet::new(),
             is_rebuilt: true,
             reported: BTreeMap::new(),

@@ -14,3 +14,4 @@ pub mod welcome;
 
 pub use dead::Dead;
 pub use recovery::{RecoveryError, RecoveryStep};
+pub use remnant::Lingers;

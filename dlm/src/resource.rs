@@ -106,9 +106,9 @@ impl Notices<'_> {
 }
 
 impl Resource {
-    /// A resource that nobody is known to hold, in a bucket where `unknown` may hold anything.
-    pub(crate) fn new(unknown: &[Remnant]) -> Resource {
-        Resource { granted: SmallVec::new(), queues: None, value: None, remnants: unknown.to_vec() }
+    /// A resource that nobody is known to hold, on which the dead may stand in the way so.
+    pub(crate) fn new(remnants: Vec<Remnant>) -> Resource {
+        Resource { granted: SmallVec::new(), queues: None, value: None, remnants }
     }
 
     /// Nothing is known of it but its name.

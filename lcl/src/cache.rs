@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use dlm::lockspace::EnterError;
+use dlm::rebuild::Lingers;
 use dlm::rebuild::welcome::Welcome;
 use dlm::{
     Ast, Bucket, BucketName, HandleError, LockId, Lockspace, LockspaceId, Message, Mode,
@@ -73,14 +74,16 @@ pub enum Output {
 
 impl LockCache {
     /// Nothing is cached, and no view is known: operations wait until [`LockCache::enter`].
+    /// `lingers` tells under which names a class lets the kernel cache.
     pub fn new(
         id: LockspaceId,
         me: Member,
         table: Arc<Table>,
         classes: Arc<dyn ClassTable>,
+        lingers: Lingers,
     ) -> LockCache {
         LockCache {
-            lockspace: Lockspace::new(id, me),
+            lockspace: Lockspace::new(id, me, lingers),
             table,
             classes,
             cached: BTreeMap::new(),

@@ -19,7 +19,7 @@ pub use class::{ClassTable, LockClass};
 pub use dlm::lockspace::EnterError;
 pub use dlm::message::Kind as MessageKind;
 pub use dlm::rebuild::welcome::{Welcome, WelcomeError};
-pub use dlm::rebuild::{Dead, RecoveryError, RecoveryStep};
+pub use dlm::rebuild::{Dead, Lingers, RecoveryError, RecoveryStep};
 pub use dlm::{
     Bucket, BucketName, Counters as LockspaceCounters, DecodeError, HandleError, LockId, Lockspace,
     LockspaceId, Message, Mode, ResourceName, ValueBlock, explain,

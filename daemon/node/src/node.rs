@@ -18,6 +18,7 @@ use lcl::pin::Table;
 use lcl::{LockCache, LockspaceId, Welcome};
 use mfs::env::Runtime;
 use mfs::layout::Layout;
+use mfs::locks::Resource;
 use mx_base::{ClusterId, FsId, Instant, Member, NodeId, ViewId};
 use parking_lot::Mutex;
 
@@ -416,7 +417,9 @@ impl Node {
             Some(locks) => locks.handle_view(view.clone(), &left, now).map_err(|e| e.to_string()),
             None => {
                 let classes = Arc::clone(&self.classes) as Arc<dyn lcl::ClassTable>;
-                let mut locks = LockCache::new(LOCKSPACE, me, Arc::clone(&self.table), classes);
+                let table = Arc::clone(&self.table);
+                let mut locks =
+                    LockCache::new(LOCKSPACE, me, table, classes, Resource::is_cached_by_kernels);
                 let told = installed.join_state.iter().flatten();
                 let blob = told.into_iter().find(|blob| blob.layer == LAYER_LOCKS);
                 let welcome = match blob {

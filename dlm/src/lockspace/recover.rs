@@ -199,12 +199,12 @@ impl Lockspace {
         });
         self.counters.limbo_freed += freed.count;
         self.forget_if_over(dead);
-        // Somebody else has finished what this node was about to do.
+        // Somebody else has finished what this node was about to do, and may have died before
+        // everybody has heard so.
         if let Some(recovery) = self.recoveries.get(&dead)
             && !matches!(recovery.step, Step::Announcing { .. })
         {
-            self.recoveries.remove(&dead);
-            self.outputs.push_back(Output::Recovered { dead });
+            self.announce_recovered(dead);
         }
     }
 

@@ -87,6 +87,7 @@ impl Home {
         now: Instant,
         list: &mut Vec<Notice>,
     ) -> Freed {
+        let lingers = self.lingers();
         for name in live {
             // Mentioned, so that they stay in limbo when the rest of the bucket is freed.
             if let Some(bucket) = self.bucket_mut(name.bucket).filter(|b| b.may_be_limbo(dead)) {
@@ -104,11 +105,11 @@ impl Home {
                         freed.kept.push(LimboName { bucket: at, name, waited });
                     }
                 }
-                Of::Resource { .. } => {
+                Of::Resource { name, .. } => {
                     freed.count += u64::from(remnant.is_limbo());
-                    remnant.free(caches_gone);
+                    remnant.free(!caches_gone && lingers(&name));
                 }
-                Of::AllOthers => remnant.free(caches_gone),
+                Of::AllOthers => remnant.free(!caches_gone),
             });
         }
         freed
@@ -123,6 +124,7 @@ impl Home {
         now: Instant,
         list: &mut Vec<Notice>,
     ) -> bool {
+        let cached = !caches_gone && self.lingers()(&name.name);
         let Some(bucket) = self.bucket_mut(name.bucket) else { return false };
         if bucket.may_be_limbo(dead) {
             bucket.mention(name.name);
@@ -133,7 +135,7 @@ impl Home {
         if let Some(resource) = bucket.resources.get_mut(&name.name) {
             resource.change_remnant(dead, |remnant| {
                 was_limbo = remnant.is_limbo();
-                remnant.free(caches_gone);
+                remnant.free(cached);
             });
             resource.settle(phase, &mut notices);
         }
@@ -166,9 +168,10 @@ impl HomeBucket {
 
     /// What the member held is known: that remains, and what it waited for goes at once.
     fn bury_known(&mut self, member: Member, facts: Dead) {
-        for resource in self.resources.values_mut().filter(|r| r.concerns(member)) {
+        let concerned = self.resources.iter_mut().filter(|(_, r)| r.concerns(member));
+        for (name, resource) in concerned {
             let held = resource.remove_owner(member);
-            resource.add_remnant(Remnant::known(member, held, facts));
+            resource.add_remnant(Remnant::known(member, held, facts, (self.lingers)(name)));
         }
         self.is_haunted = true;
     }
@@ -178,9 +181,9 @@ impl HomeBucket {
     fn bury_unknown(&mut self, member: Member, facts: Dead) {
         assert!(self.phase == Phase::Rebuilding, "a ready bucket knows what everybody holds");
         let unknown = Remnant::unknown(member, facts);
-        for resource in self.resources.values_mut() {
+        for (name, resource) in &mut self.resources {
             resource.remove_owner(member);
-            let mut remnant = unknown;
+            let Some(mut remnant) = unknown.on((self.lingers)(name)) else { continue };
             for lock in resource.granted() {
                 remnant.narrow(lock.granted);
             }

@@ -4,7 +4,7 @@ use dlm::{BucketName, LockId, Mode};
 use mx_base::Member;
 
 use crate::oracle;
-use crate::world::{World, member, resource, resource_at};
+use crate::world::{World, member, resource, resource_at, resource_of_none};
 
 use Mode::{CR, EX, PR};
 
@@ -102,6 +102,27 @@ fn ex_of_the_dead_leaves_a_ghost_when_it_is_redone_before_its_caches_are_gone() 
     assert_eq!(world.held(b, reader), Some(PR));
     tell_all_caches_gone(&mut world, d);
     assert_eq!(world.held(b, reader), Some(EX));
+}
+
+/// A survivor that rebuilds the bucket knows no more of it than that it may be there.
+#[test]
+fn where_no_kernel_caches_anything_the_dead_is_gone_with_its_recovery() {
+    for (home, mode) in [(0, PR), (0, EX), (2, PR), (2, EX)] {
+        let (mut world, a, b, d) = three();
+        let home = [a, b, d][home];
+        let mut resources = (0..).map(resource_of_none);
+        let at = resources.find(|at| world.nodes[&a].space.home(at.bucket) == Some(home));
+        let at = at.expect("everybody is home of something");
+        get(&mut world, d, at, mode);
+        world.lose(a, d);
+        let early = world.request(b, at, EX);
+        world.deliver_all();
+        assert_eq!(world.held(b, early), None, "nobody knows yet whether d is fenced");
+        world.recover(a, d, &[at]);
+        assert_eq!(world.held(b, early), Some(EX), "{home:?} {mode:?}");
+        let late = get(&mut world, b, resource_of_none(u16::MAX), EX);
+        assert_eq!(world.held(b, late), Some(EX), "never mentioned before");
+    }
 }
 
 #[test]
@@ -366,6 +387,27 @@ fn a_recovery_ends_only_when_every_member_knows() {
     assert!(!world.dead[&d].is_recovered, "the answer is on the way");
     world.deliver(b, a);
     assert!(world.dead[&d].is_recovered);
+}
+
+/// Its predecessor was done and died before everybody had heard so: a recoverer that has heard it
+/// tells the others, who would hear it from nobody else.
+#[test]
+fn a_recoverer_whose_predecessor_was_done_tells_everybody_so() {
+    let mut world = World::of(4);
+    let [a, b, c, d] = [1, 2, 3, 4].map(|node| member(node, 1));
+    world.lose(a, d);
+    world.fence(d, &[]);
+    world.begin_recovery(a, d);
+    world.deliver_all();
+    world.finish_recovery(d);
+    world.begin_recovery(c, d);
+    world.deliver(a, c);
+    world.sever(a, b, 0);
+    world.lose(c, a);
+    world.recover(c, a, &[]);
+    assert!(world.dead[&d].is_recovered);
+    let known = |member| world.nodes[&member].space.dead().find(|(dead, _)| *dead == d);
+    assert!(known(b).is_some_and(|(_, facts)| facts.recovered), "{:?}", known(b));
 }
 
 /// The welcome was made before word of the recovery's end came, and the recoverer did not know of

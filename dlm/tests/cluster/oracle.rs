@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dlm::{BucketName, LockId, Mode};
 use mx_base::Member;
 
-use crate::world::{State, World, holdings};
+use crate::world::{State, World, holdings, lingers};
 
 /// Why somebody's mode on a resource counts.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub(crate) fn check_usable_modes(world: &World) {
                     if died.uncleared.contains(&at) && mode.writes() {
                         used.push((*member, mode, Because::Unreplayed));
                     }
-                    if !died.caches_cut && mode.covers(Mode::PR) {
+                    if !died.caches_cut && mode.covers(Mode::PR) && lingers(&at.name) {
                         used.push((*member, Mode::PR, Because::Cached));
                     }
                 }

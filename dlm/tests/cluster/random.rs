@@ -8,7 +8,7 @@ use mx_base::Member;
 
 use crate::oracle;
 use crate::rng::Rng;
-use crate::world::{Lock, State, World, resource};
+use crate::world::{Lock, State, World, resource, resource_of_none};
 
 /// What one history was about; drawn from its seed, so that some are calm and some are not.
 struct Plan {
@@ -20,6 +20,11 @@ struct Plan {
     /// Messages take 0 to so many steps.
     delay_max: usize,
     modes: &'static [Mode],
+}
+
+/// Resources by number, those that kernels cache and others.
+fn drawn(index: u16) -> BucketName {
+    if index % 3 == 1 { resource_of_none(index) } else { resource(index) }
 }
 
 struct History {
@@ -105,7 +110,7 @@ impl History {
         let Some(lock) = self.rng.pick(&locks).filter(|_| !self.rng.one_in(3)) else {
             if !self.is_ending && locks.len() < 6 {
                 let index = self.rng.below(usize::from(self.plan.resources));
-                let at = resource(u16::try_from(index).expect("small"));
+                let at = drawn(u16::try_from(index).expect("small"));
                 let wanted = self.rng.pick(self.plan.modes).expect("some");
                 let no_queue = self.rng.one_in(6);
                 self.world.request_as(owner, at, wanted, no_queue);
@@ -400,7 +405,7 @@ impl History {
             .collect();
         let mut live = Vec::new();
         for index in 0..self.plan.resources {
-            let at = resource(index);
+            let at = drawn(index);
             let odds = if held.contains(&at) { 2 } else { 4 };
             if self.rng.one_in(odds) {
                 live.push(at);

@@ -115,6 +115,16 @@ pub(crate) fn resource(index: u16) -> BucketName {
     BucketName { bucket, name }
 }
 
+/// A resource under which no kernel caches anything, in a bucket of its own.
+pub(crate) fn resource_of_none(index: u16) -> BucketName {
+    let name = ResourceName::new(format!("p{index}").as_bytes()).expect("short");
+    BucketName { name, ..resource(index) }
+}
+
+pub(crate) fn lingers(name: &ResourceName) -> bool {
+    name.as_bytes()[0] == b'r'
+}
+
 /// A resource whose home is `home` under the newest view.
 pub(crate) fn resource_at(world: &World, home: Member) -> BucketName {
     let anyone = world.nodes.values().find(|n| n.followed == world.views.len());
@@ -173,7 +183,7 @@ impl World {
         self.nodes.insert(
             member,
             Node {
-                space: Lockspace::new(LOCKSPACE, member),
+                space: Lockspace::new(LOCKSPACE, member, lingers),
                 state: State::Running,
                 followed: 0,
                 locks: BTreeMap::new(),

@@ -85,7 +85,7 @@ impl Node {
         let objects = Objects::new(me, Arc::clone(disk));
         let classes = Arc::new(OneClass(Arc::clone(&objects)));
         let table = Arc::new(Table::new(weak));
-        let cache = LockCache::new(LOCKSPACE, me, table, classes);
+        let cache = LockCache::new(LOCKSPACE, me, table, classes, |_| true);
         Node { cache, objects, shell, operations: Vec::new(), surrenders: Vec::new() }
     }
 

@@ -65,6 +65,13 @@ impl Resource {
         })
     }
 
+    /// Does a kernel serve from its own memory, without asking, what the lock of this name protects?
+    /// Attributes, contents and entries only (`docs/spec/recovery.md`). Of a name that this release
+    /// does not know it is to be feared.
+    pub fn is_cached_by_kernels(name: &ResourceName) -> bool {
+        matches!(Resource::of_name(name), Some(Resource::Inode(_)) | None)
+    }
+
     /// Objects on disk share the bucket of their group, so that what a node makes in a group that
     /// is homed on itself is locked without a message; everything else is spread by its name.
     pub fn bucket(self, layout: &Layout) -> Bucket {
@@ -133,6 +140,7 @@ mod tests {
         }
         let foreign = ResourceName::new(b"application").expect("short");
         assert_eq!(Resource::of_name(&foreign), None);
+        assert!(Resource::is_cached_by_kernels(&foreign));
     }
 
     #[test]

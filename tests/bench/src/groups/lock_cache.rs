@@ -160,7 +160,7 @@ impl Machine {
         let weak = Arc::downgrade(&misses);
         let table = Arc::new(Table::new(weak));
         let me = member(node);
-        let mut cache = LockCache::new(LOCKSPACE, me, table, Arc::new(Nothing));
+        let mut cache = LockCache::new(LOCKSPACE, me, table, Arc::new(Nothing), |_| true);
         let view = View::new(ViewId(1), SanGeneration(1), members);
         let welcome = Welcome::cold(&view, &[], false);
         cache.enter(view, &welcome, NOW)?;
