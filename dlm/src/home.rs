@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use mx_base::Instant;
+use mx_base::{Instant, Member};
 
 use crate::lock::LockRef;
 use crate::message::ReportedLock;
@@ -190,6 +190,14 @@ impl HomeBucket {
             let lingers = !unknown.is_empty() && lingers(&name);
             Resource::new(unknown.iter().filter_map(|remnant| remnant.on(lingers)).collect())
         })
+    }
+
+    /// The dead on whose account the resource is in limbo, if a first one waits for it now.
+    pub(crate) fn begun_to_wait_for(&self, name: ResourceName) -> impl Iterator<Item = Member> {
+        let resource = self.resources.get(&name);
+        let resource = resource.filter(|r| r.converting().chain(r.waiting()).count() == 1);
+        let remnants = resource.into_iter().flat_map(Resource::remnants);
+        remnants.filter(|remnant| remnant.is_limbo()).map(|remnant| remnant.dead)
     }
 
     /// Forgets a resource that has become unused.

@@ -57,6 +57,8 @@ pub struct Lockspace {
     pub(crate) recoveries: Recoveries,
     /// By dead member: the names that its recoverer has told this home.
     live_names: BTreeMap<Member, LiveNamesAsked>,
+    /// By dead member: the recoverer that this home has answered under the present view.
+    redoing: BTreeMap<Member, Member>,
     pub(crate) early: Early,
     notices: Vec<Notice>,
     outputs: VecDeque<Output>,
@@ -79,6 +81,9 @@ pub enum Output {
     /// Redo the records of `dead` for these names, in this order, and report each by
     /// [`Lockspace::replayed`]. Given once for a recovery, also when there is nothing to redo.
     Redo { dead: Member, names: Vec<BucketName> },
+    /// Somebody has begun to wait for these names, which are in limbo still: they come first among
+    /// what is left to redo.
+    Wanted { dead: Member, names: Vec<BucketName> },
     /// Every member knows that nothing of `dead` is left: the recovery may be recorded as done.
     Recovered { dead: Member },
 }
@@ -101,6 +106,7 @@ impl Lockspace {
             newest: BTreeMap::new(),
             recoveries: Recoveries::new(),
             live_names: BTreeMap::new(),
+            redoing: BTreeMap::new(),
             early: Early::default(),
             notices: Vec::new(),
             outputs: VecDeque::new(),

@@ -111,7 +111,8 @@ pub enum Message {
         names: Vec<BucketName>,
         last: bool,
     },
-    /// The answer: which of them are in limbo.
+    /// The answer: which of them are in limbo. After the last one, each of them that somebody begins to
+    /// wait for, never as the last one.
     InLimbo {
         view: ViewId,
         dead: Member,

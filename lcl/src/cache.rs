@@ -69,6 +69,8 @@ pub enum Output {
     /// See `dlm::Output`.
     Redo { dead: Member, names: Vec<BucketName> },
     /// See `dlm::Output`.
+    Wanted { dead: Member, names: Vec<BucketName> },
+    /// See `dlm::Output`.
     Recovered { dead: Member },
 }
 
@@ -300,6 +302,9 @@ impl LockCache {
                 dlm::Output::Redo { dead, names } => {
                     self.outputs.push_back(Output::Redo { dead, names });
                 }
+                dlm::Output::Wanted { dead, names } => {
+                    self.outputs.push_back(Output::Wanted { dead, names });
+                }
                 dlm::Output::Recovered { dead } => {
                     self.outputs.push_back(Output::Recovered { dead });
                 }
@@ -456,6 +461,7 @@ impl std::fmt::Debug for Output {
             }
             Output::Rebuilt { view } => write!(f, "Rebuilt {view:?}"),
             Output::Redo { dead, names } => write!(f, "Redo of {dead} {names:?}"),
+            Output::Wanted { dead, names } => write!(f, "Wanted of {dead} {names:?}"),
             Output::Recovered { dead } => write!(f, "Recovered {dead}"),
         }
     }

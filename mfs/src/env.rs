@@ -90,12 +90,16 @@ pub trait Locks: Send + Sync {
     fn is_home(&self, bucket: Bucket) -> bool;
 
     /// Announces the resources that a dead member's journal has live records for; completes with
-    /// those that are in limbo on its account, and so are to be replayed. The others were freed.
+    /// those that are in limbo on its account, and so are to be replayed, those that somebody waits
+    /// for first. The others were freed.
     fn limbo_of(
         &self,
         dead: Member,
         live: Vec<ResourceName>,
     ) -> BoxFuture<'static, Result<Vec<ResourceName>, PinError>>;
+
+    /// Of those, what somebody has begun to wait for since the last call.
+    fn wanted_of(&self, dead: Member) -> Vec<ResourceName>;
 
     /// These resources of a dead member are in place on disk, or isolated: they leave limbo.
     fn replayed(&self, dead: Member, names: Vec<ResourceName>);

@@ -14,6 +14,7 @@
 pub(crate) mod commit;
 pub(crate) mod in_place;
 pub mod record;
+pub(crate) mod redo_queue;
 pub(crate) mod replay;
 pub(crate) mod ring;
 pub mod scan;

@@ -134,6 +134,10 @@ impl Locks for NodeLocks {
         Box::pin(async move { node.limbo_of(dead, names).await })
     }
 
+    fn wanted_of(&self, dead: Member) -> Vec<ResourceName> {
+        self.0.run(|core, _| core.take_wanted(dead))
+    }
+
     fn replayed(&self, dead: Member, names: Vec<ResourceName>) {
         let names = self.bucket_names(names);
         self.0.run(|core, now| {

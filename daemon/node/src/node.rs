@@ -542,6 +542,7 @@ impl Node {
                     self.tell_rebuilt(core, now);
                 }
                 lcl::Output::Redo { dead, names } => core.redo(dead, names),
+                lcl::Output::Wanted { dead, names } => core.wanted(dead, names),
                 lcl::Output::Recovered { dead } => core.lock_space_recovered(dead),
             }
         }

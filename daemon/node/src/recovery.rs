@@ -21,6 +21,8 @@ const RECOVERED_KEPT: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     limbo: Option<oneshot::Sender<Vec<ResourceName>>>,
+    /// Of what is being replayed, what somebody has begun to wait for.
+    wanted: Vec<ResourceName>,
     recovered: Vec<oneshot::Sender<()>>,
 }
 
@@ -52,6 +54,19 @@ impl Core {
             // Whoever asked has given up: the recovery is begun anew.
             let _ = limbo.send(names);
         }
+    }
+
+    /// Somebody has begun to wait for what is being replayed.
+    pub(crate) fn wanted(&mut self, dead: Member, names: Vec<BucketName>) {
+        if let Some(waits) = self.recoveries.get_mut(&dead) {
+            waits.wanted.extend(names.into_iter().map(|name| name.name));
+        }
+    }
+
+    /// See `mfs::env::Locks::wanted_of`.
+    pub(crate) fn take_wanted(&mut self, dead: Member) -> Vec<ResourceName> {
+        let waits = self.recoveries.get_mut(&dead);
+        waits.map(|waits| std::mem::take(&mut waits.wanted)).unwrap_or_default()
     }
 
     /// Every member knows that nothing of `dead` is left.

@@ -6,6 +6,7 @@ use mx_base::{Instant, Member};
 
 use super::{Lockspace, Output};
 use crate::message::{BucketName, LimboName, Message};
+use crate::name::{Bucket, ResourceName};
 use crate::rebuild::dead::Dead;
 use crate::rebuild::recovery::{LiveNamesAsked, Recovery, RecoveryError, RecoveryStep, Step};
 use crate::violation::Violation;
@@ -154,6 +155,11 @@ impl Lockspace {
     ) -> Result<(), Violation> {
         // Handed over to another recoverer meanwhile: it asks anew.
         let Some(recovery) = self.recoveries.get_mut(&dead) else { return Ok(()) };
+        let wanted = recovery.wanted(&names);
+        if !wanted.is_empty() {
+            self.outputs.push_back(Output::Wanted { dead, names: wanted });
+            return Ok(());
+        }
         if let Some(names) = recovery.answered(from, names, last) {
             self.outputs.push_back(Output::Redo { dead, names });
         }
@@ -194,6 +200,7 @@ impl Lockspace {
         facts.recovered = true;
         let caches_gone = facts.caches_gone;
         self.live_names.remove(&dead);
+        self.redoing.remove(&dead);
         let freed = self.all_at_home(now, |home, list| {
             home.free_all_but(dead, &BTreeSet::new(), caches_gone, now, list)
         });
@@ -256,6 +263,7 @@ impl Lockspace {
             .collect();
         for dead in complete {
             let asked = self.live_names.remove(&dead).expect("just listed");
+            self.redoing.insert(dead, asked.recoverer);
             let caches_gone = self.dead.get(&dead).is_none_or(|facts| facts.caches_gone);
             let freed = self.all_at_home(now, |home, list| {
                 home.free_all_but(dead, &asked.names, caches_gone, now, list)
@@ -270,6 +278,27 @@ impl Lockspace {
                 for (names, last) in chunks(&names) {
                     self.send(asked.recoverer, Message::InLimbo { view, dead, names, last });
                 }
+            }
+        }
+    }
+
+    /// Somebody may have begun to wait for `name`. When it is in limbo, and its home has told the
+    /// recoverer already what is, that one learns that this is wanted, too. Never the last word of an
+    /// answer: the recoverer may be asking anew.
+    pub(super) fn tell_wanted(&mut self, bucket: Bucket, name: ResourceName) {
+        let Some(home) = self.home.bucket(bucket).filter(|home| home.is_haunted) else { return };
+        let told =
+            home.begun_to_wait_for(name).filter_map(|dead| self.redoing.get_key_value(&dead));
+        let told: Vec<(Member, Member)> =
+            told.map(|(dead, recoverer)| (*dead, *recoverer)).collect();
+        for (dead, recoverer) in told {
+            let names = vec![LimboName { bucket, name, waited: true }];
+            if recoverer == self.me {
+                self.limbo_answered(self.me, dead, names, false)
+                    .expect("a node takes its own answer");
+            } else {
+                let view = self.view.id;
+                self.send(recoverer, Message::InLimbo { view, dead, names, last: false });
             }
         }
     }

@@ -33,6 +33,7 @@ impl Lockspace {
                 let asked = Queued { key, wanted, no_queue, since: now };
                 self.at_home(bucket, now, |home, notices| home.request(name, asked, notices))
                     .expect(SELF_CONSISTENT);
+                self.tell_wanted(bucket, name);
             }
             Some(home) => {
                 let at = self.at(bucket);
@@ -66,6 +67,7 @@ impl Lockspace {
             let asked = Queued { key, wanted, no_queue, since: now };
             self.at_home(bucket, now, |home, notices| home.convert(name, asked, notices))
                 .expect(SELF_CONSISTENT);
+            self.tell_wanted(bucket, name);
         } else {
             let at = self.at(bucket);
             self.send(home, Message::Convert { at, lock, name, wanted, no_queue });

@@ -122,12 +122,16 @@ impl Lockspace {
             Message::Request { at, lock, name, wanted, no_queue } => {
                 let key = LockRef { owner: from, id: lock };
                 let asked = Queued { key, wanted, no_queue, since: now };
-                self.at_home(at.bucket, now, |home, notices| home.request(name, asked, notices))
+                self.at_home(at.bucket, now, |home, notices| home.request(name, asked, notices))?;
+                self.tell_wanted(at.bucket, name);
+                Ok(())
             }
             Message::Convert { at, lock, name, wanted, no_queue } => {
                 let key = LockRef { owner: from, id: lock };
                 let asked = Queued { key, wanted, no_queue, since: now };
-                self.at_home(at.bucket, now, |home, notices| home.convert(name, asked, notices))
+                self.at_home(at.bucket, now, |home, notices| home.convert(name, asked, notices))?;
+                self.tell_wanted(at.bucket, name);
+                Ok(())
             }
             Message::Lower { at, lock, name, to, grants, value } => {
                 let key = LockRef { owner: from, id: lock };

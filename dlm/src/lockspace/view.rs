@@ -143,6 +143,7 @@ impl Lockspace {
         self.report(&moved, now);
         self.is_rebuilt = false;
         self.live_names.clear();
+        self.redoing.clear();
         self.tell_again(now);
         debug_assert!(former.id < self.view.id);
         for (from, message) in self.early.take() {

@@ -2,7 +2,8 @@
 //!
 //! The recoverer tells every home which names have live records in the dead member's journal; each
 //! home frees the rest and answers which of them are in limbo; those the recoverer redoes, and tells
-//! as they become durable. Every step may be repeated: after a change of view the recoverer tells
+//! as they become durable. A home for which somebody begins to wait meanwhile says so, and that comes
+//! first. Every step may be repeated: after a change of view the recoverer tells
 //! the names that are left again, and a successor starts from the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,13 +84,24 @@ impl Recovery {
             self.left.contains(&BucketName { bucket: limbo.bucket, name: limbo.name })
         });
         redo.sort_by_key(|limbo| (!limbo.waited, limbo.bucket, limbo.name));
-        let redo: Vec<BucketName> = redo
-            .into_iter()
-            .map(|limbo| BucketName { bucket: limbo.bucket, name: limbo.name })
-            .collect();
-        self.left = redo.iter().copied().collect();
+        let redo =
+            redo.into_iter().map(|limbo| BucketName { bucket: limbo.bucket, name: limbo.name });
+        // Named twice when somebody began to wait for it while the question was on the way.
+        let mut named = BTreeSet::new();
+        let redo: Vec<BucketName> = redo.filter(|name| named.insert(*name)).collect();
+        self.left = named;
         self.step = Step::Redoing;
         Some(redo)
+    }
+
+    /// Of what was handed out to be redone, what somebody waits for now.
+    pub(crate) fn wanted(&self, names: &[LimboName]) -> Vec<BucketName> {
+        if !matches!(self.step, Step::Redoing) {
+            return Vec::new();
+        }
+        let wanted = names.iter().filter(|limbo| limbo.waited);
+        let wanted = wanted.map(|limbo| BucketName { bucket: limbo.bucket, name: limbo.name });
+        wanted.filter(|name| self.left.contains(name)).collect()
     }
 
     pub(crate) fn summary(&self) -> RecoveryStep {

@@ -270,6 +270,36 @@ fn only_what_is_in_limbo_is_redone_and_what_is_waited_for_first() {
     assert_eq!(world.held(b, kept), Some(PR));
 }
 
+#[test]
+fn what_somebody_begins_to_wait_for_during_the_redo_is_told_to_the_recoverer() {
+    let (mut world, a, b, d) = three();
+    let at = resource_at(&world, a);
+    let second = others_homed_at(&world, a, at);
+    let own = resource_at(&world, b);
+    for name in [at, second, own] {
+        get(&mut world, d, name, EX);
+    }
+    world.lose(a, d);
+    let early = world.request(b, at, PR);
+    world.deliver_all();
+    world.fence(d, &[at, second, own]);
+    world.begin_recovery(b, d);
+    world.deliver_all();
+    let redo = world.dead[&d].redo.clone().expect("handed out");
+    assert_eq!((redo[0], redo.len()), (at, 3), "somebody waits for it already");
+    assert!(world.wanted.is_empty());
+    let mut waits = vec![early];
+    for name in [second, own, own] {
+        waits.push(world.request(b, name, PR));
+        world.deliver_all();
+    }
+    assert_eq!(world.wanted, [second, own], "each once, also at the recoverer's own home");
+    world.replay(d, &[second]);
+    world.deliver_all();
+    assert_eq!(world.held(b, waits[1]), Some(PR), "before the others");
+    assert_eq!(world.held(b, waits[2]), None);
+}
+
 /// Before that it would take for limbo what a survivor holds, and the recoverer would write to it.
 #[test]
 fn a_home_answers_what_is_in_limbo_only_when_it_knows_what_survivors_hold() {

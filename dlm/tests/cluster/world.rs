@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) values_seen: u64,
     pub(crate) trace: Trace,
     /// Tell every event on stderr.
+    /// Names that came first because somebody had begun to wait for them.
+    pub(crate) wanted: Vec<BucketName>,
     pub(crate) is_told: bool,
 }
 
@@ -162,6 +164,7 @@ impl World {
             values_written: 0,
             values_seen: 0,
             trace: Trace(0xcbf2_9ce4_8422_2325),
+            wanted: Vec::new(),
             is_told: is_told(),
         };
         let members: Vec<Member> = (1..=count).map(|node| world.give_life(node)).collect();
@@ -631,6 +634,14 @@ impl World {
                     assert!(died.live.contains(name), "only live records are redone: {name:?}");
                 }
                 died.redo = Some(names);
+            }
+            Output::Wanted { dead, names } => {
+                let redo = self.dead[&dead].redo.as_ref().expect("handed out before");
+                assert!(
+                    names.iter().all(|name| redo.contains(name)),
+                    "only what is left is wanted"
+                );
+                self.wanted.extend(names);
             }
             Output::Recovered { dead } => {
                 let died = self.dead.get_mut(&dead).expect("only the dead are recovered");

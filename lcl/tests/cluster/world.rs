@@ -365,6 +365,7 @@ impl World {
                 let died = self.dead.get_mut(&dead).expect("only the dead are recovered");
                 died.redo = Some(names);
             }
+            Output::Wanted { .. } => {}
             Output::Recovered { dead } => {
                 self.dead.get_mut(&dead).expect("only the dead are recovered").is_recovered = true;
             }

@@ -18,8 +18,9 @@ use super::scan::Scan;
 use crate::block::{Block, BlockNo};
 use crate::env::{Disk, Durability, WriteData};
 use crate::error::DiskError;
+use crate::file::InodeNo;
 use crate::locks::Resource;
-use crate::ondisk::header::{self, Header, Writer};
+use crate::ondisk::header::{self, Header, Kind, Writer};
 use crate::ondisk::journal::RecordKind;
 
 /// Blocks in flight at once.
@@ -34,6 +35,17 @@ pub(crate) struct Replay {
     scan: Scan,
     /// The lock that covers a block after its last record.
     lock_of: BTreeMap<BlockNo, ResourceName>,
+}
+
+/// What is to be written in place for some locks.
+#[derive(Default)]
+pub(crate) struct Redo {
+    pub(crate) changed: BTreeMap<BlockNo, Box<Block>>,
+    /// By lock, those of them that have to be in place before anybody gets it: what it covers, and
+    /// what it covered before it was another lock's.
+    pub(crate) needs: BTreeMap<ResourceName, Vec<BlockNo>>,
+    /// Locks whose objects have to be isolated.
+    pub(crate) damaged: BTreeSet<ResourceName>,
 }
 
 /// What was done for some locks.
@@ -53,18 +65,24 @@ impl Replay {
         Replay { fs_id, writer, disk, scan, lock_of }
     }
 
-    /// Locks with blocks that are older in place than in the journal. A block that cannot be read
+    /// Locks with blocks that are older in place than in the journal, or had such blocks before they
+    /// became another lock's: an inode that was freed must not be seen as it was before. A block that cannot be read
     /// counts: it may have been torn by the dead member's last write.
     pub(crate) async fn live(&self) -> BTreeSet<ResourceName> {
-        let newest = self.scan.newest();
-        let numbers: Vec<BlockNo> = newest.keys().copied().collect();
+        let mut chains: BTreeMap<BlockNo, Vec<&Record>> = BTreeMap::new();
+        for record in self.scan.transactions.iter().flat_map(|t| &t.records) {
+            chains.entry(record.block).or_default().push(record);
+        }
+        let numbers: Vec<BlockNo> = chains.keys().copied().collect();
         let mut live = BTreeSet::new();
         for batch in numbers.chunks(BATCH) {
             let in_place = self.read(batch).await;
             for (number, block) in batch.iter().zip(in_place) {
-                let version = block.map(|b| Header::of(&b).version());
-                if version.is_none_or(|v| v < newest[number]) {
-                    live.insert(self.lock_of[number]);
+                let chain = &chains[number];
+                let newest = chain.iter().map(|record| record.new_version).max();
+                let version = block.as_ref().map(|b| Header::of(b).version());
+                if version < newest {
+                    live.extend(concerned(block.as_deref(), chain));
                 }
             }
         }
@@ -96,6 +114,22 @@ impl Replay {
         limbo: &BTreeSet<ResourceName>,
         newest: &BTreeMap<BlockNo, u64>,
     ) -> Result<Redone, DiskError> {
+        let Redo { changed, damaged, .. } = self.rebuild(limbo, newest).await;
+        let blocks = changed.len();
+        let failed = self.write(changed).await?;
+        let blocks_written = (blocks - failed.len()) as u64;
+        let unwritable = failed.iter().map(|number| self.lock_of[number]).collect();
+        Ok(Redone { blocks_written, damaged, unwritable })
+    }
+
+    /// The blocks covered by `limbo` as they have to be in place, those that are not. What is damaged
+    /// is known for all of them before the first is written and given free: no half of a transaction
+    /// is shown.
+    pub(crate) async fn rebuild(
+        &self,
+        limbo: &BTreeSet<ResourceName>,
+        newest: &BTreeMap<BlockNo, u64>,
+    ) -> Redo {
         let mut chains: BTreeMap<BlockNo, Vec<&Record>> = BTreeMap::new();
         for record in self.scan.transactions.iter().flat_map(|t| &t.records) {
             if limbo.contains(&self.lock_of[&record.block]) {
@@ -103,14 +137,19 @@ impl Replay {
             }
         }
         let mut changed: BTreeMap<BlockNo, Box<Block>> = BTreeMap::new();
+        let mut needs: BTreeMap<ResourceName, Vec<BlockNo>> = BTreeMap::new();
         let mut broken: BTreeSet<BlockNo> = BTreeSet::new();
         let numbers: Vec<BlockNo> = chains.keys().copied().collect();
         for batch in numbers.chunks(BATCH) {
             for (number, in_place) in batch.iter().zip(self.read(batch).await) {
+                let concerned = concerned(in_place.as_deref(), &chains[number]);
                 match rebuild(in_place, &chains[number]) {
                     Rebuilt::Unchanged => {}
                     Rebuilt::Changed(block) => {
                         changed.insert(*number, block);
+                        for lock in concerned {
+                            needs.entry(lock).or_default().push(*number);
+                        }
                     }
                     // Whoever had the block last was torn off in a write in place of it, which comes
                     // behind everything here.
@@ -124,11 +163,7 @@ impl Replay {
         }
         let damaged = self.tainted(&broken, limbo);
         changed.retain(|number, _| !damaged.contains(&self.lock_of[number]));
-        let blocks = changed.len();
-        let failed = self.write(changed).await?;
-        let blocks_written = (blocks - failed.len()) as u64;
-        let unwritable = failed.iter().map(|number| self.lock_of[number]).collect();
-        Ok(Redone { blocks_written, damaged, unwritable })
+        Redo { changed, needs, damaged }
     }
 
     /// Locks that share a transaction with a broken block, directly or over others. Only those in
@@ -170,7 +205,10 @@ impl Replay {
     }
 
     /// Writes blocks durably; returns those that cannot be written.
-    async fn write(
+    ///
+    /// # Errors
+    /// When the device could not be flushed, or refuses this node.
+    pub(crate) async fn write(
         &self,
         blocks: BTreeMap<BlockNo, Box<Block>>,
     ) -> Result<Vec<BlockNo>, DiskError> {
@@ -210,6 +248,18 @@ enum Rebuilt {
     Unchanged,
     Changed(Box<Block>),
     Broken,
+}
+
+/// The locks that cover a block in the course of its records, and in place.
+fn concerned(in_place: Option<&Block>, chain: &[&Record]) -> BTreeSet<ResourceName> {
+    let mut locks: BTreeSet<ResourceName> = chain.iter().map(|record| record.lock).collect();
+    let header = in_place.map(Header::of);
+    let was_of_inode =
+        |kind| matches!(kind, Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket);
+    if let Some(header) = header.filter(|header| header.kind().is_some_and(was_of_inode)) {
+        locks.insert(Resource::Inode(InodeNo(header.owner.get())).name());
+    }
+    locks
 }
 
 fn is_slot(lock: &ResourceName) -> bool {
@@ -257,8 +307,7 @@ mod tests {
     };
     use super::*;
     use crate::block::as_usize;
-    use crate::file::InodeNo;
-    use crate::ondisk::header::{Kind, Owner};
+    use crate::ondisk::header::Owner;
     use crate::ondisk::journal::TRANSACTION_HEAD_SIZE;
     use mx_base::{BoxFuture, Incarnation, SlotId};
     use parking_lot::Mutex;
@@ -367,6 +416,25 @@ mod tests {
             std::task::Poll::Ready(value) => value,
             std::task::Poll::Pending => unreachable!("the disk answers at once"),
         }
+    }
+
+    /// It is the group's by its record; whoever gets the inode's lock must not find the inode.
+    #[test]
+    fn a_freed_inode_is_free_only_when_its_block_is_in_place() {
+        let disk = Arc::new(Memory::default());
+        let mut inode = block(9, 4);
+        Header::of_mut(&mut inode).kind = Kind::Inode as u8;
+        header::seal(&mut inode, WRITER);
+        disk.0.lock().insert(BlockNo(9), *inode);
+        let group = Resource::Group(crate::layout::GroupNo(0)).name();
+        let mut freed = transaction(1, &[(9, RecordKind::Image, 5)]);
+        freed.records[0].lock = group;
+        let replay = journal(&disk, vec![freed]);
+        let both = BTreeSet::from([group, lock(9)]);
+        assert_eq!(now(replay.live()), both);
+        let redo = now(replay.rebuild(&both, &BTreeMap::new()));
+        let needs: Vec<_> = redo.needs.into_iter().collect();
+        assert_eq!(needs, [(group, vec![BlockNo(9)]), (lock(9), vec![BlockNo(9)])]);
     }
 
     /// The block was in place in version 5 when another one kept the tail before the delta that led

@@ -21,7 +21,8 @@ use crate::env::{Durability, Env, WriteData};
 use crate::error::DiskError;
 use crate::file::FileId;
 use crate::fs::Fs;
-use crate::journal::replay::Replay;
+use crate::journal::redo_queue::RedoQueue;
+use crate::journal::replay::{Redo, Replay};
 use crate::journal::scan::{JournalOf, ScanError};
 use crate::locks::Resource;
 use crate::ondisk::alloc_group::GroupHeaderBlock;
@@ -34,6 +35,15 @@ use crate::superblock::Superblock;
 
 /// Orphans adopted by one transaction.
 const ADOPTED_AT_ONCE: usize = 16;
+
+/// Blocks made durable before the first locks are free, and when somebody has begun to wait.
+const REDONE_FIRST: usize = 32;
+
+/// Blocks made durable at once when nobody waits.
+const REDONE_AT_ONCE: usize = 512;
+
+/// Locks freed at once.
+const NAMES_AT_ONCE: usize = 1024;
 
 /// What a recovery did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -194,19 +204,16 @@ impl Fs {
         }
         recovered.locks_live = live.len() as u64;
         let limbo = self.env.locks.limbo_of(dead, live.iter().copied().collect()).await?;
-        let limbo: BTreeSet<ResourceName> = limbo.into_iter().collect();
-        let mut unwritable = BTreeSet::new();
-        for replay in &replays {
-            let redone = replay.redo(&limbo, &BTreeMap::new()).await?;
-            isolate(&self.env, &sb, &redone.damaged).await?;
-            recovered.blocks_replayed += redone.blocks_written;
-            recovered.locks_damaged += redone.damaged.len() as u64;
-            unwritable.extend(redone.unwritable);
+        let mut queue = RedoQueue::new(limbo);
+        for (i, replay) in replays.iter().enumerate() {
+            // A member has one slot. Should it have left more, what they share is free at the end.
+            let shared = replays[i + 1..].iter().flat_map(Replay::locks).collect();
+            self.redo(&sb, dead, replay, &mut queue, &shared, &mut recovered).await?;
         }
-        self.env.locks.replayed(dead, limbo.difference(&unwritable).copied().collect());
-        if !unwritable.is_empty() {
+        self.env.locks.replayed(dead, queue.rest());
+        if !queue.unwritable.is_empty() {
             // Nobody may see half of it: they stay in limbo until it can be written.
-            return Err(MountError::NotReplayed(unwritable.len()));
+            return Err(MountError::NotReplayed(queue.unwritable.len()));
         }
         for slot in readable {
             let resource = Resource::Slot(slot);
@@ -220,6 +227,59 @@ impl Fs {
         }
         self.env.locks.recovered(dead);
         Ok(recovered)
+    }
+
+    /// Redoes what one journal of a dead member has for the locks in the queue, in its order, and
+    /// frees each lock as what it needs has become durable; but not those in `shared`.
+    async fn redo(
+        &self,
+        sb: &Superblock,
+        dead: Member,
+        replay: &Replay,
+        queue: &mut RedoQueue,
+        shared: &BTreeSet<ResourceName>,
+        recovered: &mut Recovered,
+    ) -> Result<(), MountError> {
+        let Redo { mut changed, needs, damaged } =
+            replay.rebuild(&queue.names, &BTreeMap::new()).await;
+        isolate(&self.env, sb, &damaged).await?;
+        recovered.locks_damaged += damaged.len() as u64;
+        let mut failed: BTreeSet<BlockNo> = BTreeSet::new();
+        queue.begin();
+        let mut limit = REDONE_FIRST;
+        loop {
+            let wanted = self.env.locks.wanted_of(dead);
+            if !wanted.is_empty() {
+                queue.prefer(wanted);
+                limit = REDONE_FIRST;
+            }
+            let mut names = Vec::new();
+            let mut blocks = BTreeMap::new();
+            while blocks.len() < limit
+                && names.len() < NAMES_AT_ONCE
+                && let Some(name) = queue.next()
+            {
+                let needed = needs.get(&name).into_iter().flatten();
+                blocks.extend(needed.filter_map(|number| changed.remove_entry(number)));
+                names.push(name);
+            }
+            if names.is_empty() {
+                return Ok(());
+            }
+            let count = blocks.len();
+            let not_written = replay.write(blocks).await?;
+            recovered.blocks_replayed += (count - not_written.len()) as u64;
+            failed.extend(not_written);
+            let (unwritable, free): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| {
+                needs.get(name).into_iter().flatten().any(|number| failed.contains(number))
+            });
+            queue.unwritable.extend(unwritable);
+            let free: Vec<ResourceName> =
+                free.into_iter().filter(|name| !shared.contains(name)).collect();
+            queue.freed(&free);
+            self.env.locks.replayed(dead, free);
+            limit = (limit * 2).min(REDONE_AT_ONCE);
+        }
     }
 
     /// Slots that a member left live.

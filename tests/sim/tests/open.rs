@@ -68,6 +68,10 @@ impl Locks for TwoSides {
         Box::pin(std::future::ready(Ok(live)))
     }
 
+    fn wanted_of(&self, _dead: Member) -> Vec<ResourceName> {
+        Vec::new()
+    }
+
     fn replayed(&self, _dead: Member, _names: Vec<ResourceName>) {}
 
     fn recovered(&self, _dead: Member) {}

@@ -75,6 +75,10 @@ impl Locks for SharedLocks {
     ) -> BoxFuture<'static, Result<Vec<ResourceName>, PinError>> {
         Box::pin(std::future::ready(Ok(live)))
     }
+    fn wanted_of(&self, _dead: Member) -> Vec<ResourceName> {
+        Vec::new()
+    }
+
     fn replayed(&self, _: Member, _: Vec<ResourceName>) {}
     fn recovered(&self, _: Member) {}
 }
