@@ -32,6 +32,7 @@ use arbiter::Arbiter;
 use host::Life;
 use net::Net;
 use oracle::Oracle;
+pub use oracle::Violation;
 use plan::Plan;
 use work::Work;
 

@@ -10,7 +10,7 @@ use std::thread;
 use parking_lot::Mutex;
 use sim::exec;
 use sim::fleet::plan::Plan;
-use sim::fleet::{Report, run};
+use sim::fleet::{Report, Violation, run};
 
 const USAGE: &str = "usage: mxsim run FIRST..END [JOBS]\n       mxsim replay SEED";
 
@@ -54,7 +54,7 @@ fn run_seeds(seeds: &str, jobs: &str) -> ExitCode {
     let (Some((first, end)), Ok(jobs)) = (range, jobs.parse::<usize>()) else { return usage() };
     tell_panics();
     let next = AtomicU64::new(first);
-    let failed: Mutex<Option<(u64, String)>> = Mutex::new(None);
+    let failed: Mutex<Option<(u64, Violation)>> = Mutex::new(None);
     let done = Mutex::new((0_u64, 0_u64, 0_u32));
     thread::scope(|scope| {
         for _ in 0..jobs.max(1) {

@@ -162,7 +162,8 @@ impl Arbiter {
             *state.executing.entry(key).or_default() += 1;
             for block in (at.0..).map(BlockNo).take(data.len()) {
                 if let Some(other) = state.writing.insert(block, key) {
-                    self.oracle.violation(format!("{key} and {other} write block {block} at once"));
+                    let what = format!("{key} and {other} write block {block} at once");
+                    self.oracle.violation("one writer", what);
                 }
             }
         }
@@ -172,7 +173,8 @@ impl Arbiter {
                 self.exec.sleep(delay).await;
                 let answered = self.state.lock().answered.get(&key.node).copied();
                 if answered.is_some_and(|up_to| key.incarnation <= up_to) {
-                    self.oracle.violation(format!("{key} writes {count} at {at} behind its fence"));
+                    let what = format!("{key} writes {count} at {at} behind its fence");
+                    self.oracle.violation("fence", what);
                 }
                 self.device.end_write(id, at, data.clone());
                 Ok(())

@@ -218,7 +218,7 @@ impl Fleet {
         let mount = Mount { fs, kernel };
         if !self.set_up.swap(true, Ordering::SeqCst) {
             if let Err(error) = self.work.set_up(&mount).await {
-                self.oracle.violation(format!("setting up: {error}"));
+                self.oracle.violation("errors", format!("setting up: {error}"));
             }
             self.is_ready.store(true, Ordering::SeqCst);
         }
@@ -267,7 +267,7 @@ impl Fleet {
     /// A life that has ended by itself: what was under way fails, then its process goes.
     async fn clean_up(&self, life: &Arc<Life>, end: End) {
         if end == End::Left && !life.is_leaving() {
-            self.oracle.violation(format!("{} has left unasked", life.member));
+            self.oracle.violation("life", format!("{} has left unasked", life.member));
         }
         let began = self.exec.now();
         loop {
@@ -276,7 +276,8 @@ impl Fleet {
                 break;
             }
             if self.exec.now().since(began) > GRACE && !self.exec.is_paused(life.group()) {
-                self.oracle.violation(format!("{} has ended, and still: {left:?}", life.member));
+                let what = format!("{} has ended, and still: {left:?}", life.member);
+                self.oracle.violation("life", what);
                 break;
             }
             self.exec.sleep(Duration::from_millis(20)).await;
@@ -308,7 +309,7 @@ impl Fleet {
     pub(crate) fn count_violations(&self, life: &Life, node: &Node) {
         if node.violations() > 0 {
             let what = format!("{} was told what breaks the protocol", life.member);
-            self.oracle.violation(what);
+            self.oracle.violation("protocol", what);
         }
     }
 
@@ -340,7 +341,8 @@ impl Fleet {
         let dump = node.lock_dump(&mx_node::Surroundings::default(), None, 10);
         for lock in dump.file_systems.into_iter().flat_map(|locks| locks.locks) {
             if lock.mode != "NL" {
-                self.oracle.violation(format!("{} has unmounted and keeps {lock:?}", life.member));
+                let what = format!("{} has unmounted and keeps {lock:?}", life.member);
+                self.oracle.violation("unmount", what);
             }
         }
     }

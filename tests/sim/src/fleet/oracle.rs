@@ -20,13 +20,35 @@ pub struct Oracle {
     state: Arc<Mutex<State>>,
 }
 
+/// Something that is not as it has to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The name of the rule that found it, the same for all that break it.
+    pub oracle: &'static str,
+    pub what: String,
+}
+
+impl Violation {
+    pub fn new(oracle: &'static str, what: impl Into<String>) -> Violation {
+        Violation { oracle, what: what.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.oracle, self.what)
+    }
+}
+
+impl std::error::Error for Violation {}
+
 type Listener = Box<dyn Fn(LifeId) + Send>;
 
 #[derive(Default)]
 struct State {
     lives: Vec<(LifeId, Member)>,
     lost: BTreeSet<LifeId>,
-    violations: Vec<String>,
+    violations: Vec<Violation>,
     listeners: Vec<Listener>,
 }
 
@@ -36,15 +58,15 @@ impl Oracle {
     }
 
     /// Something is not as it has to be.
-    pub fn violation(&self, what: String) {
+    pub fn violation(&self, oracle: &'static str, what: String) {
         let (now, _) = crate::exec::running();
-        tracing::error!(what, "VIOLATION");
+        tracing::error!(oracle, what, "VIOLATION");
         self.exec.note(now.0);
-        self.state.lock().violations.push(format!("{now:?}: {what}"));
+        self.state.lock().violations.push(Violation::new(oracle, format!("{now:?}: {what}")));
     }
 
     /// The first thing that was wrong.
-    pub fn first_violation(&self) -> Option<String> {
+    pub fn first_violation(&self) -> Option<Violation> {
         self.state.lock().violations.first().cloned()
     }
 

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::arbiter::Arbiter;
 use super::host::{Life, node_id};
 use super::net::Net;
-use super::oracle::Oracle;
+use super::oracle::{Oracle, Violation};
 use super::plan::{Fault, Kind, Plan};
 use super::work::{App, Work};
 use super::{Fleet, Host, Inner, NODES_MAX, WORLD};
@@ -91,15 +91,17 @@ fn formatted(ids: [u8; 16]) -> Result<Image, String> {
 ///
 /// # Errors
 /// The first thing that was wrong.
-pub fn run(plan: &Plan) -> Result<Report, String> {
+pub fn run(plan: &Plan) -> Result<Report, Violation> {
     let ids = [7; 16];
-    let image = formatted(ids)?;
+    let image = formatted(ids).map_err(|what| Violation::new("mkfs", what))?;
     let exec = Executor::new(plan.seed);
     let device = Device::new(DEVICE_BLOCKS, image);
     let layout = {
         let port = device.port(&exec);
         let read = exec.run(WORLD, U * 100, async move { superblock::read(&*port).await });
-        read.map_err(|s| format!("superblock: {s:?}"))?.map_err(|e| e.to_string())?.layout
+        let read = read.map_err(|s| format!("superblock: {s:?}"));
+        let read = read.and_then(|read| read.map_err(|e| e.to_string()));
+        read.map_err(|what| Violation::new("mkfs", what))?.layout
     };
     let oracle = Oracle::new(&exec);
     let work = Work::new(&exec, &oracle);
@@ -145,7 +147,7 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
 }
 
 impl Fleet {
-    fn play(&self) -> Result<(), String> {
+    fn play(&self) -> Result<(), Violation> {
         for host in 0..self.plan.nodes {
             self.exec.spawn(WORLD, self.clone().run_host(host));
         }
@@ -183,7 +185,7 @@ impl Fleet {
     }
 
     /// Runs up to a moment, unless something is wrong before.
-    fn run_until(&self, at: Instant) -> Result<(), String> {
+    fn run_until(&self, at: Instant) -> Result<(), Violation> {
         while self.exec.now() < at {
             self.exec.run_for(at.since(self.exec.now()).min(U));
             // Nothing may have been left to run.
@@ -198,7 +200,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Violation> {
         for life in self.lives().into_iter().flatten() {
             if let Some(node) = life.node() {
                 self.count_violations(&life, &node);
@@ -212,7 +214,7 @@ impl Fleet {
         what: &str,
         limit: Duration,
         mut holds: impl FnMut(&Fleet) -> bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), Violation> {
         let began = self.exec.now();
         while !holds(self) {
             if self.exec.now().since(began) > limit {
@@ -220,10 +222,11 @@ impl Fleet {
                 lives.iter().flatten().for_each(|life| life.log_waits());
                 let states: Vec<String> = lives.iter().flatten().map(|l| l.describe()).collect();
                 let under_way = self.work.under_way(None);
-                return Err(format!(
+                let what = format!(
                     "not within {limit:?}: {what}; {}; under way: {under_way:?}",
                     states.join("; ")
-                ));
+                );
+                return Err(Violation::new("liveness", what));
             }
             self.run_until(self.exec.now() + U / 5)?;
         }
@@ -251,9 +254,9 @@ impl Fleet {
                 for (i, (a, mode)) in holders.iter().enumerate() {
                     for (b, other) in &holders[i + 1..] {
                         if !mode.compatible(*other) {
-                            self.oracle.violation(format!(
-                                "{name:?} is held by {a} in {mode} and by {b} in {other}"
-                            ));
+                            let what =
+                                format!("{name:?} is held by {a} in {mode} and by {b} in {other}");
+                            self.oracle.violation("compatible grants", what);
                         }
                     }
                 }
@@ -367,15 +370,16 @@ impl Fleet {
 
     // The end
 
-    fn check_times(&self) -> Result<(), String> {
+    fn check_times(&self) -> Result<(), Violation> {
         let (longest, what) = self.work.longest();
         if self.plan.kind == Kind::OneCrash && longest > RECOVERED_WITHIN {
-            return Err(format!("{what} took {longest:?}, beside nothing but one crash"));
+            let what = format!("{what} took {longest:?}, beside nothing but one crash");
+            return Err(Violation::new("recovery time", what));
         }
         Ok(())
     }
 
-    fn look_at_all(&self) -> Result<(), String> {
+    fn look_at_all(&self) -> Result<(), Violation> {
         for life in self.lives().into_iter().flatten() {
             let Some(mount) = life.mount() else { continue };
             let group = life.group();
@@ -388,11 +392,14 @@ impl Fleet {
             let done = self.exec.run(group, HEALED_WITHIN, async move { app.look_at_all().await });
             match done {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(format!("{}: {error}", life.member)),
+                Ok(Err(error)) => {
+                    return Err(Violation::new("errors", format!("{}: {error}", life.member)));
+                }
                 Err(stopped) => {
                     self.lives().iter().flatten().for_each(|life| life.log_waits());
                     let left = self.work.under_way(None);
-                    return Err(format!("{}: looking {stopped:?}: {left:?}", life.member));
+                    let what = format!("{}: looking {stopped:?}: {left:?}", life.member);
+                    return Err(Violation::new("liveness", what));
                 }
             }
             self.check()?;
@@ -400,7 +407,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn leave_all(&self) -> Result<(), String> {
+    fn leave_all(&self) -> Result<(), Violation> {
         for (host, life) in self.lives().into_iter().enumerate() {
             self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
             self.hosts[host].is_done.store(true, Ordering::SeqCst);
@@ -412,20 +419,21 @@ impl Fleet {
         self.until("everybody has left", HEALED_WITHIN, |f| f.lives().iter().all(Option::is_none))
     }
 
-    fn check_device(&self) -> Result<(), String> {
+    fn check_device(&self) -> Result<(), Violation> {
         let exec = Executor::new(self.plan.seed);
         let device = Device::new(DEVICE_BLOCKS, self.arbiter.device.visible());
         let port = device.port(&exec);
         let limit = Duration::from_secs(600);
         let report = exec
             .run(WORLD, limit, async move { fsck::check(port, &mut |_, _, _| {}).await })
-            .map_err(|s: Stopped| format!("fsck stopped: {s:?}"))?
-            .map_err(|e| format!("fsck: {e}"))?;
+            .map_err(|s: Stopped| Violation::new("fsck", format!("stopped: {s:?}")))?
+            .map_err(|e| Violation::new("fsck", e.to_string()))?;
         match &report.problems[..] {
             [] => Ok(()),
             problems => {
                 let first: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
-                Err(format!("fsck found {}: {}", problems.len(), first.join("; ")))
+                let what = format!("found {}: {}", problems.len(), first.join("; "));
+                Err(Violation::new("fsck", what))
             }
         }
     }

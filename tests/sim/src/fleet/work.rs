@@ -275,7 +275,7 @@ impl App {
             if is_end(error) {
                 self.life.expect_end(format!("{name}: {error}"));
             } else if self.counts() {
-                self.wrong(format!("{name} failed: {error}"));
+                self.wrong("errors", format!("{name} failed: {error}"));
             }
         }
         done
@@ -286,8 +286,8 @@ impl App {
         *self.step.lock() = format!("{what} {file:?}");
     }
 
-    fn wrong(&self, what: String) {
-        self.work.oracle.violation(format!("{}: {what}", self.life.member));
+    fn wrong(&self, oracle: &'static str, what: String) {
+        self.work.oracle.violation(oracle, format!("{}: {what}", self.life.member));
     }
 
     async fn find(&self, dir: FileId, name: &[u8]) -> Result<FileId, FsError> {
@@ -296,7 +296,7 @@ impl App {
             Some(file) => Ok(file),
             None => {
                 if self.counts() {
-                    self.wrong(format!("{} is not there", String::from_utf8_lossy(name)));
+                    self.wrong("names", format!("{} is not there", String::from_utf8_lossy(name)));
                 }
                 Err(FsError::NotFound)
             }
@@ -316,7 +316,10 @@ impl App {
             for (life, times) in before {
                 let is_back = seen.0 < times.0 || seen.1 < times.1;
                 if is_back && !self.work.oracle.is_lost(life) {
-                    self.wrong(format!("times of {file:?} went from {times:?} to {seen:?}"));
+                    self.wrong(
+                        "times",
+                        format!("times of {file:?} went from {times:?} to {seen:?}"),
+                    );
                 }
             }
             let mut times = self.work.times.lock();
@@ -378,7 +381,7 @@ impl App {
             && let Err(why) =
                 self.work.counters[i].lock().end_read(self.id(), began, |v| *v == value)
         {
-            self.wrong(format!("counter {i} ({file:?}) is {value}: {why}"));
+            self.wrong("counters", format!("counter {i} ({file:?}) is {value}: {why}"));
         }
         Ok(value)
     }
@@ -407,7 +410,7 @@ impl App {
         self.step("set size", file);
         let found = self.mount.set(file, &set).await?;
         if found.size != size && self.counts() {
-            self.wrong(format!("size set to {size} is {}", found.size));
+            self.wrong("sizes", format!("size set to {size} is {}", found.size));
         }
         let mut chain = chain.lock();
         chain.acknowledge(change, size);
@@ -422,7 +425,7 @@ impl App {
         if self.counts()
             && let Err(why) = self.work.sizes[i].lock().end_read(self.id(), began, |s| *s == size)
         {
-            self.wrong(format!("size {i} ({file:?}) is {size}: {why}"));
+            self.wrong("sizes", format!("size {i} ({file:?}) is {size}: {why}"));
         }
         if self.chance(30) {
             self.step("open", file);
@@ -430,7 +433,7 @@ impl App {
             self.step("read", file);
             let bytes = self.mount.read(&open, 0, 20_000).await?;
             if self.counts() && bytes.iter().any(|b| *b != 0) {
-                self.wrong(format!("{file:?} holds what nobody wrote (I10)"));
+                self.wrong("nothing exposed", format!("{file:?} holds what nobody wrote (I10)"));
             }
         }
         Ok(size)
@@ -456,7 +459,7 @@ impl App {
             for dir in 0..DIRS.len() {
                 if let Some(file) = self.read_name(i, dir).await? {
                     if place != Place::Absent && self.counts() {
-                        self.wrong(format!("name {i} is in two directories"));
+                        self.wrong("names", format!("name {i} is in two directories"));
                     }
                     place = Place::In(dir, Some(file));
                 }
@@ -538,7 +541,7 @@ impl App {
                 |before, after| before.is_in(at) || after.is_in(at),
             )
         {
-            self.wrong(format!("name {i} in directory {at} is {found:?}: {why}"));
+            self.wrong("names", format!("name {i} in directory {at} is {found:?}: {why}"));
         }
     }
 
@@ -628,18 +631,19 @@ impl App {
         if is_doubtful && chain.is_in_doubt() {
             // Pages are written back one by one: each byte may be of any version.
             if let Some(at) = chain.unexplained_byte(began, &content) {
-                self.wrong(format!("byte {at} of blob {i} ({file:?}) was never so"));
+                self.wrong("blobs", format!("byte {at} of blob {i} ({file:?}) was never so"));
             }
         } else if chain.was_quiet(began)
             && let Err(why) = chain.end_read(self.id(), began, |c| **c == content)
         {
             let why = if why.len() > 200 { "no version" } else { &why };
             let difference = chain.newest().iter().zip(&content).position(|(a, b)| a != b);
-            self.wrong(format!(
+            let what = format!(
                 "blob {i} ({file:?}) has {} bytes instead of {}, differs at {difference:?}: {why}",
                 content.len(),
                 chain.newest().len(),
-            ));
+            );
+            self.wrong("blobs", what);
         }
         Ok(content)
     }
@@ -677,7 +681,7 @@ impl App {
         if self.counts()
             && let Err(why) = self.work.logs[i].lock().check(self.id(), began, &bytes)
         {
-            self.wrong(format!("log {i} ({file:?}): {why}"));
+            self.wrong("logs", format!("log {i} ({file:?}): {why}"));
         }
         Ok(())
     }
