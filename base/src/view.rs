@@ -11,7 +11,7 @@ pub struct ViewId(pub u64);
 pub struct SanGeneration(pub u64);
 
 /// The members of the cluster between two changes. Only a committed view has authority (R11).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct View {
     pub id: ViewId,
     pub generation: SanGeneration,

@@ -10,7 +10,7 @@ use mx_base::Member;
 use crate::message::{BucketName, LimboName, Message, ReportedLock};
 
 /// Kept messages, bounded by the memory they take.
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 pub(crate) struct Early {
     messages: VecDeque<(Member, Message)>,
     bytes: usize,

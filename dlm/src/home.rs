@@ -22,12 +22,14 @@ use crate::value_block::ValueBlock;
 use crate::violation::Violation;
 
 /// All buckets homed here.
+#[derive(Clone, Hash)]
 pub(crate) struct Home {
     buckets: Vec<Option<Box<HomeBucket>>>,
     lingers: Lingers,
 }
 
 /// The resources of one bucket.
+#[derive(Clone, Hash)]
 pub(crate) struct HomeBucket {
     pub(crate) phase: Phase,
     pub(crate) resources: BTreeMap<ResourceName, Resource>,

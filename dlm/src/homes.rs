@@ -9,6 +9,7 @@ use mx_base::{Member, View, ViewId};
 use crate::name::{Bucket, mix};
 
 /// Home and epoch of every bucket under one view.
+#[derive(Clone, Hash)]
 pub(crate) struct Homes {
     /// `None` before the first view.
     home: Vec<Option<Member>>,

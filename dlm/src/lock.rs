@@ -34,7 +34,7 @@ impl fmt::Debug for LockRef {
 }
 
 /// Why a request or conversion ended without a grant.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Denial {
     /// It asked not to be queued, and would have had to wait.
     WouldWait,
@@ -43,7 +43,7 @@ pub enum Denial {
 }
 
 /// Completion of a request or conversion (asynchronous system trap, in the words of VMS).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Ast {
     /// The lock is held in `mode` from now on. `value` is what the last holder of PW or EX left;
     /// `None` when nobody can vouch for it.

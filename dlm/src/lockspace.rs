@@ -37,6 +37,7 @@ use crate::resource::{News, Notice, Notices};
 use crate::violation::Violation;
 
 /// The lock manager of one node for one file system.
+#[derive(Clone, Hash)]
 pub struct Lockspace {
     pub(crate) id: LockspaceId,
     pub(crate) me: Member,
@@ -66,7 +67,7 @@ pub struct Lockspace {
 }
 
 /// What the caller has to carry out, in order.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
     /// Over the ordered link to this incarnation. When it is no member any more the message may be
     /// dropped.

@@ -22,7 +22,7 @@ pub use codec::DecodeError;
 pub struct LockspaceId(pub u32);
 
 /// The bucket a message is about, and since which view its home is the one addressed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BucketEpoch {
     pub bucket: Bucket,
     pub epoch: ViewId,
@@ -30,7 +30,7 @@ pub struct BucketEpoch {
 
 /// One message. The first five go from a lock's owner to the home of its resource, the next three
 /// back.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Message {
     /// A new lock in `wanted`.
     Request {
@@ -140,14 +140,14 @@ pub enum Message {
 }
 
 /// A resource and its bucket.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BucketName {
     pub bucket: Bucket,
     pub name: ResourceName,
 }
 
 /// A resource in limbo.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LimboName {
     pub bucket: Bucket,
     pub name: ResourceName,
@@ -156,7 +156,7 @@ pub struct LimboName {
 }
 
 /// One lock as its owner reports it to the heir of its bucket.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ReportedLock {
     pub bucket: Bucket,
     pub name: ResourceName,

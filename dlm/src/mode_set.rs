@@ -5,7 +5,7 @@ use std::fmt;
 use crate::mode::Mode;
 
 /// Some of the six modes, in one byte.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ModeSet(u8);
 
 impl ModeSet {

@@ -19,6 +19,7 @@ use crate::value_block::ValueBlock;
 pub struct TooManyLocks;
 
 /// All locks of this node, by id and by bucket.
+#[derive(Clone, Hash)]
 pub(crate) struct OwnLocks {
     places: Vec<Place>,
     vacant: Vec<u32>,
@@ -28,12 +29,14 @@ pub(crate) struct OwnLocks {
 }
 
 /// A lock id is a place and the number of its use.
+#[derive(Clone, Hash)]
 struct Place {
     uses: u32,
     lock: Option<OwnLock>,
 }
 
 /// One lock of this node.
+#[derive(Clone, Hash)]
 pub(crate) struct OwnLock {
     pub(crate) name: ResourceName,
     pub(crate) bucket: Bucket,
@@ -53,7 +56,7 @@ pub(crate) struct OwnLock {
 }
 
 /// An outstanding request or conversion.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Asked {
     pub(crate) wanted: Mode,
     pub(crate) no_queue: bool,

@@ -23,6 +23,7 @@ use crate::value_block::ValueBlock;
 
 /// Queues and value block of one resource. Most have one holder and nobody who waits, so the rest
 /// is on the heap.
+#[derive(Clone, Hash)]
 pub(crate) struct Resource {
     granted: SmallVec<[HomeLock; 1]>,
     /// `None` while both queues are empty.
@@ -33,7 +34,7 @@ pub(crate) struct Resource {
 }
 
 /// A granted lock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 pub(crate) struct HomeLock {
     pub(crate) key: LockRef,
     pub(crate) granted: Mode,
@@ -46,14 +47,14 @@ pub(crate) struct HomeLock {
     pub(crate) since: Instant,
 }
 
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 struct Queues {
     converting: VecDeque<Queued>,
     waiting: VecDeque<Queued>,
 }
 
 /// A request or conversion that waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Queued {
     pub(crate) key: LockRef,
     pub(crate) wanted: Mode,
@@ -62,7 +63,7 @@ pub(crate) struct Queued {
 }
 
 /// May this home decide about the resource yet?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Phase {
     /// Not everybody has reported: take in, grant nothing.
     Rebuilding,
@@ -70,14 +71,14 @@ pub(crate) enum Phase {
 }
 
 /// What a home tells the owner of a lock.
-#[derive(Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(crate) struct Notice {
     pub(crate) bucket: Bucket,
     pub(crate) to: LockRef,
     pub(crate) news: News,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(crate) enum News {
     /// `lowers` tells the owner which of its Lowers this grant knows of.
     Granted {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// 0 to [`ValueBlock::MAX`] bytes that the last exclusive holder left for the next holder.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ValueBlock {
     len: u8,
     bytes: [u8; ValueBlock::MAX],

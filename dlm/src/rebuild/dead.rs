@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mx_base::{Member, ViewId};
 
 /// What is known about one dead member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Dead {
     /// The first view without it.
     pub lost_in: ViewId,

@@ -13,12 +13,14 @@ use mx_base::Member;
 use crate::message::{BucketName, LimboName};
 
 /// A recovery that this node carries out.
+#[derive(Clone, Hash)]
 pub(crate) struct Recovery {
     /// Live names that are not known to be redone or to need no redoing.
     pub(crate) left: BTreeSet<BucketName>,
     pub(crate) step: Step,
 }
 
+#[derive(Clone, Hash)]
 pub(crate) enum Step {
     /// Until every member has answered which of the names are in limbo.
     Asking { awaited: BTreeSet<Member>, in_limbo: Vec<LimboName> },
@@ -51,6 +53,7 @@ pub enum RecoveryError {
 pub(crate) type Recoveries = BTreeMap<Member, Recovery>;
 
 /// The live names of a dead member as they arrive at a home.
+#[derive(Clone, Hash)]
 pub(crate) struct LiveNamesAsked {
     pub(crate) recoverer: Member,
     pub(crate) names: BTreeSet<BucketName>,

@@ -19,7 +19,7 @@ use crate::name::ResourceName;
 pub type Lingers = fn(&ResourceName) -> bool;
 
 /// The modes in which one dead member may still stand in the way. CR and NL never do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Remnant {
     pub(crate) dead: Member,
     pub(crate) modes: ModeSet,
