@@ -53,6 +53,21 @@ impl Counters {
         self.sent.iter().sum()
     }
 
+    /// Messages sent to other nodes to rebuild buckets and to recover the dead: none of them is about a
+    /// request.
+    pub fn sent_for_recovery(&self) -> u64 {
+        const KINDS: [Kind; 7] = [
+            Kind::Report,
+            Kind::ReportEnd,
+            Kind::LiveNames,
+            Kind::InLimbo,
+            Kind::Released,
+            Kind::Recovered,
+            Kind::RecoveredSeen,
+        ];
+        KINDS.into_iter().map(|kind| self.sent(kind)).sum()
+    }
+
     pub(crate) fn count_sent(&mut self, kind: Kind) {
         self.sent[kind.index()] += 1;
     }

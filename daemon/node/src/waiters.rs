@@ -67,6 +67,8 @@ pub(crate) struct Course {
     pub(crate) rebuilt: Option<(u64, u64)>,
     /// Resources in limbo here: freed without, and after, a replay.
     pub(crate) limbo: (u64, u64),
+    /// Sent by this node to rebuild and to recover.
+    pub(crate) messages: u64,
     pub(crate) is_over: bool,
     /// Longest first.
     longest: Vec<Delay>,
@@ -195,6 +197,7 @@ impl Waiters {
                 counters.limbo_freed - course.before.limbo_freed,
                 counters.limbo_redone - course.before.limbo_redone,
             );
+            course.messages = counters.sent_for_recovery() - course.before.sent_for_recovery();
             course.is_over = is_over(course.dead);
         }
     }
@@ -202,9 +205,9 @@ impl Waiters {
 
 impl Course {
     fn new(dead: Member, before: LockspaceCounters) -> Course {
-        let (rebuilt, limbo, is_over) = (None, (0, 0), false);
+        let (rebuilt, limbo, messages, is_over) = (None, (0, 0), 0, false);
         let (longest, count, total) = (Vec::new(), 0, Duration::ZERO);
-        Course { dead, before, rebuilt, limbo, is_over, longest, count, total }
+        Course { dead, before, rebuilt, limbo, messages, is_over, longest, count, total }
     }
 
     fn take_in(&mut self, name: ResourceName, wait: &Wait, now: Instant, is_over: bool) {

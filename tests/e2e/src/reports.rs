@@ -96,6 +96,24 @@ pub struct FsRecovery {
     pub resumed_ms: Option<u64>,
     pub ending: Option<String>,
     pub replay: Option<Replay>,
+    pub work: Work,
+}
+
+/// What a recovery did on the viewer.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Work {
+    pub locks_rebuilt: Option<u64>,
+    pub messages: u64,
+    pub longest: Vec<Delay>,
+}
+
+/// Who waited for what because of it.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Delay {
+    pub resource: String,
+    /// `None` when the daemon waited on its own account.
+    pub pid: Option<u32>,
+    pub cause: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]

@@ -66,9 +66,14 @@ fn clear(cluster: &Fixture) {
     .expect("everything can be removed");
 }
 
-fn all_rounds(name: &str, choose: impl Fn(&Fixture, u16) -> u16, before: impl Fn(&Fixture, u16)) {
-    let mut cluster = Fixture::prepared(name, 3, 2 << 30);
-    for number in 0..rounds(2, 20) {
+fn all_rounds(
+    name: &str,
+    nodes: u16,
+    choose: impl Fn(&Fixture, u16) -> u16,
+    before: impl Fn(&Fixture, u16),
+) {
+    let mut cluster = Fixture::prepared(name, nodes, 2 << 30);
+    for number in 0..rounds(2, 50) {
         if number > 0 {
             cluster.start_arbiter().expect("it starts");
         }
@@ -83,7 +88,7 @@ fn all_rounds(name: &str, choose: impl Fn(&Fixture, u16) -> u16, before: impl Fn
 /// Two of five nodes are killed, the second one so long after the first.
 fn rounds_of_two(name: &str, gap: impl Fn(u16) -> Duration) {
     let mut cluster = Fixture::prepared(name, 5, 2 << 30);
-    for number in 0..rounds(1, 20) {
+    for number in 0..rounds(1, 50) {
         if number > 0 {
             cluster.start_arbiter().expect("it starts");
         }
@@ -104,7 +109,7 @@ fn two_of_five_nodes_may_die_together() {
 /// Of the first: from before it is suspected until long after it is replayed.
 #[test]
 fn a_second_node_may_die_in_every_phase_of_the_recovery_of_the_first() {
-    rounds_of_two("kill-second", |number| Duration::from_millis(u64::from(5 + 47 * number)));
+    rounds_of_two("kill-second", |number| Duration::from_millis(u64::from(1 + 7 * number)));
 }
 
 #[test]
@@ -114,7 +119,12 @@ fn any_node_may_die_in_the_middle_of_mixed_work() {
         let process = u16::try_from(std::process::id() % 3).expect("below three");
         (number + process) % 3 + 1
     };
-    all_rounds("kill-any", any, |_, _| {});
+    all_rounds("kill-any", 3, any, |_, _| {});
+}
+
+#[test]
+fn any_of_five_nodes_may_die_in_the_middle_of_mixed_work() {
+    all_rounds("kill-five", 5, |_, number| number % 5 + 1, |_, _| {});
 }
 
 #[test]
@@ -123,7 +133,7 @@ fn the_administrator_may_die() {
         let view = cluster.admin(1).status().expect("an answer").view.expect("a view");
         view.administrator.expect("there is one").node
     };
-    all_rounds("kill-administrator", administrator, |_, _| {});
+    all_rounds("kill-administrator", 3, administrator, |_, _| {});
 }
 
 #[test]
@@ -161,7 +171,7 @@ fn the_home_of_a_lock_may_die_while_another_node_holds_it_dirty() {
         KEPT.with_borrow_mut(|kept| *kept = Some((path, file, reader)));
     };
     let mut cluster = Fixture::prepared("kill-home", 3, 2 << 30);
-    for number in 0..rounds(2, 20) {
+    for number in 0..rounds(2, 50) {
         if number > 0 {
             cluster.start_arbiter().expect("it starts");
         }
@@ -208,5 +218,5 @@ fn a_node_may_die_that_has_the_directory_all_others_want() {
         });
         changed.expect("changed");
     };
-    all_rounds("kill-directory", |_, number| number % 3 + 1, before);
+    all_rounds("kill-directory", 3, |_, number| number % 3 + 1, before);
 }

@@ -13,6 +13,9 @@ pub struct Work {
     /// while it is not rebuilt here.
     pub locks_rebuilt: Option<u64>,
     pub buckets_rebuilt: Option<u64>,
+    /// Lock messages of this node for the rebuild and the recovery, for all that were under way
+    /// together. None of them is about a single lock's request.
+    pub messages: u64,
     /// Resources homed here that were in limbo while this recovery was under way, and were freed
     /// because the journal has nothing live for them.
     pub limbo_freed: u64,
@@ -53,6 +56,7 @@ impl Work {
         Work {
             locks_rebuilt: course.rebuilt.map(|(locks, _)| locks),
             buckets_rebuilt: course.rebuilt.map(|(_, buckets)| buckets),
+            messages: course.messages,
             limbo_freed: course.limbo.0,
             limbo_redone: course.limbo.1,
             waits,

@@ -248,7 +248,11 @@ fn recovery_lines(page: &mut Page, of: &Recovery) {
 
 fn work_lines(page: &mut Page, of: &Work) {
     if let (Some(locks), Some(buckets)) = (of.locks_rebuilt, of.buckets_rebuilt) {
-        page.field("    here", format_args!("{locks} locks rebuilt in {buckets} buckets"));
+        let messages = of.messages;
+        page.field(
+            "    here",
+            format_args!("{locks} locks rebuilt in {buckets} buckets, {messages} messages"),
+        );
     }
     if of.limbo_freed + of.limbo_redone > 0 {
         page.field(

@@ -156,6 +156,7 @@ fn a_recovery_is_shown_by_phase() {
                 work: Work {
                     locks_rebuilt: Some(7),
                     buckets_rebuilt: Some(3),
+                    messages: 12,
                     limbo_redone: 1,
                     waits: 2,
                     waited_ms: 95,
@@ -183,7 +184,7 @@ n3.5: under way, suspected 900 ms ago; times since then:
     replayed 80 ms by n1.3 (replayed)
     resumed  not yet
     replay   4 blocks; 9 locks in the journal, 2 of them live, 0 damaged; 0 segments, 0 orphans adopted
-    here     7 locks rebuilt in 3 buckets
+    here     7 locks rebuilt in 3 buckets, 12 messages
     limbo    0 freed unchanged, 1 redone
     waits    2, 95 ms in all
       90 ms: process 71 (cp) for inode 0x12 EX alone: in limbo until the journal was replayed
