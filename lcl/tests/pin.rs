@@ -135,15 +135,50 @@ fn a_surrender_bars_operations_but_serves_the_kernels_pages() {
 fn a_queued_page_overtakes_operations_when_the_surrender_begins() {
     let (entry, _) = entry();
     entry.raise(Mode::EX);
-    let reader = entry.try_pin(Want::read()).expect("cached");
+    let alone = entry.try_pin(Want::write()).expect("cached");
     let mut writer = entry.pin(Want::write());
     assert!(poll(&mut writer).is_pending());
     let mut page = entry.pin(Want::kernel_page(Mode::PR));
     assert!(poll(&mut page).is_pending());
     entry.begin_close();
+    drop(alone);
     assert!(matches!(poll(&mut page), Poll::Ready(Ok(_))));
-    drop(reader);
     assert!(poll(&mut writer).is_pending(), "waits until the surrender is over");
+}
+
+/// An operation that has the kernel drop pages waits for one that the kernel has locked and asks
+/// for; who waits to be alone waits for that operation (simulator, seed 8662).
+#[test]
+fn a_page_goes_past_a_writer_that_waits_for_an_operation_and_no_operation_does() {
+    let (entry, _) = entry();
+    entry.raise(Mode::EX);
+    let drops_pages = entry.try_pin(Want::shared(Mode::EX)).expect("cached");
+    let mut writer = entry.pin(Want::write());
+    assert!(poll(&mut writer).is_pending());
+    assert!(entry.try_pin(Want::read()).is_none());
+    let page = entry.try_pin(Want::kernel_page(Mode::EX)).expect("goes past");
+    drop(drops_pages);
+    assert!(poll(&mut writer).is_pending(), "the page is being served");
+    let mut next = entry.pin(Want::kernel_page(Mode::EX));
+    assert!(poll(&mut next).is_pending(), "pages alone keep no writer waiting");
+    drop(page);
+    assert!(matches!(poll(&mut writer), Poll::Ready(Ok(_))));
+    assert!(matches!(poll(&mut next), Poll::Ready(Ok(_))));
+}
+
+/// Both wait for the cluster, in this order or the other.
+#[test]
+fn a_page_queued_behind_a_writer_is_served_beside_the_operation_before_both() {
+    let (entry, _) = entry();
+    let mut opens = entry.pin(Want::shared(Mode::EX));
+    let mut writer = entry.pin(Want::write());
+    let mut page = entry.pin(Want::kernel_page(Mode::EX));
+    assert!(poll(&mut opens).is_pending() && poll(&mut writer).is_pending());
+    assert!(poll(&mut page).is_pending());
+    entry.raise(Mode::EX);
+    let Poll::Ready(Ok(_opens)) = poll(&mut opens) else { panic!("first in the queue") };
+    assert!(matches!(poll(&mut page), Poll::Ready(Ok(_))));
+    assert!(poll(&mut writer).is_pending());
 }
 
 #[test]

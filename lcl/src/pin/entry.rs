@@ -78,9 +78,9 @@ impl Entry {
     pub fn try_pin(self: &Arc<Self>, want: Want) -> Option<Pin> {
         let mut word = self.load();
         loop {
-            // New arrivals queue behind those who wait, except for pages that a surrender is
-            // waiting for.
-            if word.is_waited() && !(want.purpose == Purpose::KernelPage && word.is_closing()) {
+            // New arrivals queue behind those who wait.
+            let overtakes = want.purpose == Purpose::KernelPage && word.lets_pages_overtake();
+            if word.is_waited() && !overtakes {
                 return None;
             }
             let pinned = word.admit(want)?;
@@ -328,12 +328,13 @@ impl Entry {
         let mut somebody_waits = false;
         for waiter in queue.waiters.iter_mut().filter(|w| w.outcome.is_none()) {
             let mut word = self.load();
-            let overtakes = waiter.want.purpose == Purpose::KernelPage && word.is_closing();
+            let is_page = waiter.want.purpose == Purpose::KernelPage;
+            let overtakes = is_page && word.lets_pages_overtake();
             let waits_for_cluster = !word.mode().covers(waiter.want.mode);
             if waits_for_cluster || (word.is_closing() && !overtakes) {
                 continue;
             }
-            // Behind one who waits for pins of this node only pages of a surrender go on.
+            // Behind one who waits for pins of this node only pages go on.
             let admitted = (!somebody_waits || overtakes)
                 && loop {
                     match word.admit(waiter.want) {

@@ -100,6 +100,14 @@ impl Word {
         }
     }
 
+    /// May a page that the kernel asks for go past those who wait? A surrender waits for such pages,
+    /// and so may an operation that has the lock and lets the kernel drop pages: a page in the queue
+    /// behind somebody who waits for that operation would wait for ever. They are held up no longer
+    /// by it than by the operation, and no operation comes past them.
+    pub(super) fn lets_pages_overtake(self) -> bool {
+        self.is_closing() || self.0 & SHARED_MASK != 0
+    }
+
     /// The word with another shared pin, if there is one already.
     pub(super) fn join(self, want: Want) -> Option<Word> {
         let shared = self.0 & SHARED_MASK != 0 && self.0 & CUT_OFF == 0;
