@@ -6,6 +6,7 @@
 pub mod bounded;
 pub mod future;
 pub mod id;
+pub mod rules;
 pub mod size;
 pub mod time;
 pub mod view;

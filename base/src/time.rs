@@ -7,6 +7,8 @@
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 
+use crate::rules::{Rule, is_kept};
+
 pub use std::time::Duration;
 
 /// Nanoseconds since an arbitrary start, on one node.
@@ -71,7 +73,7 @@ impl Timestamp {
     /// What an object changed at `now` gets when it last changed at `stored`: never back, never
     /// the same (I8).
     pub fn advance(stored: Timestamp, now: Timestamp) -> Timestamp {
-        now.max(stored.successor())
+        if is_kept(Rule::AdvanceTimes) { now.max(stored.successor()) } else { now }
     }
 }
 

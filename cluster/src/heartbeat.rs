@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member, NodeId, SanGeneration, ViewId};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -255,7 +256,7 @@ impl Heartbeat {
             if sum * 2 > total {
                 break;
             }
-            sum += votes;
+            sum += if is_kept(Rule::AwaitMajority) { *votes } else { total };
             majority_until = until(*sent);
         }
         if sum * 2 <= total {

@@ -11,6 +11,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use mx_base::rules::{Rule, is_kept};
+
 use crate::frame::{Frame, Kind, LockspaceId};
 
 /// Lock and group traffic that a peer may leave unacknowledged, in bytes with headers: some seconds
@@ -101,7 +103,9 @@ impl Link {
 
     /// From here on frames go over another connection: everything unacknowledged goes again.
     pub(crate) fn restart_transmission(&mut self) {
-        self.transmitted = 0;
+        if is_kept(Rule::SendAgain) {
+            self.transmitted = 0;
+        }
     }
 
     /// The next frame for the present connection.
@@ -149,7 +153,7 @@ impl Link {
     /// Looks at the sequence number of a sequenced frame.
     pub(crate) fn arrival(&self, sequence: u64) -> Result<Arrival, LinkError> {
         let expected = self.received + 1;
-        if sequence == expected {
+        if sequence == expected || sequence < expected && !is_kept(Rule::DeliverOnce) {
             Ok(Arrival::Next)
         } else if sequence != 0 && sequence < expected {
             Ok(Arrival::Duplicate)

@@ -20,3 +20,5 @@ pub mod programs;
 pub mod ready;
 pub mod runtime;
 pub mod server;
+
+const _: () = assert!(!mx_base::rules::CAN_BE_BROKEN, "what ships keeps all its rules");

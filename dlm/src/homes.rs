@@ -4,6 +4,7 @@
 //! home of a bucket is chosen by rendezvous hashing over the members, so it changes only for the
 //! buckets of a member that went, or to a member that came.
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Member, View, ViewId};
 
 use crate::name::{Bucket, mix};
@@ -37,7 +38,13 @@ impl Homes {
 
     /// The table under `view`, which follows the present one directly.
     pub(crate) fn next(&self, view: &View) -> Homes {
-        let home: Vec<Option<Member>> = Bucket::all().map(|bucket| choose(bucket, view)).collect();
+        let mut home: Vec<Option<Member>> =
+            Bucket::all().map(|bucket| choose(bucket, view)).collect();
+        if !is_kept(Rule::ChooseOneHome) {
+            // Whoever was the home stays it, which a joiner cannot know.
+            let stays = |old: &Option<Member>| old.filter(|old| view.contains(*old));
+            home.iter_mut().zip(&self.home).for_each(|(new, old)| *new = stays(old).or(*new));
+        }
         let epoch = self
             .epoch
             .iter()

@@ -11,6 +11,7 @@ mod grant;
 
 use std::collections::VecDeque;
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member};
 use smallvec::SmallVec;
 
@@ -149,7 +150,10 @@ impl Resource {
 
     /// Does `mode` go with everything granted, but for the lock `of` itself, and with the dead?
     pub(crate) fn is_grantable(&self, mode: Mode, of: LockRef) -> bool {
-        self.granted.iter().all(|lock| lock.key == of || lock.granted.compatible(mode))
+        let unchecked =
+            |held| !is_kept(Rule::CheckReadersBeforeWriter) && (held, mode) == (Mode::PR, Mode::EX);
+        let goes_with = |held: Mode| held.compatible(mode) || unchecked(held);
+        self.granted.iter().all(|lock| lock.key == of || goes_with(lock.granted))
             && !self.remnants.iter().any(|remnant| remnant.blocks(mode))
     }
 
@@ -157,7 +161,7 @@ impl Resource {
     pub(crate) fn add_remnant(&mut self, remnant: Remnant) {
         if remnant.is_limbo() {
             // The dead may have changed what the value block describes.
-            self.value = None;
+            self.value.take_if(|_| is_kept(Rule::ForgetValueInLimbo));
         }
         match self.remnants.iter_mut().find(|known| known.dead == remnant.dead) {
             Some(known) => known.modes = known.modes.union(remnant.modes),
@@ -191,13 +195,15 @@ impl Resource {
             }
             lock.key.owner != owner
         });
-        if let Some(queues) = &mut self.queues {
+        if is_kept(Rule::DropQueueOfDead)
+            && let Some(queues) = &mut self.queues
+        {
             queues.converting.retain(|queued| queued.key.owner != owner);
             queues.waiting.retain(|queued| queued.key.owner != owner);
             self.drop_empty_queues();
         }
         if held.contains(Mode::PW) || held.contains(Mode::EX) {
-            self.value = None;
+            self.value.take_if(|_| is_kept(Rule::ForgetValueInLimbo));
         }
         held
     }

@@ -7,6 +7,7 @@
 //! * FENCED is recorded only with a proof for each victim, and a life begins only after its
 //!   node's former one is proven fenced.
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Member, NodeId, SanGeneration, ViewId};
 
 use crate::generation::{self, GenerationMoved};
@@ -256,7 +257,8 @@ fn expel(next: &mut RegVal, victims: NodeSet) {
     } else {
         next.phase
     };
-    next.victims = unrecovered.union(victims);
+    let pending = if is_kept(Rule::KeepVictims) { unrecovered } else { NodeSet::EMPTY };
+    next.victims = pending.union(victims);
 }
 
 fn admit(next: &mut RegVal, member: Member) {

@@ -28,6 +28,7 @@ use dlm::{
     Ast, Bucket, BucketName, HandleError, LockId, Lockspace, LockspaceId, Message, Mode,
     ResourceName,
 };
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member, View, ViewId};
 
 use crate::class::{ClassTable, LockClass};
@@ -209,7 +210,7 @@ impl LockCache {
             }
             request @ (Request::None | Request::Asked { .. }) => {
                 cached.request = request;
-                entry.reopen(to);
+                entry.reopen(if is_kept(Rule::LowerBeforeTelling) { to } else { from });
                 self.lockspace.lower(lock, to, value, now);
             }
         }

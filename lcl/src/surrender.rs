@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use dlm::{Mode, ValueBlock};
+use mx_base::rules::{Rule, is_kept};
 
 use crate::class::LockClass;
 use crate::pin::Entry;
@@ -41,7 +42,8 @@ pub async fn surrender(entry: Arc<Entry>, to: Mode, class: Arc<dyn LockClass>) -
             break;
         }
     }
-    let damaged = class.flush(&entry, to).await.is_err();
+    let is_flushed = is_kept(Rule::FlushBeforeRelease);
+    let damaged = is_flushed && class.flush(&entry, to).await.is_err();
     let value = class.purge(&entry, to).filter(|_| !damaged);
     Surrendered { value, damaged }
 }

@@ -18,6 +18,8 @@ pub(crate) mod take;
 
 use std::sync::Arc;
 
+use mx_base::rules::{Rule, is_kept};
+
 pub(crate) use claim::Space;
 pub(crate) use group::{Group, PinnedGroup};
 pub(crate) use pick::{Groups, Needs};
@@ -36,6 +38,8 @@ pub(crate) struct Freed {
 impl Freed {
     /// The transaction is committed as `lsn`: the blocks rest until that is durable.
     pub(crate) fn pend(self, lsn: Lsn) {
-        self.group.rest(self.first, self.count, lsn);
+        if is_kept(Rule::RestFreedBlocks) {
+            self.group.rest(self.first, self.count, lsn);
+        }
     }
 }

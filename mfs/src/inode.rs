@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use lcl::pin::{Entry, Pin};
 use mx_base::Timestamp;
+use mx_base::rules::{Rule, is_kept};
 use parking_lot::Mutex;
 
 use crate::block::{BLOCK_SIZE_U64, BlockNo};
@@ -208,7 +209,9 @@ impl Inode {
         attributes.area = on_disk.core.area;
         attributes.depth = on_disk.core.depth;
         attributes.root_count = on_disk.core.root_count;
-        attributes.size.set(core.durable_size);
+        if is_kept(Rule::SizeBehindData) {
+            attributes.size.set(core.durable_size);
+        }
         on_disk.core = attributes;
         core.dirty = core.durable_size != core.attributes.size.get();
         Ok(())

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use lcl::LockClass;
 use lcl::pin::{PinError, Want};
 use mx_base::SlotId;
+use mx_base::rules::{Rule, is_kept};
 
 use crate::block::as_usize;
 use crate::env::Env;
@@ -133,7 +134,9 @@ impl Mounted {
         // committed behind the slot that says it is clean.
         fs.journal.close().await;
         fs.journal.force(fs.journal.last()).await?;
-        fs.journal.drain_in_place().await?;
+        if is_kept(Rule::DrainBeforeClean) {
+            fs.journal.drain_in_place().await?;
+        }
         fs.leave_slot().await?;
         fs.journal.stop();
         Ok(())

@@ -4,6 +4,7 @@
 //! and made durable by one flush.
 
 use futures_util::future::join_all;
+use mx_base::rules::{Rule, is_kept};
 
 use crate::block::{BlockNo, SharedBlock};
 use crate::env::{Disk, Durability, WriteData};
@@ -32,7 +33,11 @@ impl Runs {
     /// Completes when all of them are durable.
     pub(crate) async fn write(self, disk: &dyn Disk) -> Result<(), DiskError> {
         let is_one = self.0.len() == 1;
-        let durability = if is_one { Durability::Durable } else { Durability::Volatile };
+        let durability = if is_one && is_kept(Rule::FlushPlaces) {
+            Durability::Durable
+        } else {
+            Durability::Volatile
+        };
         let write = |(first, run)| disk.write(first, WriteData::Blocks(run), durability);
         let requests: Vec<_> = self.0.into_iter().map(write).collect();
         if requests.is_empty() {
@@ -41,7 +46,7 @@ impl Runs {
         // All have ended before the first failure is told.
         let results = join_all(requests).await;
         results.into_iter().collect::<Result<(), DiskError>>()?;
-        if is_one { Ok(()) } else { disk.flush().await }
+        if is_one || !is_kept(Rule::FlushPlaces) { Ok(()) } else { disk.flush().await }
     }
 }
 

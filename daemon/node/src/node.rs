@@ -19,6 +19,7 @@ use lcl::{LockCache, LockspaceId, Welcome};
 use mfs::env::Runtime;
 use mfs::layout::Layout;
 use mfs::locks::Resource;
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{ClusterId, FsId, Instant, Member, NodeId, ViewId};
 use parking_lot::Mutex;
 
@@ -446,7 +447,8 @@ impl Node {
                 // Of those who were lost earlier a joiner only knows that it was before now.
                 let quiet =
                     if previous.is_some() && lost.contains(&dead) { quiet_from } else { now };
-                core.caches_gone.entry(dead).or_insert(quiet + unit * CACHES_GONE);
+                let patience = if is_kept(Rule::AwaitCachesOfDead) { CACHES_GONE } else { 0 };
+                core.caches_gone.entry(dead).or_insert(quiet + unit * patience);
             }
         }
         self.waiters.lock().look_again(locks.lockspace());

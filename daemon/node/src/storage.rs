@@ -14,6 +14,7 @@ use fencing::heartbeat::{Beat, Observer, OwnHeartbeat};
 use fencing::ondisk::heartbeat::HeartbeatFlags;
 use fencing::register::{self, IoId, Outcome, Register, glimpse};
 use fencing::{Block, MpBlock, MpIndex, RegVal, Victim, director, layout};
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Incarnation, Instant, Member, NodeId, SanGeneration};
 
 use crate::Config;
@@ -259,7 +260,7 @@ impl Storage {
 
     pub(crate) fn fence(&mut self, dead: Member, now: Instant) {
         self.director.fence(Victim::from(dead), now);
-        if self.director.proofs(Victim::from(dead)).is_some() {
+        if self.director.proofs(Victim::from(dead)).is_some() || !is_kept(Rule::AwaitFence) {
             self.effects.push_back(Effect::Fenced { dead });
         }
     }

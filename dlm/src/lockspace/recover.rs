@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member};
 
 use super::{Lockspace, Output};
@@ -86,6 +87,7 @@ impl Lockspace {
         let under_way: Vec<Member> = self.recoveries.keys().copied().collect();
         for dead in under_way {
             match &mut self.recoveries.get_mut(&dead).expect("just listed").step {
+                Step::Asking { .. } | Step::Redoing if !is_kept(Rule::TellLiveNamesAgain) => {}
                 Step::Asking { .. } | Step::Redoing => self.tell_live_names(dead, now),
                 Step::Announcing { .. } => self.announce_recovered(dead),
             }

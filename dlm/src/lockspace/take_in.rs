@@ -1,5 +1,6 @@
 //! Messages of other nodes: which count, which wait for a view, which come too late.
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member};
 
 use super::Lockspace;
@@ -44,6 +45,7 @@ impl Lockspace {
         let standing = self.standing(from, &message);
         match standing {
             Ok(Standing::Counts) => self.take_in(from, message, now),
+            Ok(Standing::Early) if !is_kept(Rule::KeepEarlyMessages) => Ok(()),
             Ok(Standing::Early) => {
                 self.counters.kept_early += 1;
                 return self
@@ -74,7 +76,7 @@ impl Lockspace {
         match message.scope() {
             Scope::ToHome(at) | Scope::FromHome(at) => {
                 let epoch = self.homes.epoch(at.bucket);
-                if at.epoch < epoch {
+                if at.epoch < epoch && is_kept(Rule::DropOldEpochs) {
                     return Ok(Standing::Old);
                 }
                 if at.epoch > epoch {

@@ -1,5 +1,6 @@
 //! A change of view: who is gone, which buckets moved, the rebuild of those that moved here.
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member, View, ViewId};
 
 use super::{Lockspace, Output};
@@ -136,7 +137,8 @@ impl Lockspace {
         self.reported.retain(|member, _| self.view.contains(*member));
         for bucket in moved.iter().filter(|b| self.homes.home(**b) == Some(self.me)) {
             let unknown = self.dead.iter().map(|(dead, facts)| Remnant::unknown(*dead, *facts));
-            self.home.open(*bucket, unknown.filter(|remnant| !remnant.is_over()).collect());
+            let is_open = |remnant: &Remnant| !remnant.is_over() && is_kept(Rule::AssumeTheWorst);
+            self.home.open(*bucket, unknown.filter(is_open).collect());
             self.rebuilding.insert(*bucket);
             self.counters.buckets_rebuilt += 1;
         }
@@ -190,7 +192,9 @@ impl Lockspace {
     /// Completes the buckets about which every member has reported.
     fn end_rebuild(&mut self, now: Instant) {
         let reported = |member| self.reported.get(member).copied().unwrap_or_default();
-        let through = self.view.members().iter().map(reported).min().unwrap_or_default();
+        let through = self.view.members().iter().map(reported);
+        let through = if is_kept(Rule::AwaitAllReports) { through.min() } else { through.max() };
+        let through = through.unwrap_or_default();
         let complete: Vec<Bucket> = self
             .rebuilding
             .iter()

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member, ViewId};
 
 use super::dead::Dead;
@@ -88,6 +89,8 @@ impl Home {
         list: &mut Vec<Notice>,
     ) -> Freed {
         let lingers = self.lingers();
+        // The one that is forgotten when the rule is broken.
+        let skipped = live.first().filter(|_| !is_kept(Rule::KeepLiveInLimbo));
         for name in live {
             // Mentioned, so that they stay in limbo when the rest of the bucket is freed.
             if let Some(bucket) = self.bucket_mut(name.bucket).filter(|b| b.may_be_limbo(dead)) {
@@ -99,7 +102,8 @@ impl Home {
             let mut notices = Notices { now, bucket: at, list };
             bucket.change_remnants(dead, &mut notices, |of, remnant| match of {
                 Of::Resource { name, waited }
-                    if live.contains(&BucketName { bucket: at, name }) =>
+                    if live.contains(&BucketName { bucket: at, name })
+                        && skipped != Some(&BucketName { bucket: at, name }) =>
                 {
                     if remnant.is_limbo() {
                         freed.kept.push(LimboName { bucket: at, name, waited });
@@ -171,7 +175,10 @@ impl HomeBucket {
         let concerned = self.resources.iter_mut().filter(|(_, r)| r.concerns(member));
         for (name, resource) in concerned {
             let held = resource.remove_owner(member);
-            resource.add_remnant(Remnant::known(member, held, facts, (self.lingers)(name)));
+            let remnant = Remnant::known(member, held, facts, (self.lingers)(name));
+            if !remnant.is_limbo() || is_kept(Rule::KeepExOfDead) {
+                resource.add_remnant(remnant);
+            }
         }
         self.is_haunted = true;
     }

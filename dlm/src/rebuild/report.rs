@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Member, ViewId};
 
 use crate::homes::Homes;
@@ -41,12 +42,17 @@ pub(crate) fn collect(own: &mut OwnLocks, moved: &[Bucket], homes: &Homes) -> Re
                 own.remove(id);
                 continue;
             }
+            if lock.held.is_none() && !is_kept(Rule::ReportWhatIsWaitedFor) {
+                continue;
+            }
+            let asked_for = lock.asked.filter(|_| !is_kept(Rule::ReportWhatIsHeld));
+            let held = asked_for.map(|asked| asked.wanted).or(lock.held);
             by_heir.entry((heir, homes.epoch(*bucket))).or_default().push(ReportedLock {
                 bucket: *bucket,
                 name: lock.name,
                 lock: id,
-                held: lock.held,
-                wanted: lock.asked.map(|asked| asked.wanted),
+                held,
+                wanted: lock.asked.map(|asked| asked.wanted).filter(|wanted| held != Some(*wanted)),
                 no_queue: lock.asked.is_some_and(|asked| asked.no_queue),
                 value: lock.value.clone(),
             });

@@ -4,6 +4,8 @@
 //! once only if it goes with everything granted and nobody waits or converts; lowering is always
 //! at once; NL conflicts with nothing and never waits.
 
+use mx_base::rules::{Rule, is_kept};
+
 use crate::lock::{Denial, LockRef};
 use crate::mode::Mode;
 use crate::resource::{HomeLock, News, Notices, Phase, Queued, Resource};
@@ -22,7 +24,8 @@ impl Resource {
             return Err(Violation::LockKnown);
         }
         let unobstructed = asked.wanted == Mode::NL
-            || (self.queues.is_none() && self.is_grantable(asked.wanted, asked.key));
+            || ((self.queues.is_none() || !is_kept(Rule::WaitInTurn))
+                && self.is_grantable(asked.wanted, asked.key));
         match phase {
             Phase::Ready if unobstructed => self.grant(asked, notices),
             Phase::Ready if asked.no_queue => {
@@ -63,7 +66,9 @@ impl Resource {
             }
             Phase::Ready | Phase::Rebuilding => {
                 self.queues.get_or_insert_default().converting.push_back(asked);
-                self.call_out(phase, notices);
+                if is_kept(Rule::CallOutForConversion) {
+                    self.call_out(phase, notices);
+                }
             }
         }
         Ok(())
@@ -80,7 +85,7 @@ impl Resource {
         notices: &mut Notices<'_>,
     ) -> Result<(), Violation> {
         let lock = self.lock(key)?;
-        if lock.grants != grants {
+        if lock.grants != grants && is_kept(Rule::NoticeCrossingGrant) {
             // The grant of its queued conversion is on the way: the owner will find itself with
             // the higher mode, and must be taken to hold it.
             return Ok(());
@@ -91,7 +96,7 @@ impl Resource {
         self.leave_value(key, value)?;
         let lock = self.lock(key)?;
         lock.granted = to;
-        lock.called_out = None;
+        lock.called_out.take_if(|_| is_kept(Rule::CallOutAgain));
         lock.lowers = lock.lowers.wrapping_add(1);
         self.settle(phase, notices);
         Ok(())

@@ -1,5 +1,6 @@
 //! An operation's attempts: survey, prepare, accept, and waiting when somebody else was faster.
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Duration, Instant};
 
 use super::partition::Send;
@@ -125,6 +126,11 @@ impl Register {
                 if overtaken {
                     return Tally::Overtaken;
                 }
+                if matches!(operation.stage, Stage::Accept { .. })
+                    && !is_kept(Rule::AwaitAcceptance)
+                {
+                    return Tally::Majority;
+                }
                 self.partitions.iter().filter(|p| p.picture().is_some()).count()
             }
             Stage::Waiting { .. } => return Tally::Open,
@@ -155,7 +161,9 @@ impl Register {
                 let ballot = *ballot;
                 let pictures: Vec<&Picture> =
                     self.partitions.iter().filter_map(|p| p.picture()).collect();
-                match Picture::accepted(&pictures) {
+                let own = pictures.first().filter(|_| !is_kept(Rule::AdoptAccepted));
+                let own = own.map(|picture| picture.record(self.config.node).value.clone());
+                match own.map_or_else(|| Picture::accepted(&pictures), Ok) {
                     Ok(adopted) => {
                         let (value, verdict) = self.decide(adopted);
                         self.enter(Stage::Accept { ballot, value, verdict });

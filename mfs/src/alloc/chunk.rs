@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use mx_base::FsId;
+use mx_base::rules::{Rule, is_kept};
 
 use super::Space;
 use super::claim::signed;
@@ -54,7 +55,7 @@ impl Fs {
         let mut fresh = Vec::new();
         for (chunk, entry) in &found {
             let first = group.group.geometry.chunk_first(*chunk);
-            let epoch = entry.epoch.get() + 1;
+            let epoch = entry.epoch.get() + u32::from(is_kept(Rule::GrowEpochs));
             fresh.extend(self.write_free_headers(group, first, chunk_blocks, epoch).await?);
         }
         self.env.disk.flush().await?;
@@ -69,7 +70,7 @@ impl Fs {
                 self.space.change(-signed(chunk_blocks));
             }
             entry.kind = kind as u8;
-            entry.epoch.set(entry.epoch.get() + 1);
+            entry.epoch.set(entry.epoch.get() + u32::from(is_kept(Rule::GrowEpochs)));
             entry.set_claimant(None);
             self.settle_now(group.group.set_chunk(&mut tx, &group.pin, chunk, entry))?;
         }
@@ -105,7 +106,9 @@ impl Fs {
             })
             .collect();
         let data = WriteData::Blocks(blocks);
-        self.env.disk.write(first, data, Durability::Volatile).await?;
+        if is_kept(Rule::WriteFreeHeaders) {
+            self.env.disk.write(first, data, Durability::Volatile).await?;
+        }
         Ok(cached)
     }
 }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use lcl::pin::Pin;
+use mx_base::rules::{Rule, is_kept};
 
 use super::extents::{Extent, ExtentEditor, ExtentTree, Grown, Mapping};
 use super::pages::PageOut;
@@ -97,6 +98,9 @@ impl Fs {
         self.allocate(inode, pin, writing).await?;
         let targets = self.targets(inode, writing).await?;
         let unwritten = targets.unwritten;
+        if !is_kept(Rule::DataBeforeExtents) {
+            self.mark_written(inode, pin, &unwritten).await?;
+        }
         self.write_pages(targets.pages).await?;
         self.mark_written(inode, pin, &unwritten).await?;
         Ok(())

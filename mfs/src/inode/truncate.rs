@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lcl::pin::Pin;
+use mx_base::rules::{Rule, is_kept};
 
 use super::extents::{Cut, ExtentEditor, ExtentTree};
 use super::{Inode, State};
@@ -86,7 +87,7 @@ impl Fs {
         self.settle(|| {
             let (area, size) =
                 inode.with_file(file, |state| Ok((state.core().area(), state.core().size())))?;
-            if area != AreaKind::Extents || end <= size {
+            if area != AreaKind::Extents || end <= size || !is_kept(Rule::CutLeftovers) {
                 return Ok(false);
             }
             let last = tree.last(&self.transaction())?;

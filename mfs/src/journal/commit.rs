@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use event_listener::Event;
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{FsId, SlotId};
 use parking_lot::Mutex;
 use zerocopy::IntoBytes;
@@ -310,7 +311,7 @@ impl Journal {
     /// When the journal cannot be written.
     pub(crate) async fn force(&self, lsn: Lsn) -> Result<(), FsError> {
         loop {
-            if self.durable() >= lsn {
+            if self.durable() >= lsn || !is_kept(Rule::AwaitLogWrite) {
                 return Ok(());
             }
             let listener = self.progress.listen();
@@ -441,7 +442,9 @@ impl Journal {
         let segment = SharedRun::from(segment);
         let runs = self.extents.ring_runs(position, blocks);
         if let [(at, _)] = runs[..] {
-            return self.disk.write(at, WriteData::Run(segment), Durability::Durable).await;
+            let is_forced = is_kept(Rule::FlushSegments);
+            let durability = if is_forced { Durability::Durable } else { Durability::Volatile };
+            return self.disk.write(at, WriteData::Run(segment), durability).await;
         }
         // Over the end of an extent: the pieces may land in any order, the checksum of the whole
         // says whether all did.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::select;
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Duration, FsId};
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -45,8 +46,12 @@ impl Journal {
         let in_place_done = self.in_place_done.listen();
         let newest = blocks.iter().filter(|b| b.is_dirty()).map(|b| b.state.lock().lsn).max();
         let Some(newest) = newest else { return Ok(false) };
-        self.force(newest).await?;
-        let durable = self.durable();
+        let durable = if is_kept(Rule::LogBeforePlace) {
+            self.force(newest).await?;
+            self.durable()
+        } else {
+            newest
+        };
         let mut writing: Vec<Writing> =
             blocks.iter().filter_map(|cached| begin(cached, durable)).collect();
         if writing.is_empty() {
@@ -162,6 +167,9 @@ impl Journal {
             }
             start
         };
+        if !is_kept(Rule::MoveTailFirst) {
+            self.log.lock().room.advance_tail(sequence, position);
+        }
         self.write_header(sequence, position).await?;
         self.log.lock().room.advance_tail(sequence, position);
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
@@ -239,7 +247,7 @@ fn begin(cached: &Arc<CachedBlock>, durable: Lsn) -> Option<Writing> {
     }
     state.writing = true;
     // From here on the copy in place may be torn; the next record must not build on it.
-    state.image_next = true;
+    state.image_next |= is_kept(Rule::ImageAfterPlace);
     Some(Writing { cached: Arc::clone(cached), data: state.data.clone() })
 }
 
@@ -247,7 +255,7 @@ fn begin(cached: &Arc<CachedBlock>, durable: Lsn) -> Option<Writing> {
 fn finish(cached: &CachedBlock, written: bool) -> bool {
     let mut state = cached.state.lock();
     state.writing = false;
-    let since = state.chain_next.take();
+    let since = state.chain_next.take().filter(|_| is_kept(Rule::NoticeChangesMeanwhile));
     if written {
         state.chain = since;
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use lcl::ResourceName;
 use mx_base::FsId;
+use mx_base::rules::{Rule, is_kept};
 
 use super::record::Record;
 use super::scan::Scan;
@@ -81,7 +82,7 @@ impl Replay {
                 let chain = &chains[number];
                 let newest = chain.iter().map(|record| record.new_version).max();
                 let version = block.as_ref().map(|b| Header::of(b).version());
-                if version < newest {
+                if version < newest || !is_kept(Rule::RedoOnlyNewer) {
                     live.extend(concerned(block.as_deref(), chain));
                 }
             }
@@ -256,6 +257,7 @@ fn concerned(in_place: Option<&Block>, chain: &[&Record]) -> BTreeSet<ResourceNa
     let header = in_place.map(Header::of);
     let was_of_inode =
         |kind| matches!(kind, Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket);
+    let header = header.filter(|_| is_kept(Rule::FormerOwnersAreLive));
     if let Some(header) = header.filter(|header| header.kind().is_some_and(was_of_inode)) {
         locks.insert(Resource::Inode(InodeNo(header.owner.get())).name());
     }
@@ -279,7 +281,8 @@ fn rebuild(in_place: Option<Box<Block>>, chain: &[&Record]) -> Rebuilt {
     let mut changed = false;
     for record in chain {
         let version = block.as_ref().map(|b| Header::of(b).version());
-        if version.is_some_and(|v| v >= record.new_version) {
+        let is_old = version.is_some_and(|v| v >= record.new_version);
+        if is_old && is_kept(Rule::RedoOnlyNewer) {
             continue;
         }
         let base = match record.kind {

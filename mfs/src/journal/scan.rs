@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lcl::ResourceName;
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{FsId, Incarnation, SlotId};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -209,7 +210,8 @@ impl Reader<'_> {
         let blocks_here = &self.at(position)[..as_usize(blocks)];
         let bytes = blocks_here.as_bytes();
         let stored = head_of(&blocks_here[0]).crc.get();
-        if header::crc32c_with_hole(bytes, SEGMENT_CRC_AT) != stored
+        let is_whole = header::crc32c_with_hole(bytes, SEGMENT_CRC_AT) == stored;
+        if !is_whole && is_kept(Rule::CheckSegments)
             || SEGMENT_HEAD_SIZE + payload_len > bytes.len()
         {
             return Ok(None);
@@ -224,8 +226,8 @@ impl Reader<'_> {
         let matches = head.magic.get() == SEGMENT_MAGIC
             && head.fs_id == self.of.fs_id.0
             && head.slot.get() == self.of.slot.0
-            && head.incarnation.get() == start.incarnation.0
-            && head.life.get() == start.life
+            && (head.incarnation.get() == start.incarnation.0 && head.life.get() == start.life
+                || !is_kept(Rule::CheckLifeOfSegments))
             && head.position.get() == position;
         matches.then_some(*head)
     }

@@ -6,6 +6,7 @@ use lcl::class::{Damaged, LockClass};
 use lcl::pin::Entry;
 use lcl::{Mode, ValueBlock};
 use mx_base::BoxFuture;
+use mx_base::rules::{Rule, is_kept};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Resource;
@@ -89,7 +90,7 @@ impl LockClass for Classes {
             Resource::Inode(no) => {
                 let inode = fs.known_inode(no)?;
                 let value = if wrote { value_of(&inode) } else { None };
-                if !to.covers(Mode::PR) {
+                if !to.covers(Mode::PR) && is_kept(Rule::PurgeOnRelease) {
                     purge_inode(&fs, &inode);
                     drop(inode);
                     fs.forget_inode(no);
@@ -98,7 +99,7 @@ impl LockClass for Classes {
             }
             Resource::Group(no) => {
                 let group = fs.group(no);
-                if !to.covers(Mode::PR) {
+                if !to.covers(Mode::PR) && is_kept(Rule::PurgeOnRelease) {
                     group.set.purge(fs.is_damaged(Resource::Group(no)));
                     // Everything freed here is durable: the log was forced.
                     group.wake(fs.journal.durable());
@@ -151,13 +152,14 @@ impl Fs {
             };
             (file, file_type == FileType::Directory, view)
         };
-        if view.names {
+        if view.names && is_kept(Rule::RevokeNames) {
             self.env.kernel.forget_names().await;
         }
-        if view.attributes || (is_directory && pass == 0 && !to.covers(Mode::PR)) {
+        let all = is_directory && pass == 0 && !to.covers(Mode::PR);
+        if (view.attributes || all) && is_kept(Rule::RevokeAttributes) {
             self.env.kernel.forget_attributes(file, is_directory).await;
         }
-        if let Some((from, to)) = view.pages {
+        if let Some((from, to)) = view.pages.filter(|_| is_kept(Rule::RevokePages)) {
             // The first pass drops everything: read-ahead may hold more than was served lately.
             let range = (pass > 0).then_some(from..to);
             self.env.kernel.forget_pages(file, range).await;

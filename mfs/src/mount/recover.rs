@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use lcl::ResourceName;
 use lcl::pin::{Pin, PinError, Want};
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Incarnation, Member, SlotId};
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -200,7 +201,9 @@ impl Fs {
                 }
             }
             // The slot itself belongs to the dead until it is clean.
-            live.insert(Resource::Slot(head.slot).name());
+            if is_kept(Rule::LeaveDirtySlots) {
+                live.insert(Resource::Slot(head.slot).name());
+            }
         }
         recovered.locks_live = live.len() as u64;
         let limbo = self.env.locks.limbo_of(dead, live.iter().copied().collect()).await?;
@@ -265,6 +268,9 @@ impl Fs {
             }
             if names.is_empty() {
                 return Ok(());
+            }
+            if !is_kept(Rule::RedoBeforeRelease) {
+                self.env.locks.replayed(dead, names.clone());
             }
             let count = blocks.len();
             let not_written = replay.write(blocks).await?;
@@ -350,7 +356,9 @@ impl Fs {
             self.make_orphan_places(batch.len()).await?;
             self.transact(2 + batch.len(), |tx| {
                 for place in &batch {
-                    tx.add_orphan(place.file);
+                    if is_kept(Rule::AdoptOrphans) {
+                        tx.add_orphan(place.file);
+                    }
                     let block = tx.change(pin, &set, place.block(&own, &more));
                     place.clear(block);
                 }
@@ -366,7 +374,7 @@ impl Fs {
             head.state = SlotState::Clean;
             head.write(&*self.env.disk, sb.fs_id, &sb.layout, writer).await?;
         }
-        for place in &adopted {
+        for place in adopted.iter().filter(|_| is_kept(Rule::AdoptOrphans)) {
             self.reap_later(place.file);
         }
         Ok(adopted.len() as u64)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lcl::pin::{Pin, PinError, Want};
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Duration, FsId, SlotId};
 
 use super::{MountError, first_journal};
@@ -124,7 +125,8 @@ async fn try_take(env: &Env, sb: &Superblock) -> Result<Attempt, MountError> {
             SlotState::Clean if head.member.is_some_and(|m| m.node == me.node) => 0,
             SlotState::Clean => 1,
             SlotState::Free => 2,
-            SlotState::Live => continue,
+            SlotState::Live if is_kept(Rule::LeaveDirtySlots) => continue,
+            SlotState::Live => 3,
         };
         candidates.push((rank, slot));
     }
@@ -142,7 +144,8 @@ async fn try_take(env: &Env, sb: &Superblock) -> Result<Attempt, MountError> {
             Err(error) => return Err(error.into()),
         };
         let head = sb.slot_head(&*env.disk, slot).await?;
-        if matches!(head.state, SlotState::Clean | SlotState::Free) {
+        let is_clean = matches!(head.state, SlotState::Clean | SlotState::Free);
+        if is_clean || !is_kept(Rule::LeaveDirtySlots) {
             return Ok(Attempt::Taken(Box::new(Taken { head, pin })));
         }
     }

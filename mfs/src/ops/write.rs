@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lcl::Mode;
 use lcl::pin::{Pin, Want};
+use mx_base::rules::{Rule, is_kept};
 
 use crate::block::{BLOCK_SIZE_U64, as_usize};
 use crate::cache::Step;
@@ -188,7 +189,7 @@ impl Fs {
             // truncation left there (I10).
             let last = page_of(size);
             let mapped = matches!(self.map(inode, file, last)?, Mapping::Mapped(_));
-            if mapped && touched.insert(last) {
+            if mapped && is_kept(Rule::ZeroTail) && touched.insert(last) {
                 need.tail = Some(last);
                 if !state.pages.contains(last) {
                     need.bring.push(last);

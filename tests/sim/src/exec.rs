@@ -41,6 +41,8 @@ struct State {
     dead: BTreeSet<Group>,
     /// Tasks that would run, of groups that do not run for now.
     paused: BTreeMap<Group, Vec<u64>>,
+    /// What happens behind so many more polls of a group.
+    alarms: BTreeMap<Group, (u64, Box<dyn FnOnce() + Send>)>,
     next_id: u64,
     /// Of every choice made: equal for equal seeds.
     trace: u64,
@@ -92,6 +94,15 @@ pub enum Stopped {
 }
 
 impl State {
+    fn due_alarm(&mut self, group: Group) -> Option<Box<dyn FnOnce() + Send>> {
+        let (left, _) = self.alarms.get_mut(&group)?;
+        *left -= 1;
+        if *left > 0 {
+            return None;
+        }
+        self.alarms.remove(&group).map(|(_, act)| act)
+    }
+
     fn wake(&mut self, id: u64) {
         if let Some(task) = self.tasks.get_mut(&id)
             && !std::mem::replace(&mut task.is_ready, true)
@@ -115,6 +126,7 @@ impl Executor {
                 timers: BTreeMap::new(),
                 dead: BTreeSet::new(),
                 paused: BTreeMap::new(),
+                alarms: BTreeMap::new(),
                 next_id: 0,
                 trace: seed,
                 polls: 0,
@@ -202,6 +214,12 @@ impl Executor {
         }
     }
 
+    /// `act` is called behind the `polls`th poll of the group from now on: between two steps of
+    /// its own, wherever that is. A later call takes the place of an earlier one.
+    pub fn after_polls(&self, group: Group, polls: u64, act: impl FnOnce() + Send + 'static) {
+        self.0.state.lock().alarms.insert(group, (polls.max(1), Box::new(act)));
+    }
+
     pub fn is_paused(&self, group: Group) -> bool {
         self.0.state.lock().paused.contains_key(&group)
     }
@@ -245,7 +263,7 @@ impl Executor {
 
     /// One poll, or one step of time; false when nothing is left.
     fn step(&self, end: Instant) -> Result<bool, Stopped> {
-        let (id, mut future) = {
+        let (id, mut future, group) = {
             let mut guard = self.0.state.lock();
             let state = &mut *guard;
             if state.ready.is_empty() {
@@ -269,8 +287,9 @@ impl Executor {
             let Some(task) = state.tasks.get_mut(&id) else { return Ok(true) };
             task.is_ready = false;
             let Some(future) = task.future.take() else { return Ok(true) };
-            RUNNING.set((state.now, task.group));
-            (id, future)
+            let group = task.group;
+            RUNNING.set((state.now, group));
+            (id, future, group)
         };
         let waker = Waker::from(Arc::new(TaskWaker { task: id, inner: Arc::downgrade(&self.0) }));
         let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
@@ -287,6 +306,9 @@ impl Executor {
             }
         };
         drop(finished);
+        if let Some(act) = self.0.state.lock().due_alarm(group) {
+            act();
+        }
         Ok(true)
     }
 }

@@ -1,4 +1,5 @@
-//! Plays seeds of the cluster simulator: `mxsim run A..B` and `mxsim replay SEED`.
+//! Plays seeds of the cluster simulator: `mxsim run A..B` and `mxsim replay SEED`; and breaks the
+//! rules that it has to find out: `mxsim mutations`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
@@ -7,12 +8,15 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use mx_base::rules::{CAN_BE_BROKEN, Rule};
 use parking_lot::Mutex;
 use sim::exec;
 use sim::fleet::plan::Plan;
 use sim::fleet::{Report, Violation, run};
+use sim::mutations::{MUTATIONS, Mutation, Outcome, Row, try_all};
 
-const USAGE: &str = "usage: mxsim run FIRST..END [JOBS]\n       mxsim replay SEED";
+const USAGE: &str = "usage: mxsim run FIRST..END [JOBS]\n       mxsim replay SEED
+       mxsim mutations [RULE].. | mxsim broken RULE    with --features broken-rules";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +25,8 @@ fn main() -> ExitCode {
         ["run", seeds] => run_seeds(seeds, "1"),
         ["run", seeds, jobs] => run_seeds(seeds, jobs),
         ["replay", seed] => replay(seed),
+        ["broken", rule] => broken(rule),
+        ["mutations", ref rest @ ..] => mutations(rest),
         _ => usage(),
     }
 }
@@ -144,4 +150,93 @@ fn replay(seed: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Rules tried at once.
+const MUTATION_JOBS: usize = 2;
+
+/// Breaks each of the rules, or those that are named, and tells what found it out. The table of
+/// `docs/spec/proof.md` comes last but for one line.
+fn mutations(names: &[&str]) -> ExitCode {
+    if !CAN_BE_BROKEN {
+        return no_broken_rules();
+    }
+    let mut chosen: Vec<Mutation> = Vec::new();
+    for name in names {
+        match Rule::of_name(name).and_then(Mutation::of) {
+            Some(mutation) => chosen.push(mutation),
+            None => {
+                eprintln!("no rule {name}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if chosen.is_empty() {
+        chosen = MUTATIONS.to_vec();
+    }
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let tell = |mutation: Mutation, outcome: &Outcome| {
+        let name = mutation.rule.name();
+        match outcome {
+            Outcome::Caught { seed, oracle, what } => {
+                eprintln!("{name}: seed {seed}, {oracle}: {what}");
+            }
+            Outcome::Missed => eprintln!("{name}: MISSED within {} seeds", mutation.within),
+            Outcome::Failed(why) => eprintln!("{name}: FAILED: {why}"),
+        }
+    };
+    let outcomes = try_all(&program, &chosen, MUTATION_JOBS, tell);
+    for (i, (mutation, outcome)) in outcomes.iter().enumerate() {
+        println!("{}", Row(i + 1, *mutation, outcome));
+    }
+    let is_caught = |outcome: &Outcome| matches!(outcome, Outcome::Caught { .. });
+    let caught = outcomes.iter().filter(|(_, outcome)| is_caught(outcome)).count();
+    println!(
+        "{} rules broken, {caught} caught, {} missed",
+        outcomes.len(),
+        outcomes.len() - caught
+    );
+    if caught == outcomes.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn no_broken_rules() -> ExitCode {
+    eprintln!("this mxsim keeps all rules: build it with --features broken-rules");
+    ExitCode::from(2)
+}
+
+#[cfg(not(feature = "broken-rules"))]
+fn broken(_rule: &str) -> ExitCode {
+    no_broken_rules()
+}
+
+/// Breaks one rule in this process, and plays seeds until it is found out.
+#[cfg(feature = "broken-rules")]
+#[expect(clippy::disallowed_methods, reason = "there is nothing to let go of")]
+fn broken(rule: &str) -> ExitCode {
+    use sim::mutations::caught_line;
+
+    let Some(mutation) = Rule::of_name(rule).and_then(Mutation::of) else { return usage() };
+    mx_base::rules::break_rule(mutation.rule);
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        let what = info.payload_as_str().unwrap_or("");
+        println!("{}", caught_line(SEED.get(), "assertion", what));
+        std::process::exit(1);
+    }));
+    for seed in 0..mutation.within {
+        SEED.set(seed);
+        eprintln!("seed {seed}");
+        if let Err(Violation { oracle, what }) = mutation.play(seed) {
+            println!("{}", caught_line(seed, oracle, &what));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }

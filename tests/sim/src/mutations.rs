@@ -1,0 +1,226 @@
+//! Rules that are broken on purpose, one at a time, and what finds each out (`docs/spec/proof.md`).
+//!
+//! Each is tried in processes of its own, which break it before they begin: an assertion of the
+//! product that fails ends the process, and is one way of being found out. Seeds are played in
+//! order, so the seed that finds it out is always the same one.
+
+use std::fmt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use model::ops::Profile;
+use mx_base::rules::Rule;
+use parking_lot::Mutex;
+
+use crate::fleet::plan::Plan;
+use crate::fleet::{self, Violation};
+use crate::single;
+
+/// Where a rule is broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum World {
+    /// A cluster, of [`fleet`].
+    Cluster,
+    /// One node with a device that crashes behind every few of its events, of [`single`].
+    Alone,
+}
+
+/// A rule, where it is broken, and the number of seeds, from 0, within which that is found out.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutation {
+    pub rule: Rule,
+    pub world: World,
+    pub within: u64,
+}
+
+const fn cluster(rule: Rule, within: u64) -> Mutation {
+    Mutation { rule, world: World::Cluster, within }
+}
+
+const fn alone(rule: Rule, within: u64) -> Mutation {
+    Mutation { rule, world: World::Alone, within }
+}
+
+/// All of them.
+pub const MUTATIONS: &[Mutation] = &[
+    cluster(Rule::CheckReadersBeforeWriter, 60),
+    cluster(Rule::CallOutForConversion, 60),
+    cluster(Rule::CallOutAgain, 60),
+    cluster(Rule::NoticeCrossingGrant, 60),
+    cluster(Rule::NoticeCrossingLower, 60),
+    cluster(Rule::WaitInTurn, 60),
+    cluster(Rule::DropOldEpochs, 60),
+    cluster(Rule::KeepEarlyMessages, 60),
+    cluster(Rule::AwaitAllReports, 60),
+    cluster(Rule::ReportWhatIsHeld, 60),
+    cluster(Rule::ReportWhatIsWaitedFor, 60),
+    cluster(Rule::ChooseOneHome, 60),
+    cluster(Rule::DropQueueOfDead, 60),
+    cluster(Rule::KeepExOfDead, 60),
+    cluster(Rule::AssumeTheWorst, 60),
+    cluster(Rule::AwaitCachesOfDead, 60),
+    cluster(Rule::KeepLiveInLimbo, 60),
+    cluster(Rule::ForgetValueInLimbo, 60),
+    cluster(Rule::TellLiveNamesAgain, 60),
+    cluster(Rule::RedoBeforeRelease, 60),
+    alone(Rule::RedoOnlyNewer, 40),
+    cluster(Rule::FormerOwnersAreLive, 60),
+    cluster(Rule::LeaveDirtySlots, 60),
+    cluster(Rule::AdoptOrphans, 60),
+    cluster(Rule::AwaitFence, 60),
+    cluster(Rule::KeepVictims, 60),
+    cluster(Rule::ExpectGeneration, 60),
+    cluster(Rule::AwaitAcceptance, 60),
+    cluster(Rule::AdoptAccepted, 60),
+    cluster(Rule::AwaitMajority, 60),
+    cluster(Rule::DeliverOnce, 60),
+    cluster(Rule::SendAgain, 60),
+    cluster(Rule::FlushBeforeRelease, 60),
+    cluster(Rule::PurgeOnRelease, 60),
+    cluster(Rule::LowerBeforeTelling, 60),
+    cluster(Rule::RevokeAttributes, 60),
+    cluster(Rule::RevokeNames, 60),
+    cluster(Rule::RevokePages, 60),
+    alone(Rule::LogBeforePlace, 40),
+    alone(Rule::AwaitLogWrite, 40),
+    alone(Rule::FlushSegments, 40),
+    alone(Rule::FlushPlaces, 40),
+    alone(Rule::NoticeChangesMeanwhile, 40),
+    alone(Rule::ImageAfterPlace, 40),
+    alone(Rule::CheckSegments, 40),
+    alone(Rule::CheckLifeOfSegments, 40),
+    alone(Rule::MoveTailFirst, 40),
+    cluster(Rule::DrainBeforeClean, 60),
+    alone(Rule::DataBeforeExtents, 40),
+    alone(Rule::SizeBehindData, 40),
+    alone(Rule::ZeroTail, 40),
+    alone(Rule::CutLeftovers, 40),
+    alone(Rule::RestFreedBlocks, 40),
+    cluster(Rule::WriteFreeHeaders, 60),
+    alone(Rule::GrowEpochs, 40),
+    cluster(Rule::AdvanceTimes, 60),
+];
+
+impl Mutation {
+    pub fn of(rule: Rule) -> Option<Mutation> {
+        MUTATIONS.iter().copied().find(|mutation| mutation.rule == rule)
+    }
+
+    /// Plays one seed, in a process that has broken the rule.
+    ///
+    /// # Errors
+    /// What was found wrong: the rule is found out.
+    pub fn play(&self, seed: u64) -> Result<(), Violation> {
+        match self.world {
+            World::Cluster => fleet::run(&Plan::of(seed)).map(|_| ()),
+            World::Alone => {
+                let nth = usize::try_from(seed).expect("few seeds");
+                let profile = Profile::ALL[nth % Profile::ALL.len()];
+                let plan = single::Plan { seed, profile, operations: 60, device_blocks: 64 << 8 };
+                let ran = single::crash_everywhere(&plan, 7);
+                ran.map(|_| ()).map_err(|failure| Violation::new(oracle_of(&failure.0), failure.0))
+            }
+        }
+    }
+}
+
+/// One node alone has three oracles.
+fn oracle_of(failure: &str) -> &'static str {
+    if failure.contains("fsck found") {
+        "fsck"
+    } else if failure.contains("mount: ") || failure.contains("mounting stopped") {
+        "mounting"
+    } else {
+        "model of one node"
+    }
+}
+
+/// What became of one broken rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Caught {
+        seed: u64,
+        oracle: String,
+        what: String,
+    },
+    Missed,
+    /// The process that tried it did not do its work.
+    Failed(String),
+}
+
+/// What a process that has found a rule out says last.
+pub fn caught_line(seed: u64, oracle: &str, what: &str) -> String {
+    format!("caught\t{seed}\t{oracle}\t{}", what.replace(['\n', '\t'], " "))
+}
+
+fn outcome_of(output: &std::process::Output) -> Outcome {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let caught = text.lines().find_map(|line| line.strip_prefix("caught\t"));
+    let parts = |line: &str| {
+        let mut parts = line.splitn(3, '\t');
+        let seed = parts.next()?.parse().ok()?;
+        let (oracle, what) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        Some(Outcome::Caught { seed, oracle, what })
+    };
+    match caught.and_then(parts) {
+        Some(caught) => caught,
+        None if output.status.success() => Outcome::Missed,
+        None => Outcome::Failed(output.status.to_string()),
+    }
+}
+
+/// Tries each mutation by `program broken RULE`, `jobs` at once; `tell` hears of each as it ends.
+pub fn try_all(
+    program: &std::path::Path,
+    mutations: &[Mutation],
+    jobs: usize,
+    tell: impl Fn(Mutation, &Outcome) + Sync,
+) -> Vec<(Mutation, Outcome)> {
+    let next = AtomicUsize::new(0);
+    let outcomes: Mutex<Vec<(usize, Outcome)>> = Mutex::default();
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let at = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some(mutation) = mutations.get(at)
+                {
+                    let mut child = Command::new(program);
+                    child.args(["broken", &mutation.rule.name()]).stderr(Stdio::null());
+                    let outcome = match child.output() {
+                        Ok(output) => outcome_of(&output),
+                        Err(error) => Outcome::Failed(error.to_string()),
+                    };
+                    tell(*mutation, &outcome);
+                    outcomes.lock().push((at, outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner();
+    outcomes.sort_by_key(|(at, _)| *at);
+    outcomes.into_iter().map(|(at, outcome)| (mutations[at], outcome)).collect()
+}
+
+/// A row of the table in `docs/spec/proof.md`.
+#[derive(Debug)]
+pub struct Row<'a>(pub usize, pub Mutation, pub &'a Outcome);
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Row(n, Mutation { rule, world, within }, outcome) = self;
+        let where_ = match world {
+            World::Cluster => "cluster",
+            World::Alone => "one node",
+        };
+        let (name, sentence, place) = (rule.name(), rule.sentence(), rule.place());
+        write!(f, "| {n} | `{name}`: {sentence} ({place}) | ")?;
+        match outcome {
+            Outcome::Caught { seed, oracle, .. } => {
+                write!(f, "{where_}: {oracle} | {} of {within} |", seed + 1)
+            }
+            Outcome::Missed => write!(f, "{where_}: MISSED | more than {within} |"),
+            Outcome::Failed(why) => write!(f, "{where_}: FAILED, {why} | |"),
+        }
+    }
+}
