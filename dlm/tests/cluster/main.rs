@@ -2,6 +2,7 @@
 //! oracle.
 
 mod death;
+mod leave;
 mod oracle;
 mod random;
 mod rebuild;
