@@ -486,6 +486,21 @@ fn a_replay_that_fails_isolates_and_the_recovery_ends() {
 }
 
 #[test]
+fn a_replay_that_does_not_end_holds_up_no_other_file_system() {
+    let mut group = Group::mounted(3, &[A, B]);
+    group.die(&[3]);
+    group.fenced(1, 3);
+    group.rebuilt();
+    let by = group.replays().iter().find(|(_, _, fs)| *fs == B).map(|(by, ..)| *by);
+    let by = by.expect("somebody replays it");
+    group.with(by, |san| san.handle_replayed(member(3), B, Ending::Replayed, NOW));
+    let mut resumed: Vec<u16> = group.resumed(3, B).iter().map(|(at, _)| *at).collect();
+    resumed.sort_unstable();
+    assert_eq!(resumed, [1, 2], "everybody goes on in B");
+    assert_eq!(group.resumed(3, A), [], "A is being tried");
+}
+
+#[test]
 fn what_nobody_uses_any_more_is_left_to_the_next_mount() {
     let mut group = Group::mounted(3, &[A]);
     group.with(1, |san| san.handle_unmounted(A, NOW));
