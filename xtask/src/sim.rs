@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// Runs at once
     #[arg(long, value_name = "N", default_value_t = 2)]
     jobs: u16,
+    /// Break each rule of docs/spec/proof.md and tell what found it out; or only these
+    #[arg(long, value_name = "RULE", num_args = 0..)]
+    mutations: Option<Vec<String>>,
 }
 
 /// Plays one seed again, with its log on standard error
@@ -26,6 +29,9 @@ pub(crate) struct ReplayArgs {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if let Some(rules) = &args.mutations {
+        return break_rules(rules);
+    }
     play(&["run", &args.seeds, &args.jobs.to_string()])
 }
 
@@ -41,6 +47,20 @@ fn play(args: &[&str]) -> Result<ExitCode> {
     }
     let program = Metadata::read()?.target()?.join("release/mxsim");
     let status = Command::new(&program).args(args).status();
+    let status = status.with_context(|| format!("cannot start {}", program.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// In a folder of its own below the target folder, so that no other build meets its feature.
+fn break_rules(rules: &[String]) -> Result<ExitCode> {
+    let target = Metadata::read()?.target()?.join("mutations");
+    let mut build = cargo(&["build", "--release", "--locked", "--package", "sim", "--bins"]);
+    build.args(["--features", "broken-rules", "--target-dir"]).arg(&target);
+    if !build.status().context("cannot start cargo")?.success() {
+        bail!("the simulator does not build");
+    }
+    let program = target.join("release/mxsim");
+    let status = Command::new(&program).arg("mutations").args(rules).status();
     let status = status.with_context(|| format!("cannot start {}", program.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
