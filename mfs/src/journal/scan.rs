@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join_all;
 use lcl::ResourceName;
 use mx_base::rules::{Rule, is_kept};
 use mx_base::{FsId, Incarnation, SlotId};
@@ -22,8 +23,11 @@ use crate::ondisk::journal::{
     JournalHeaderBlock, SEGMENT_CRC_AT, SEGMENT_HEAD_SIZE, SEGMENT_MAGIC, SegmentHead,
 };
 
-/// Blocks read at once.
+/// Blocks in one read.
 const READ_BLOCKS: u64 = 256;
+
+/// Reads under way at once.
+const READS_AT_ONCE: u64 = 8;
 
 /// Why a journal cannot be replayed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -179,9 +183,15 @@ impl Reader<'_> {
         let ring = self.of.extents.ring_blocks();
         while self.start + (self.blocks.len() as u64) < end {
             let at = self.start + self.blocks.len() as u64;
-            let len = READ_BLOCKS.min(ring - self.blocks.len() as u64);
-            for (first, len) in self.of.extents.ring_runs(at, len) {
-                self.blocks.extend(self.disk.read(first, as_usize(len)).await?.into_vec());
+            // All of the ring is looked at in the end.
+            let len = (READ_BLOCKS * READS_AT_ONCE).min(ring - self.blocks.len() as u64);
+            let pieces = self.of.extents.ring_runs(at, len).into_iter().flat_map(|(first, len)| {
+                let starts = (0..len).step_by(as_usize(READ_BLOCKS));
+                starts.map(move |at| (first.plus(at), READ_BLOCKS.min(len - at)))
+            });
+            let reads = pieces.map(|(first, len)| self.disk.read(first, as_usize(len)));
+            for piece in join_all(reads.collect::<Vec<_>>()).await {
+                self.blocks.extend(piece?.into_vec());
             }
         }
         Ok(())
