@@ -43,18 +43,12 @@ rules! {
     /// Who stands in the way of a conversion is called out.
     /// `dlm::resource::grant`
     CallOutForConversion,
-    /// A holder that has lowered its mode and is in the way again is called out again.
+    /// A holder that was called out and granted a stronger mode since is called out again.
     /// `dlm::resource::grant`
     CallOutAgain,
     /// A Lower that crosses a grant does not take the granted mode away.
     /// `dlm::resource::grant`
     NoticeCrossingGrant,
-    /// A grant that crosses a Lower carries a value from before it, which does not count.
-    /// `dlm::lockspace`
-    NoticeCrossingLower,
-    /// A new request waits behind those who wait already.
-    /// `dlm::resource::grant`
-    WaitInTurn,
     // --- homes and views ---
     /// A message that belongs to an older epoch of its bucket is dropped (I6).
     /// `dlm::lockspace::take_in`
@@ -160,7 +154,7 @@ rules! {
     /// `mfs::journal::in_place`
     LogBeforePlace,
     /// fsync ends when the log is durable (I7).
-    /// `mfs::journal::commit`
+    /// `mfs::ops::fsync`
     AwaitLogWrite,
     /// A segment is durable before it counts.
     /// `mfs::journal::commit`
@@ -180,9 +174,6 @@ rules! {
     /// A segment of an earlier life of the journal is none.
     /// `mfs::journal::scan`
     CheckLifeOfSegments,
-    /// Room in the ring is free when the header behind which it lies is durable.
-    /// `mfs::journal::in_place`
-    MoveTailFirst,
     /// A slot is clean when its last block is in place.
     /// `mfs::mount`
     DrainBeforeClean,
@@ -205,9 +196,6 @@ rules! {
     /// A chunk has valid headers on disk before it counts as metadata (I4).
     /// `mfs::alloc::chunk`
     WriteFreeHeaders,
-    /// Versions of a block grow over all its lives (I3).
-    /// `mfs::alloc::chunk`
-    GrowEpochs,
     /// ctime and mtime never go back (I8).
     /// `mx_base::time`
     AdvanceTimes,

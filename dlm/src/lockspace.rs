@@ -19,7 +19,6 @@ pub use view::EnterError;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mx_base::rules::{Rule, is_kept};
 use mx_base::{Incarnation, Instant, Member, NodeId, View, ViewId};
 
 use crate::counters::Counters;
@@ -237,8 +236,7 @@ impl Lockspace {
             return Err(Violation::NothingAsked);
         }
         // A grant that does not know of the last Lower carries the value from before it.
-        let is_newest = lock.lowers == lowers || !is_kept(Rule::NoticeCrossingLower);
-        let value = value.filter(|_| is_newest);
+        let value = value.filter(|_| lock.lowers == lowers);
         lock.asked = None;
         lock.held = Some(mode);
         lock.grants = lock.grants.wrapping_add(1);

@@ -24,8 +24,7 @@ impl Resource {
             return Err(Violation::LockKnown);
         }
         let unobstructed = asked.wanted == Mode::NL
-            || ((self.queues.is_none() || !is_kept(Rule::WaitInTurn))
-                && self.is_grantable(asked.wanted, asked.key));
+            || (self.queues.is_none() && self.is_grantable(asked.wanted, asked.key));
         match phase {
             Phase::Ready if unobstructed => self.grant(asked, notices),
             Phase::Ready if asked.no_queue => {
@@ -96,7 +95,7 @@ impl Resource {
         self.leave_value(key, value)?;
         let lock = self.lock(key)?;
         lock.granted = to;
-        lock.called_out.take_if(|_| is_kept(Rule::CallOutAgain));
+        lock.called_out = None;
         lock.lowers = lock.lowers.wrapping_add(1);
         self.settle(phase, notices);
         Ok(())
@@ -229,7 +228,7 @@ impl Resource {
         let lowers = match self.granted.iter_mut().find(|lock| lock.key == key) {
             Some(lock) => {
                 lock.granted = mode;
-                lock.called_out = None;
+                lock.called_out.take_if(|_| is_kept(Rule::CallOutAgain));
                 lock.grants = lock.grants.wrapping_add(1);
                 lock.since = since;
                 lock.lowers

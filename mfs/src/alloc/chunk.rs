@@ -55,7 +55,7 @@ impl Fs {
         let mut fresh = Vec::new();
         for (chunk, entry) in &found {
             let first = group.group.geometry.chunk_first(*chunk);
-            let epoch = entry.epoch.get() + u32::from(is_kept(Rule::GrowEpochs));
+            let epoch = entry.epoch.get() + 1;
             fresh.extend(self.write_free_headers(group, first, chunk_blocks, epoch).await?);
         }
         self.env.disk.flush().await?;
@@ -70,7 +70,7 @@ impl Fs {
                 self.space.change(-signed(chunk_blocks));
             }
             entry.kind = kind as u8;
-            entry.epoch.set(entry.epoch.get() + u32::from(is_kept(Rule::GrowEpochs)));
+            entry.epoch.set(entry.epoch.get() + 1);
             entry.set_claimant(None);
             self.settle_now(group.group.set_chunk(&mut tx, &group.pin, chunk, entry))?;
         }

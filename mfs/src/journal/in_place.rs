@@ -167,9 +167,6 @@ impl Journal {
             }
             start
         };
-        if !is_kept(Rule::MoveTailFirst) {
-            self.log.lock().room.advance_tail(sequence, position);
-        }
         self.write_header(sequence, position).await?;
         self.log.lock().room.advance_tail(sequence, position);
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);

@@ -121,12 +121,13 @@ async fn try_take(env: &Env, sb: &Superblock) -> Result<Attempt, MountError> {
     // Only a look: what counts is read again under the lock.
     for (slot, head) in SlotHead::read_all(&*env.disk, sb.fs_id, &sb.layout).await? {
         let Ok(head) = head else { continue };
+        let was_mine = head.member.is_some_and(|m| m.node == me.node);
         let rank = match head.state {
-            SlotState::Clean if head.member.is_some_and(|m| m.node == me.node) => 0,
+            SlotState::Clean if was_mine => 0,
             SlotState::Clean => 1,
             SlotState::Free => 2,
-            SlotState::Live if is_kept(Rule::LeaveDirtySlots) => continue,
-            SlotState::Live => 3,
+            SlotState::Live if was_mine && !is_kept(Rule::LeaveDirtySlots) => 0,
+            SlotState::Live => continue,
         };
         candidates.push((rank, slot));
     }
