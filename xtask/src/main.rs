@@ -11,6 +11,7 @@ mod bench;
 mod conformance;
 mod demo;
 mod e2e;
+mod exhaustive;
 mod fix;
 mod install;
 mod packages;
@@ -43,6 +44,7 @@ enum Command {
     Conformance(conformance::Args),
     Demo(demo::Args),
     E2e(e2e::Args),
+    Exhaustive(exhaustive::Args),
     Fix(fix::Args),
     Install(install::Args),
     Replay(sim::ReplayArgs),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(args),
         Command::Demo(args) => demo::run(args),
         Command::E2e(args) => e2e::run(args),
+        Command::Exhaustive(args) => exhaustive::run(args),
         Command::Fix(args) => fix::run(args),
         Command::Install(args) => install::run(args),
         Command::Replay(args) => sim::replay(args),

@@ -47,6 +47,21 @@ pub(crate) fn long_tests(package: &str, rounds: u16, name: Option<&str>) -> Resu
     count(&mut command)
 }
 
+/// Every state of small clusters of lock managers, within bounds that take seconds or minutes.
+pub(crate) fn every_state(is_long: bool) -> Result<Counts> {
+    let mut command = cargo(&["test", "--no-fail-fast", "--locked", "--package", "dlm"]);
+    command.args(["--features", EVERY_STATE]);
+    if is_long {
+        command.args(["--release", "--test", "exhaustive-long", "--", "--nocapture"]);
+    } else {
+        command.args(["--test", "exhaustive", "--test", "exhaustive-broken"]);
+    }
+    count(&mut command)
+}
+
+/// The features without which the tests of [`every_state`] are not built.
+pub(crate) const EVERY_STATE: &str = "few-buckets,broken-rules";
+
 /// The examples in the documentation.
 pub(crate) fn doc_tests() -> Result<Counts> {
     count(cargo(&["test", "--doc", "--no-fail-fast"]).args(["--workspace", "--locked"]))

@@ -28,6 +28,7 @@ pub(crate) fn run(_: Args) -> Result<ExitCode> {
         Ok(Counts::NONE)
     });
     steps.run("tests", || runner::tests(Which::All));
+    steps.run("every state", || runner::every_state(false));
     steps.run("documentation tests", runner::doc_tests);
     Ok(steps.finish())
 }

@@ -17,6 +17,7 @@ pub(crate) fn run(_: Args) -> Result<ExitCode> {
     let mut steps = Steps::default();
     check(&mut steps);
     steps.run("unit tests", || runner::tests(Which::Units));
+    steps.run("every state", || runner::every_state(false));
     Ok(steps.finish())
 }
 
@@ -29,6 +30,10 @@ pub(crate) fn check(steps: &mut Steps) {
     steps.run("lints", || {
         let args = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--"];
         process::run(cargo(&args).args(["-D", "warnings"]))?;
+        let args = ["clippy", "--package", "dlm", "--all-targets", "--locked", "--quiet"];
+        let mut more = cargo(&args);
+        more.args(["--features", runner::EVERY_STATE, "--", "-D", "warnings"]);
+        process::run(&mut more)?;
         Ok(Counts::NONE)
     });
     steps.run("tidy", || {

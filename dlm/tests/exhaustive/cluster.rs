@@ -11,7 +11,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use dlm::rebuild::welcome::Welcome;
-use dlm::{Ast, BucketName, LockId, Lockspace, LockspaceId, Message, Mode, Output, ResourceName};
+use dlm::{
+    Ast, BucketName, LockId, Lockspace, LockspaceId, Message, Mode, Output, ResourceName,
+    ValueBlock,
+};
 use mx_base::{Instant, Member, View, ViewId};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -33,6 +36,10 @@ pub(crate) struct Cluster {
     /// For each node; `None` while it lives, or has left in order.
     pub(crate) dead: Vec<Option<DeadMember>>,
     pub(crate) left: Budget,
+    /// How many values holders of PW and EX have left.
+    pub(crate) written: u8,
+    /// For each resource the value that was left last; `None` when nobody may vouch for one.
+    pub(crate) truth: Vec<Option<u8>>,
     /// A lock manager has refused something, or one of its own assertions has failed.
     pub(crate) fault: Option<String>,
 }
@@ -147,7 +154,12 @@ pub(crate) type Fault = String;
 
 impl Cluster {
     /// All of `members` in view 1, with everything delivered that the start sends.
-    pub(crate) fn start(members: &[Member], outsiders: &[Member], left: Budget) -> Cluster {
+    pub(crate) fn start(
+        members: &[Member],
+        outsiders: &[Member],
+        resources: &[BucketName],
+        left: Budget,
+    ) -> Cluster {
         let count = members.len() + outsiders.len();
         let view = View::new(ViewId(1), mx_base::SanGeneration(1), members.to_vec());
         let welcome = Welcome::cold(&view, &[], false);
@@ -158,16 +170,17 @@ impl Cluster {
             views: vec![Arc::new(Committed { view, left: Vec::new(), welcome })],
             dead: vec![None; count],
             left,
+            written: 0,
+            truth: vec![None; resources.len()],
             fault: None,
         };
-        let resources = [];
         for who in 0..members.len() {
-            cluster.follow(who, &resources).expect("the first view is entered");
+            cluster.follow(who, resources).expect("the first view is entered");
         }
         loop {
             let busy = cluster.busy_links().next();
             let Some((from, to)) = busy else { break };
-            cluster.deliver(from, to, &resources).expect("a start refuses nothing");
+            cluster.deliver(from, to, resources).expect("a start refuses nothing");
         }
         cluster
     }
@@ -302,6 +315,7 @@ impl Cluster {
             .collect();
         for who in lost {
             self.dead[who].get_or_insert_default().lost_in = Some(id);
+            self.forget_values(who);
         }
         let view = View::new(id, mx_base::SanGeneration(id.0), members);
         let placeholder = self.newest().welcome.clone();
@@ -340,6 +354,26 @@ impl Cluster {
         node.print = node.fingerprint();
     }
 
+    /// What a dead member may have changed nobody vouches for.
+    pub(crate) fn forget_values(&mut self, who: Who) {
+        let node = Arc::clone(&self.nodes[who]);
+        for (what, _) in node.holdings().filter(|(_, mode)| mode.covers(Mode::PW)) {
+            self.truth[what] = None;
+        }
+    }
+
+    /// The value that the owner of a lock leaves when it gives up PW or EX now.
+    pub(crate) fn leave_value(&mut self, who: Who, lock: LockId) -> Option<ValueBlock> {
+        let Lock { what, held, .. } = self.nodes[who].locks[&lock];
+        if !held.is_some_and(|held| held.covers(Mode::PW)) {
+            return None;
+        }
+        self.written += 1;
+        // What an expelled node leaves reaches nobody.
+        self.truth[what] = self.is_member(who).then_some(self.written);
+        ValueBlock::new(&[self.written])
+    }
+
     fn carry_out(
         &mut self,
         who: Who,
@@ -359,14 +393,25 @@ impl Cluster {
                 let known = node.locks.get_mut(&lock).ok_or("an answer for an unknown lock")?;
                 let wanted = known.asked.take().ok_or("an answer to nothing asked")?;
                 known.is_cancelled = false;
+                let what = known.what;
                 match ast {
-                    Ast::Granted { mode, .. } => {
+                    Ast::Granted { mode, value } => {
                         if mode != wanted {
                             return Err(format!("{mode} is granted, {wanted} was asked for"));
                         }
                         known.held = Some(mode);
                         // Whoever stands in the way of others is called out again.
                         known.callout = None;
+                        let is_member = self.is_member(who);
+                        let seen = value.map(|value| value.as_bytes().to_vec());
+                        let truth = self.truth[what].map(|truth| vec![truth]);
+                        if is_member && mode.covers(Mode::PR) && seen.is_some() && seen != truth {
+                            return Err(format!("{seen:?} is told, {truth:?} was left last"));
+                        }
+                        if !is_member && mode.covers(Mode::PW) {
+                            // Expelled, and does not know: nobody vouches for what it does now.
+                            self.truth[what] = None;
+                        }
                     }
                     Ast::Denied(_) if known.held.is_none() => {
                         node.locks.remove(&lock);
@@ -481,18 +526,17 @@ impl Node {
         self.space.convert(id, wanted, no_queue, NOW);
     }
 
-    pub(crate) fn lower(&mut self, id: LockId, to: Mode) {
+    pub(crate) fn lower(&mut self, id: LockId, to: Mode, value: Option<ValueBlock>) {
         let lock = self.locks.get_mut(&id).expect("known");
         lock.held = Some(to);
-        if lock.callout.is_some_and(|wanted| wanted.compatible(to)) {
-            lock.callout = None;
-        }
-        self.space.lower(id, to, None, NOW);
+        // When it makes too little room, it is called out again.
+        lock.callout = None;
+        self.space.lower(id, to, value, NOW);
     }
 
-    pub(crate) fn unlock(&mut self, id: LockId) {
+    pub(crate) fn unlock(&mut self, id: LockId, value: Option<ValueBlock>) {
         self.locks.remove(&id);
-        self.space.unlock(id, None, NOW);
+        self.space.unlock(id, value, NOW);
     }
 
     pub(crate) fn cancel(&mut self, id: LockId) {
@@ -500,20 +544,21 @@ impl Node {
         self.space.cancel(id, NOW);
     }
 
-    /// Gives up what the last callout asks for, and no more.
-    pub(crate) fn answer(&mut self, id: LockId) {
-        let lock = self.locks[&id];
-        let (Some(wanted), Some(held)) = (lock.callout, lock.held) else {
-            self.locks.get_mut(&id).expect("known").callout = None;
-            return;
-        };
-        let to = held.least_surrender(wanted);
-        if to == held {
-            self.locks.get_mut(&id).expect("known").callout = None;
-        } else if to == Mode::NL && lock.asked.is_none() {
-            self.unlock(id);
-        } else {
-            self.lower(id, to);
+    /// To what the last callout brings it, if anything: no further than it has to.
+    pub(crate) fn surrender(&self, id: LockId) -> Option<Mode> {
+        let lock = &self.locks[&id];
+        let (wanted, held) = (lock.callout?, lock.held?);
+        Some(held.least_surrender(wanted)).filter(|to| *to != held)
+    }
+
+    /// Gives up what the last callout asks for.
+    pub(crate) fn answer(&mut self, id: LockId, value: Option<ValueBlock>) {
+        let surrender = self.surrender(id);
+        let lock = self.locks.get_mut(&id).expect("known");
+        match surrender {
+            None => lock.callout = None,
+            Some(Mode::NL) if lock.asked.is_none() => self.unlock(id, value),
+            Some(to) => self.lower(id, to, value),
         }
     }
 }

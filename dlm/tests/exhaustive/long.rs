@@ -6,13 +6,14 @@ mod explore;
 mod model;
 mod oracle;
 mod steps;
+mod visit;
 
 use dlm::Mode;
 
 use crate::cluster::Budget;
-use crate::explore::visit_every_state;
-use crate::model::{Bounds, Resource, calm, homed, member};
+use crate::model::{Bounds, Resource, calm, homed};
 use crate::oracle::{CONVERTS, EARLY, GHOST, LIMBO, REBUILT};
+use crate::visit::visit_every_state;
 
 #[test]
 fn three_nodes_use_three_modes() {
@@ -72,7 +73,7 @@ fn a_node_joins_while_another_dies() {
     visit_every_state(
         "join and death",
         Bounds {
-            joiner: Some(member(3, 1)),
+            joiner: Some((3, 1)),
             resources,
             budget,
             mortal: &[2],
@@ -89,7 +90,7 @@ fn a_dead_node_comes_back_in_a_new_life_and_asks_again() {
     visit_every_state(
         "new life",
         Bounds {
-            joiner: Some(member(2, 2)),
+            joiner: Some((2, 2)),
             resources,
             budget,
             mortal: &[2],

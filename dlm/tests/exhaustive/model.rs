@@ -19,8 +19,8 @@ use crate::oracle;
 pub(crate) struct Bounds {
     /// Members of the first view: nodes 1 to `nodes`.
     pub(crate) nodes: u16,
-    /// Who may join later.
-    pub(crate) joiner: Option<Member>,
+    /// Who may join later: node and life.
+    pub(crate) joiner: Option<(u16, u32)>,
     pub(crate) resources: &'static [Resource],
     /// What is asked for.
     pub(crate) modes: &'static [Mode],
@@ -183,9 +183,15 @@ pub(crate) const fn calm(nodes: u16) -> Bounds {
     }
 }
 
-pub(crate) fn member(node: u16, incarnation: u32) -> Member {
+fn member(node: u16, incarnation: u32) -> Member {
     let node = NodeId::new(node).expect("in range");
     Member { node, incarnation: Incarnation(incarnation) }
+}
+
+impl Bounds {
+    fn joiner(&self) -> Option<Member> {
+        self.joiner.map(|(node, life)| member(node, life))
+    }
 }
 
 impl Model {
@@ -193,7 +199,7 @@ impl Model {
         let first: Vec<Member> = (1..=bounds.nodes).map(|node| member(node, 1)).collect();
         let resources = bounds.resources.iter().enumerate();
         let resources =
-            resources.map(|(at, wanted)| placed(at, *wanted, &first, bounds.joiner)).collect();
+            resources.map(|(at, wanted)| placed(at, *wanted, &first, bounds.joiner())).collect();
         Model { bounds, resources }
     }
 }
@@ -204,8 +210,8 @@ impl stateright::Model for Model {
 
     fn init_states(&self) -> Vec<Cluster> {
         let first: Vec<Member> = (1..=self.bounds.nodes).map(|node| member(node, 1)).collect();
-        let joiner: Vec<Member> = self.bounds.joiner.into_iter().collect();
-        vec![Cluster::start(&first, &joiner, self.bounds.budget)]
+        let joiner: Vec<Member> = self.bounds.joiner().into_iter().collect();
+        vec![Cluster::start(&first, &joiner, &self.resources, self.bounds.budget)]
     }
 
     fn actions(&self, cluster: &Cluster, actions: &mut Vec<Action>) {

@@ -17,12 +17,17 @@ impl Model {
             }
             Action::Follow { who } => cluster.follow(who, all),
             Action::CatchUp { who } => cluster.catch_up(who, all),
-            Action::Answer { who, lock } => self.used(cluster, who, |node| node.answer(lock)),
+            Action::Answer { who, lock } => {
+                let gives_up = cluster.nodes[who].surrender(lock).is_some();
+                let value = if gives_up { cluster.leave_value(who, lock) } else { None };
+                self.used(cluster, who, |node| node.answer(lock, value))
+            }
             Action::GiveUp { who, lock } => {
-                self.used(cluster, who, |node| match node.locks[&lock].asked {
-                    Some(_) => node.cancel(lock),
-                    None => node.unlock(lock),
-                })
+                if cluster.nodes[who].locks[&lock].asked.is_some() {
+                    return self.used(cluster, who, |node| node.cancel(lock));
+                }
+                let value = cluster.leave_value(who, lock);
+                self.used(cluster, who, |node| node.unlock(lock, value))
             }
 
             Action::Drop { who, by } => self.commit_without(cluster, who, by, false),
@@ -40,6 +45,7 @@ impl Model {
             Action::Stop { who } => {
                 cluster.left.stops -= 1;
                 cluster.dead[who].get_or_insert_default();
+                cluster.forget_values(who);
                 cluster.stop(who);
                 Ok(())
             }
@@ -90,11 +96,13 @@ impl Model {
             }
             Action::Lower { who, lock, to } => {
                 cluster.left.releases -= 1;
-                self.used(cluster, who, |node| node.lower(lock, to))
+                let value = cluster.leave_value(who, lock);
+                self.used(cluster, who, |node| node.lower(lock, to, value))
             }
             Action::Unlock { who, lock } => {
                 cluster.left.releases -= 1;
-                self.used(cluster, who, |node| node.unlock(lock))
+                let value = cluster.leave_value(who, lock);
+                self.used(cluster, who, |node| node.unlock(lock, value))
             }
             Action::Cancel { who, lock } => {
                 cluster.left.cancels -= 1;
