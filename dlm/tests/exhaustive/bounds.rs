@@ -1,7 +1,5 @@
 //! Explorations of seconds, by which broken rules are found, too.
 
-use dlm::Mode;
-
 use crate::cluster::Budget;
 use crate::model::{Bounds, Resource, Sight, calm, homed};
 use crate::oracle::{CONVERTS, EARLY, GHOST, LIMBO, REBUILT};
@@ -9,18 +7,6 @@ use crate::oracle::{CONVERTS, EARLY, GHOST, LIMBO, REBUILT};
 pub(crate) const fn three_nodes() -> Bounds {
     let budget = Budget { requests: 3, conversions: 1, releases: 1, cancels: 1, ..Budget::NONE };
     Bounds { budget, sights: &[CONVERTS], ..calm(3) }
-}
-
-pub(crate) const fn every_mode() -> Bounds {
-    let budget = Budget {
-        requests: 2,
-        impatient: 1,
-        conversions: 1,
-        releases: 1,
-        cancels: 1,
-        ..Budget::NONE
-    };
-    Bounds { modes: &Mode::ALL, budget, ..calm(2) }
 }
 
 pub(crate) const fn death_of_a_user() -> Bounds {

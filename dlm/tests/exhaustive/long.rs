@@ -18,7 +18,7 @@ use crate::visit::visit_every_state;
 #[test]
 fn three_nodes_use_three_modes() {
     let budget = Budget {
-        requests: 4,
+        requests: 3,
         impatient: 1,
         conversions: 1,
         releases: 1,

@@ -14,6 +14,8 @@ mod oracle;
 mod steps;
 mod visit;
 
+use dlm::Mode;
+
 use crate::cluster::Budget;
 use crate::model::{Bounds, Resource, Sight, calm, homed};
 use crate::oracle::{EARLY, GHOST, LIMBO, REBUILT};
@@ -26,7 +28,16 @@ fn three_nodes_share_one_resource() {
 
 #[test]
 fn two_nodes_use_every_mode() {
-    visit_every_state("every mode", bounds::every_mode());
+    let budget = Budget {
+        requests: 2,
+        impatient: 1,
+        conversions: 1,
+        releases: 1,
+        cancels: 1,
+        ..Budget::NONE
+    };
+    let bounds = Bounds { modes: &Mode::ALL, budget, ..calm(2) };
+    visit_every_state("every mode", bounds);
 }
 
 #[test]
