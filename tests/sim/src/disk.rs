@@ -27,10 +27,26 @@ pub type Image = BTreeMap<BlockNo, SharedBlock>;
 /// What happened on a device, in order.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Issued { id: u64, at: BlockNo, data: Vec<SharedBlock>, durable: bool },
-    Written { id: u64 },
-    FlushBegan { id: u64 },
-    Flushed { id: u64 },
+    Issued {
+        id: u64,
+        at: BlockNo,
+        data: Vec<SharedBlock>,
+        durable: bool,
+    },
+    Written {
+        id: u64,
+    },
+    FlushBegan {
+        id: u64,
+    },
+    Flushed {
+        id: u64,
+    },
+    /// The medium changed by itself.
+    Flipped {
+        at: BlockNo,
+        bit: usize,
+    },
 }
 
 /// How the device misbehaves.
@@ -106,6 +122,30 @@ impl Device {
         self.0.lock().faults = faults;
     }
 
+    /// A block cannot be read any more, until it is written.
+    pub fn damage(&self, at: BlockNo) {
+        self.0.lock().faults.unreadable.insert(at);
+    }
+
+    pub fn visible_block(&self, at: BlockNo) -> Option<SharedBlock> {
+        self.0.lock().visible.get(&at).cloned()
+    }
+
+    /// The block is what it was meant to be again.
+    pub fn put_right(&self, at: BlockNo, block: SharedBlock) {
+        self.0.lock().visible.insert(at, block);
+    }
+
+    /// A bit changes on the medium. Returns the contents before and after.
+    pub fn flip(&self, at: BlockNo, bit: usize) -> (SharedBlock, SharedBlock) {
+        let mut state = self.0.lock();
+        let before = state.visible.get(&at).cloned().unwrap_or_else(|| Block::zeroed().into());
+        let after = flipped(&before, bit);
+        state.visible.insert(at, after.clone());
+        state.log.push(Event::Flipped { at, bit });
+        (before, after)
+    }
+
     /// What reads see now.
     pub fn visible(&self) -> Image {
         self.0.lock().visible.clone()
@@ -176,6 +216,8 @@ impl Device {
             return;
         }
         for (i, block) in data.into_iter().enumerate() {
+            // A sector that is written is put elsewhere.
+            state.faults.unreadable.remove(&at.plus(i as u64));
             state.visible.insert(at.plus(i as u64), block);
         }
         state.log.push(Event::Written { id });
@@ -237,6 +279,12 @@ impl Port {
     fn check_gate(&self) -> Result<(), DiskError> {
         if *self.gate.lock() { Ok(()) } else { Err(DiskError::Fenced) }
     }
+}
+
+fn flipped(block: &SharedBlock, bit: usize) -> SharedBlock {
+    let mut copy = block.to_boxed();
+    copy.0[bit / 8 % BLOCK_SIZE] ^= 1 << (bit % 8);
+    copy.into()
 }
 
 fn failed(operation: &'static str, at: BlockNo, blocks: usize) -> DiskError {
@@ -350,6 +398,11 @@ impl Replayer {
                 let completed =
                     self.doubtful.iter().filter(|(_, w)| w.completed).map(|(id, _)| *id);
                 self.flushes.insert(*id, completed.collect());
+            }
+            Event::Flipped { at, bit } => {
+                let before = self.durable.get(at).cloned();
+                let before = before.unwrap_or_else(|| Block::zeroed().into());
+                self.durable.insert(*at, flipped(&before, *bit));
             }
             Event::Flushed { id } => {
                 for write in self.flushes.remove(id).expect("began before") {

@@ -4,7 +4,7 @@
 //! can run. Every task belongs to a group and dies with it, at whatever await it stands; tasks of a
 //! group that is paused do not run, whatever time passes.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
@@ -59,6 +59,17 @@ struct Task {
 
 thread_local! {
     static RUNNING: Cell<(Instant, Group)> = const { Cell::new((Instant(0), Group(0))) };
+    static COLUMNS: RefCell<BTreeMap<Group, u16>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// What this group does is shown in this column of a log, from 1.
+pub fn show_in_column(group: Group, column: u16) {
+    COLUMNS.with_borrow_mut(|columns| columns.insert(group, column));
+}
+
+/// The column of whatever is being polled on this thread; 0 for the world.
+pub fn running_column() -> u16 {
+    COLUMNS.with_borrow(|columns| columns.get(&RUNNING.get().1).copied().unwrap_or(0))
 }
 
 /// Virtual time, and whose task is being polled on this thread; for logs.
@@ -306,7 +317,9 @@ impl Executor {
             }
         };
         drop(finished);
-        if let Some(act) = self.0.state.lock().due_alarm(group) {
+        RUNNING.set((RUNNING.get().0, Group(0)));
+        let alarm = self.0.state.lock().due_alarm(group);
+        if let Some(act) = alarm {
             act();
         }
         Ok(true)

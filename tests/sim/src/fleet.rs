@@ -4,15 +4,18 @@
 //! a kernel that caches. [`run`] plays a seed: nodes start, applications work, things go wrong,
 //! everything heals, all unmount, and the device is checked.
 //!
-//! * [`plan`]: what goes wrong when. [`host`]: lives of nodes.
+//! * [`plan`]: what goes wrong when. [`host`]: lives of nodes, on the time of [`clock`].
 //! * [`arbiter`], [`net`], [`kernel`]: the world.
 //! * [`work`], [`chain`], [`log_file`], [`oracle`]: what must be found.
 
 pub mod arbiter;
 pub mod chain;
+pub mod clock;
+mod faults;
 pub mod host;
 pub mod kernel;
 pub mod log_file;
+mod look;
 pub mod net;
 pub mod oracle;
 pub mod plan;
@@ -23,16 +26,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use mfs::block::{BlockNo, SharedBlock};
 use mfs::layout::Layout;
-use mx_base::{ClusterId, Duration, FsId};
+use mx_base::{ClusterId, FsId};
 use parking_lot::Mutex;
 
 use crate::exec::{Executor, Group};
 use arbiter::Arbiter;
+use clock::HostClock;
 use host::Life;
 use net::Net;
 use oracle::Oracle;
 pub use oracle::Violation;
+use oracle::views::Views;
 use plan::Plan;
 use work::Work;
 
@@ -41,8 +47,10 @@ pub use run::{Report, run};
 /// Tasks of the world: network, arbiter, faults.
 pub const WORLD: Group = Group(0);
 
-/// Node ids that may be in use.
-const NODES_MAX: u16 = 8;
+/// Node ids that may be in use: what all of them write is read often, so not more than are needed.
+fn nodes_max(plan: &Plan) -> u16 {
+    if plan.nodes > 8 { 16 } else { 8 }
+}
 
 /// One life of one node, counted from 1 over the whole run; also the group of its tasks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -70,9 +78,11 @@ pub struct Inner {
     fs_id: FsId,
     layout: Layout,
     hosts: Vec<Host>,
-    /// How far the clocks of each host are ahead: the monotonic one, and that of the wall.
-    clocks: Vec<(Duration, Duration)>,
+    clocks: Vec<HostClock>,
     next_life: Mutex<u32>,
+    views: Views,
+    /// Blocks of which a bit was changed: as they were, and as they became.
+    flipped: Mutex<Vec<(BlockNo, SharedBlock, SharedBlock)>>,
     /// Somebody makes the objects, and they are made.
     set_up: AtomicBool,
     is_ready: AtomicBool,

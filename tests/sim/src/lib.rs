@@ -9,6 +9,7 @@
 //! * [`mutations`]: rules that are broken on purpose, to be found out.
 //! * [`walk`]: what is found from the root.
 
+pub mod columns;
 pub mod disk;
 pub mod driver;
 pub mod exec;

@@ -3,14 +3,16 @@
 //! Keeps true, and checks:
 //! * a write of a life that was fenced before it began to be executed never reaches the device;
 //! * a fence is answered only when no write of its victim is being executed;
-//! * no block is written by two requests at once.
+//! * no block is written by two requests at once;
+//! * the rules of [`super::oracle::writes`], at the moment at which a write begins.
 //!
 //! What a node has sent goes on without it: after a crash, what had not arrived is lost or not, as
-//! drawn, and what had arrived is executed.
+//! drawn, and what had arrived is executed. Writes may be held on their way and arrive long after
+//! the death of who sent them, be executed for ever so long, and be slow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use fencing::gate::{Gate, Refused};
 use fencing::register::IoFailed;
@@ -19,13 +21,15 @@ use futures_channel::oneshot;
 use mfs::block::{BlockNo, SharedBlock};
 use mfs::env::{Disk, Durability, WriteData};
 use mfs::error::DiskError;
+use mfs::layout::Layout;
 use mfs::ondisk::header::Header;
 use mx_base::{BoxFuture, Duration, Incarnation, Member, NodeId};
 use parking_lot::Mutex;
 
-use super::oracle::Oracle;
+use super::clock::HostClock;
+use super::oracle::{Oracle, writes};
 use super::plan::Weather;
-use super::{LifeId, WORLD};
+use super::{Fleet, Inner, LifeId, WORLD};
 use crate::disk::Device;
 use crate::exec::Executor;
 
@@ -39,6 +43,8 @@ pub struct Arbiter {
     pub device: Device,
     pub oracle: Oracle,
     pub weather: Weather,
+    layout: Layout,
+    fleet: Arc<OnceLock<Weak<Inner>>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -54,15 +60,45 @@ struct State {
     writing: BTreeMap<BlockNo, Member>,
     /// Nodes whose way to the arbiter is blocked: their requests wait.
     cut: BTreeSet<NodeId>,
+    /// Nodes whose requests take longer on their way, by up to so much.
+    slow: BTreeMap<NodeId, Duration>,
+    /// Nodes whose writes, once executed, do not end.
+    stuck: BTreeSet<NodeId>,
+    /// Lives whose writes are held on their way while they live, and arrive up to so late.
+    held: BTreeMap<LifeId, Duration>,
     /// Processes that are there no more.
     dead: BTreeSet<LifeId>,
     refused: u64,
+    /// Writes that arrived after the process that sent them was gone.
+    late: u64,
 }
 
 impl Arbiter {
-    pub fn new(exec: &Executor, device: Device, oracle: Oracle, weather: Weather) -> Arbiter {
-        let state = Arc::default();
-        Arbiter { exec: exec.clone(), device, oracle, weather, state }
+    pub fn new(
+        exec: &Executor,
+        device: Device,
+        oracle: Oracle,
+        weather: Weather,
+        layout: Layout,
+    ) -> Arbiter {
+        let (state, fleet) = (Arc::default(), Arc::default());
+        Arbiter { exec: exec.clone(), device, oracle, weather, layout, fleet, state }
+    }
+
+    /// Whom writes are held against.
+    pub(super) fn watch(&self, fleet: &Fleet) {
+        let _ = self.fleet.set(Arc::downgrade(&fleet.0));
+    }
+
+    fn judge(&self, writer: Member, at: BlockNo, data: &[SharedBlock]) {
+        let Some(fleet) = self.fleet.get().and_then(Weak::upgrade) else { return };
+        let living = Fleet(fleet).living();
+        for (i, new) in data.iter().enumerate() {
+            let at = at.plus(i as u64);
+            let old = self.device.visible_block(at);
+            let old = old.as_deref();
+            writes::check(&self.oracle, &self.layout, &living, writer, at, (old, new));
+        }
     }
 
     /// Writes of fenced lives that were refused so far.
@@ -74,8 +110,42 @@ impl Arbiter {
         self.state.lock().cut.insert(node);
     }
 
+    /// Whatever is wrong with the ways of all nodes ends.
     pub fn heal(&self) {
-        self.state.lock().cut.clear();
+        let state = &mut *self.state.lock();
+        state.cut.clear();
+        state.slow.clear();
+        state.stuck.clear();
+    }
+
+    pub fn reconnect(&self, node: NodeId) {
+        self.state.lock().cut.remove(&node);
+    }
+
+    /// Requests of a node take up to so much longer; zero for no longer.
+    pub fn slow(&self, node: NodeId, extra: Duration) {
+        match extra {
+            Duration::ZERO => drop(self.state.lock().slow.remove(&node)),
+            _ => drop(self.state.lock().slow.insert(node, extra)),
+        }
+    }
+
+    pub fn stick(&self, node: NodeId, is_stuck: bool) {
+        let state = &mut *self.state.lock();
+        match is_stuck {
+            true => drop(state.stuck.insert(node)),
+            false => drop(state.stuck.remove(&node)),
+        }
+    }
+
+    /// Writes of a life do not arrive while it lives; when it has died, each arrives within `late`.
+    pub fn hold(&self, life: LifeId, late: Duration) {
+        self.state.lock().held.insert(life, late);
+    }
+
+    /// Writes that arrived after the process that sent them was gone.
+    pub fn late(&self) -> u64 {
+        self.state.lock().late
     }
 
     pub fn process_died(&self, life: LifeId) {
@@ -104,11 +174,34 @@ impl Arbiter {
 
     /// On the way there or back.
     async fn travel(&self, node: NodeId) {
-        let delay = self.delay();
+        let delay = self.delay() + self.slowness(node);
         self.exec.sleep(delay).await;
         while self.state.lock().cut.contains(&node) {
             self.exec.sleep(LOOK_AGAIN * 50).await;
         }
+    }
+
+    /// Most of what is slow is a little slow.
+    fn slowness(&self, node: NodeId) -> Duration {
+        let Some(extra) = self.state.lock().slow.get(&node).copied() else { return Duration::ZERO };
+        let most = u64::try_from(extra.as_micros()).expect("short").max(20);
+        let most = if self.exec.draw(|r| r.chance(85)) { most / 20 } else { most };
+        Duration::from_micros(self.exec.draw(|r| r.below(most.max(1))))
+    }
+
+    /// Where writes of a life are held: until it has died, and some more.
+    async fn wait_on_the_way(&self, life: LifeId) {
+        if !self.state.lock().held.contains_key(&life) {
+            return;
+        }
+        while !self.state.lock().dead.contains(&life) {
+            self.exec.sleep(LOOK_AGAIN).await;
+        }
+        let late = self.state.lock().held.get(&life).copied().unwrap_or_default();
+        let late = u64::try_from(late.as_micros()).expect("short");
+        let late = Duration::from_micros(self.exec.draw(|r| r.below(late.max(1))));
+        self.exec.sleep(late).await;
+        self.state.lock().late += 1;
     }
 
     /// Lost with the process that sent it?
@@ -117,6 +210,7 @@ impl Arbiter {
     }
 
     async fn fence(&self, node: NodeId, up_to: Incarnation) {
+        tracing::info!(column = node.get(), up_to = up_to.0, "fenced");
         {
             let mut state = self.state.lock();
             let fenced = state.fenced.entry(node).or_insert(up_to);
@@ -132,6 +226,7 @@ impl Arbiter {
             self.exec.sleep(LOOK_AGAIN).await;
         }
         let mut state = self.state.lock();
+        tracing::info!(column = node.get(), up_to = up_to.0, "fence answered");
         let answered = state.answered.entry(node).or_insert(up_to);
         *answered = up_to.max(*answered);
     }
@@ -146,6 +241,7 @@ impl Arbiter {
         durability: Durability,
     ) -> Option<Result<(), DiskError>> {
         self.travel(key.node).await;
+        self.wait_on_the_way(from).await;
         if self.is_lost(from) {
             return None;
         }
@@ -157,6 +253,7 @@ impl Arbiter {
             let mut state = self.state.lock();
             if state.fenced.get(&key.node).is_some_and(|up_to| key.incarnation <= *up_to) {
                 state.refused += 1;
+                tracing::info!(column = key.node.get(), block = at.0, "write refused");
                 return Some(Err(DiskError::Fenced));
             }
             *state.executing.entry(key).or_default() += 1;
@@ -167,10 +264,14 @@ impl Arbiter {
                 }
             }
         }
+        self.judge(key, at, &data);
         let written = match self.device.begin_write(at, &data, durability) {
             Ok(id) => {
                 let (delay, count) = (self.delay(), data.len());
                 self.exec.sleep(delay).await;
+                while self.state.lock().stuck.contains(&key.node) {
+                    self.exec.sleep(LOOK_AGAIN * 5).await;
+                }
                 let answered = self.state.lock().answered.get(&key.node).copied();
                 if answered.is_some_and(|up_to| key.incarnation <= up_to) {
                     let what = format!("{key} writes {count} at {at} behind its fence");
@@ -213,6 +314,7 @@ impl Arbiter {
         if self.is_lost(from) {
             return None;
         }
+        self.wait_on_the_way(from).await;
         let id = self.device.begin_flush();
         let delay = self.delay();
         self.exec.sleep(delay).await;
@@ -251,13 +353,12 @@ pub struct Way {
     pub gate: Arc<Gate>,
     /// Where the membership partition begins.
     pub membership_start: u64,
-    /// The clock of the node, ahead of virtual time by so much.
-    pub ahead: Duration,
+    pub clock: HostClock,
 }
 
 impl Way {
     fn now(&self) -> mx_base::Instant {
-        self.arbiter.exec.now() + self.ahead
+        self.clock.now()
     }
 }
 

@@ -14,8 +14,10 @@ use mx_node::{Config, Node, World};
 use parking_lot::Mutex;
 
 use super::arbiter::Way;
+use super::clock::HostClock;
 use super::kernel::{Kernel, Mount};
 use super::net::Incoming;
+use super::plan::Kind;
 use super::work::App;
 use super::{Fleet, LifeId};
 use crate::exec::{Executor, Group};
@@ -34,8 +36,7 @@ pub enum Over {
 pub struct Life {
     pub id: LifeId,
     pub member: Member,
-    exec: Executor,
-    ahead: Duration,
+    clock: HostClock,
     gate: Arc<Gate>,
     node: Mutex<Option<Arc<Node>>>,
     mount: Mutex<Option<Mount>>,
@@ -44,6 +45,12 @@ pub struct Life {
     leaving: AtomicBool,
     /// Something failed as it does when a life ends.
     expects_end: Mutex<Option<String>>,
+}
+
+/// A life that counts, and its node.
+pub(crate) struct Living {
+    pub(crate) life: Arc<Life>,
+    pub(crate) node: Arc<Node>,
 }
 
 impl Life {
@@ -64,7 +71,7 @@ impl Life {
     }
 
     fn now(&self) -> Instant {
-        self.exec.now() + self.ahead
+        self.clock.now()
     }
 
     /// May it serve what it has cached (R13)?
@@ -88,27 +95,20 @@ impl Life {
 struct Clock {
     exec: Executor,
     group: Group,
-    ahead: Duration,
-    wall_ahead: Duration,
+    host: HostClock,
 }
 
 impl Runtime for Clock {
     fn now(&self) -> Instant {
-        self.exec.now() + self.ahead
+        self.host.now()
     }
 
     fn wall_time(&self) -> Timestamp {
-        let time = self.exec.wall_time();
-        let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
-        let nanos = nanos + i128::try_from(self.wall_ahead.as_nanos()).expect("short");
-        Timestamp {
-            seconds: i64::try_from(nanos / 1_000_000_000).expect("near"),
-            nanos: u32::try_from(nanos % 1_000_000_000).expect("below a second"),
-        }
+        self.host.wall_time()
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(self.exec.sleep(duration))
+        Box::pin(self.exec.sleep(self.host.in_true_time(duration)))
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
@@ -132,7 +132,7 @@ impl Fleet {
     pub(crate) async fn start_life(&self, host: usize) -> (Arc<Life>, oneshot::Receiver<Over>) {
         let node = node_id(host);
         let member = self.arbiter.register(node).await;
-        let (ahead, wall_ahead) = self.clocks[host];
+        let host_clock = self.clocks[host].clone();
         let life = {
             let mut next = self.next_life.lock();
             *next += 1;
@@ -143,8 +143,7 @@ impl Fleet {
         let life = Arc::new(Life {
             id: life,
             member,
-            exec: self.exec.clone(),
-            ahead,
+            clock: host_clock.clone(),
             gate: Gate::new(),
             node: Mutex::default(),
             mount: Mutex::default(),
@@ -160,9 +159,9 @@ impl Fleet {
             key: member,
             gate: Arc::clone(&life.gate),
             membership_start: self.layout.membership_start,
-            ahead,
+            clock: host_clock.clone(),
         };
-        let clock = Clock { exec: self.exec.clone(), group: life.group(), ahead, wall_ahead };
+        let clock = Clock { exec: self.exec.clone(), group: life.group(), host: host_clock };
         let clock: Arc<dyn Runtime> = Arc::new(clock);
         let world = World {
             network: Arc::new(self.net.of(node, life.id)),
@@ -182,10 +181,11 @@ impl Fleet {
             nonce: StartNonce::new(nonce).expect("not zero"),
             peers: (0..self.plan.nodes).filter(|h| *h != host).map(node_id).collect(),
             unit: Unit::DEFAULT,
-            nodes_max: super::NODES_MAX,
+            nodes_max: super::nodes_max(&self.plan),
             seed,
         };
-        tracing::info!(%member, life = %life.id, "starts");
+        crate::exec::show_in_column(life.group(), node.get());
+        tracing::info!(column = node.get(), %member, "starts");
         *self.hosts[host].life.lock() = Some(Arc::clone(&life));
         let (fleet, of) = (self.clone(), Arc::clone(&life));
         self.exec.spawn(life.group(), async move {
@@ -226,20 +226,29 @@ impl Fleet {
         while !self.is_ready.load(Ordering::SeqCst) {
             self.exec.sleep(Duration::from_millis(1)).await;
         }
+        if self.plan.kind == Kind::Bystanders {
+            *life.workers.lock() += 1;
+            let app = self.app(&life, &mount);
+            let of = Arc::clone(&life);
+            self.exec.spawn(life.group(), async move {
+                app.stand_by().await;
+                *of.workers.lock() -= 1;
+            });
+        }
         for _ in 0..self.plan.workers {
             *life.workers.lock() += 1;
-            let app = App {
-                step: Arc::default(),
-                work: Arc::clone(&self.work),
-                life: Arc::clone(&life),
-                mount: mount.clone(),
-            };
+            let app = self.app(&life, &mount);
             let of = Arc::clone(&life);
             self.exec.spawn(life.group(), async move {
                 app.work().await;
                 *of.workers.lock() -= 1;
             });
         }
+    }
+
+    fn app(&self, life: &Arc<Life>, mount: &Mount) -> App {
+        let (work, life, mount) = (Arc::clone(&self.work), Arc::clone(life), mount.clone());
+        App { step: Arc::default(), work, life, mount }
     }
 
     /// Lives of a host, one after the other, until the run is over.
@@ -255,7 +264,7 @@ impl Fleet {
             }
             let (life, ends) = self.start_life(host).await;
             let over = ends.await.unwrap_or(Over::Crashed);
-            tracing::info!(member = %life.member, ?over, "over");
+            tracing::info!(column = life.member.node.get(), ?over, "over");
             if let Over::Ended(end) = over {
                 self.clean_up(&life, end).await;
             }

@@ -54,6 +54,11 @@ impl Log {
         self.records.insert(id, record);
     }
 
+    /// There was no room for it: it never comes.
+    pub fn withdraw(&mut self, id: u64) {
+        self.records.remove(&id);
+    }
+
     pub fn acknowledge(&mut self, id: u64, now: Instant) {
         // What a lost life goes on doing counts for nothing.
         let Some(record) = self.records.get_mut(&id).filter(|record| !record.is_doubtful) else {

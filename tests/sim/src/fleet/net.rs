@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use cluster::{ConnectionId, Frame};
 use futures_channel::mpsc;
+use model::Random;
 use mx_base::{Duration, Instant, NodeId};
 use parking_lot::Mutex;
 
@@ -41,6 +42,10 @@ struct State {
     next: u64,
     /// Nothing gets from the first to the second.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// From the first to the second it takes longer, by up to so much.
+    slow: BTreeMap<(NodeId, NodeId), Duration>,
+    /// Connections are late by up to so much, each by an amount of its own.
+    spread: Duration,
     frames: u64,
 }
 
@@ -64,12 +69,14 @@ struct End {
     /// Nothing arrives before what was sent earlier.
     busy_until: Instant,
     is_stuck: bool,
+    /// What was on the way then arrives no sooner.
+    held_until: Instant,
 }
 
 impl End {
     fn new(node: NodeId, life: LifeId) -> End {
-        let (queue, busy_until) = (VecDeque::new(), Instant(0));
-        End { node, life, is_open: true, queue, busy_until, is_stuck: false }
+        let (queue, busy_until, held_until) = (VecDeque::new(), Instant(0), Instant(0));
+        End { node, life, is_open: true, queue, busy_until, is_stuck: false, held_until }
     }
 }
 
@@ -132,8 +139,54 @@ impl Net {
         self.state.lock().cut.insert((from, to));
     }
 
+    /// Whatever is wrong with connections ends.
     pub fn heal(&self) {
+        let state = &mut *self.state.lock();
+        state.cut.clear();
+        state.slow.clear();
+        state.spread = Duration::ZERO;
+    }
+
+    /// The cuts end.
+    pub fn reconnect(&self) {
         self.state.lock().cut.clear();
+    }
+
+    /// Between two hosts it takes up to so much longer, both ways; zero for no longer.
+    pub fn slow(&self, a: NodeId, b: NodeId, extra: Duration) {
+        let state = &mut *self.state.lock();
+        for way in [(a, b), (b, a)] {
+            match extra {
+                Duration::ZERO => drop(state.slow.remove(&way)),
+                _ => drop(state.slow.insert(way, extra)),
+            }
+        }
+    }
+
+    /// Connections are late by up to so much, each by an amount of its own.
+    pub fn spread(&self, spread: Duration) {
+        self.state.lock().spread = spread;
+    }
+
+    /// Breaks connections, each with this chance in percent. One end learns it soon, the other when
+    /// everything that was on its way has arrived, up to so late.
+    pub fn half_open(&self, percent: u64, late: Duration) {
+        let ids: Vec<ConnectionId> = self.state.lock().connections.keys().copied().collect();
+        let late = u64::try_from(late.as_micros()).expect("short");
+        for id in ids {
+            let (breaks, late_side, late) = self
+                .exec
+                .draw(|r| (r.chance(percent), usize::from(r.chance(50)), r.below(late.max(1))));
+            if !breaks {
+                continue;
+            }
+            if let Some(connection) = self.state.lock().connections.get_mut(&id) {
+                let until = self.exec.now() + Duration::from_micros(late);
+                connection.ends[late_side].held_until = until;
+            }
+            self.put(id, late_side, false, None);
+            self.reset(id, 1 - late_side);
+        }
     }
 
     /// Breaks connections, each with this chance in percent.
@@ -155,9 +208,30 @@ impl Net {
         Duration::from_micros(20 + self.exec.draw(|r| r.below(self.weather.network_delay)))
     }
 
+    /// What faults add to the delay of a frame on its way to one end.
+    fn lateness(&self, id: ConnectionId, side: usize) -> Duration {
+        let (slow, spread) = {
+            let state = self.state.lock();
+            let Some(connection) = state.connections.get(&id) else { return Duration::ZERO };
+            let way = (connection.ends[1 - side].node, connection.ends[side].node);
+            (state.slow.get(&way).copied().unwrap_or_default(), state.spread)
+        };
+        let micros = |d: Duration| u64::try_from(d.as_micros()).expect("short");
+        let mut late = 0;
+        if spread > Duration::ZERO {
+            // Of the connection, not of the frame.
+            let own = Random::new(id.0 * 2 + u64::from(side == 1)).below(micros(spread));
+            late += own;
+        }
+        if slow > Duration::ZERO {
+            late += self.exec.draw(|r| r.below(micros(slow)));
+        }
+        Duration::from_micros(late)
+    }
+
     /// Puts something on the way to one end of a connection.
     fn put(&self, id: ConnectionId, side: usize, is_urgent: bool, what: Option<Vec<u8>>) {
-        let delay = self.delay();
+        let delay = self.delay() + self.lateness(id, side);
         let now = self.exec.now();
         let overtakes = is_urgent && self.exec.draw(|r| r.chance(50));
         let at = {
@@ -193,6 +267,16 @@ impl Net {
         let Some(connection) = state.connections.get_mut(&id) else { return };
         let from = connection.ends[1 - side].node;
         let end = &mut connection.ends[side];
+        let now = self.exec.now();
+        if end.held_until > now {
+            let wait = end.held_until.since(now);
+            let (net, exec) = (self.clone(), self.exec.clone());
+            self.exec.spawn(WORLD, async move {
+                exec.sleep(wait).await;
+                net.deliver(id, side);
+            });
+            return;
+        }
         let Some((_, what)) = end.queue.pop_front() else { return };
         if state.cut.contains(&(from, end.node)) {
             end.is_stuck = true;

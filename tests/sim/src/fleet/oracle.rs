@@ -1,7 +1,21 @@
 //! What was found wrong, and which lives of nodes are lost.
 //!
+//! One file for every rule that is looked at from outside; each begins with the rule:
+//! * [`grants`], [`homes`]: who may use what. [`views`]: which side of a partition goes on.
+//! * [`writes`]: what reaches the device, beside what [`super::arbiter`] sees of fences.
+//! * [`linearizable`]: what concurrent readers and writers of one object see. What one writer at a
+//!   time leaves is judged by [`super::chain`] and [`super::log_file`].
+//! * [`bounds`]: how long anything may take.
+//!
 //! A life is lost when its process has crashed or it was fenced: what it had acknowledged and not
 //! made durable may be gone from then on, and what it says does not count.
+
+pub mod bounds;
+pub(super) mod grants;
+pub(super) mod homes;
+pub mod linearizable;
+pub(super) mod views;
+pub(super) mod writes;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,10 +1,22 @@
 //! What a run of a seed is like: how many nodes, how fast everything is, what goes wrong when.
+//!
+//! A plan says everything; it can be written down as JSON and played again, whatever becomes of the
+//! draw that made it. [`draw`] makes one from a seed, [`shrink`] makes it smaller.
 
-use model::Random;
+pub mod draw;
+mod millis;
+pub mod shrink;
+
+use std::fmt;
+use std::str::FromStr;
+
 use mx_base::Duration;
+use serde::{Deserialize, Serialize};
+
+pub use draw::Wishes;
 
 /// How fast and how reliable the world is, apart from faults.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Weather {
     /// Longest delay of a frame, in microseconds.
     pub network_delay: u64,
@@ -20,145 +32,327 @@ impl Weather {
     pub const STORM: Weather = Weather { network_delay: 40_000, storage_delay: 20_000, mishap: 30 };
 }
 
-/// Something that goes wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Something that goes wrong. Hosts count from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// The process ends; its host closes its connections. A new one starts after so long.
     Crash {
         host: usize,
+        #[serde(with = "millis")]
+        restart: Duration,
+    },
+    /// The process ends between two steps of its own, so many steps from now.
+    CrashStep {
+        host: usize,
+        steps: u64,
+        #[serde(with = "millis")]
         restart: Duration,
     },
     /// The host is silent from now on; its process is gone.
     PowerOff {
         host: usize,
+        #[serde(with = "millis")]
         restart: Duration,
     },
     /// The tasks of the process do not run for so long.
     Pause {
         host: usize,
+        #[serde(with = "millis")]
         length: Duration,
     },
     /// Hosts in the mask and others hear nothing of each other for so long.
     Partition {
         mask: u64,
+        #[serde(with = "millis")]
         length: Duration,
     },
     OneWay {
         from: usize,
         to: usize,
+        #[serde(with = "millis")]
         length: Duration,
     },
-    CutStorage {
-        host: usize,
+    /// Frames between two hosts take up to so much longer.
+    SlowLink {
+        from: usize,
+        to: usize,
+        #[serde(with = "millis")]
+        extra: Duration,
+        #[serde(with = "millis")]
+        length: Duration,
+    },
+    /// Each connection is late by an amount of its own: frames on one overtake those on others.
+    Reorder {
+        #[serde(with = "millis")]
+        spread: Duration,
+        #[serde(with = "millis")]
         length: Duration,
     },
     BreakConnections {
         percent: u64,
     },
+    /// Connections break; what was on the way arrives late, behind what comes again on new ones.
+    HalfOpen {
+        percent: u64,
+        #[serde(with = "millis")]
+        late: Duration,
+    },
+    CutStorage {
+        host: usize,
+        #[serde(with = "millis")]
+        length: Duration,
+    },
+    /// Requests of a host take up to so much longer, most of them a little, some all of it.
+    SlowStorage {
+        host: usize,
+        #[serde(with = "millis")]
+        extra: Duration,
+        #[serde(with = "millis")]
+        length: Duration,
+    },
+    /// Writes of a host are being executed, and do not end for so long.
+    StuckWrite {
+        host: usize,
+        #[serde(with = "millis")]
+        length: Duration,
+    },
+    /// Writes of a host are held on their way from now on. It crashes; they arrive up to so late.
+    LateWrite {
+        host: usize,
+        #[serde(with = "millis")]
+        hold: Duration,
+        #[serde(with = "millis")]
+        late: Duration,
+        #[serde(with = "millis")]
+        restart: Duration,
+    },
+    /// The block of a file cannot be read any more.
+    ReadError {
+        victim: usize,
+    },
+    /// A bit of the block of a file changes on the medium.
+    BitFlip {
+        victim: usize,
+        bit: u64,
+    },
+    /// Somebody on this host fills the device, and makes room again after so long.
+    DeviceFull {
+        host: usize,
+        #[serde(with = "millis")]
+        length: Duration,
+    },
+    /// The wall clock of a host is put forward or back.
+    WallJump {
+        host: usize,
+        seconds: i64,
+    },
     /// The file system is unmounted, the node leaves and comes back after so long.
     Leave {
         host: usize,
+        #[serde(with = "millis")]
         restart: Duration,
     },
-    /// Every process crashes at once, and the device loses what was not durable.
+    /// Every process crashes at once, and the device loses what was not durable: each such block is
+    /// new, old, or torn.
     PowerFailure,
 }
 
+/// The name of a fault, for the command line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum FaultName {
+    Crash,
+    CrashStep,
+    PowerOff,
+    Pause,
+    Partition,
+    OneWay,
+    SlowLink,
+    Reorder,
+    BreakConnections,
+    HalfOpen,
+    CutStorage,
+    SlowStorage,
+    StuckWrite,
+    LateWrite,
+    ReadError,
+    BitFlip,
+    DeviceFull,
+    WallJump,
+    /// No event: the clocks of all hosts go at different rates.
+    Drift,
+    Leave,
+    PowerFailure,
+}
+
+impl FaultName {
+    pub const ALL: [(FaultName, &'static str); 21] = [
+        (FaultName::Crash, "crash"),
+        (FaultName::CrashStep, "crash-step"),
+        (FaultName::PowerOff, "power-off"),
+        (FaultName::Pause, "pause"),
+        (FaultName::Partition, "partition"),
+        (FaultName::OneWay, "one-way"),
+        (FaultName::SlowLink, "slow-link"),
+        (FaultName::Reorder, "reorder"),
+        (FaultName::BreakConnections, "break-connections"),
+        (FaultName::HalfOpen, "half-open"),
+        (FaultName::CutStorage, "cut-storage"),
+        (FaultName::SlowStorage, "slow-storage"),
+        (FaultName::StuckWrite, "stuck-write"),
+        (FaultName::LateWrite, "late-write"),
+        (FaultName::ReadError, "read-error"),
+        (FaultName::BitFlip, "bit-flip"),
+        (FaultName::DeviceFull, "device-full"),
+        (FaultName::WallJump, "wall-jump"),
+        (FaultName::Drift, "drift"),
+        (FaultName::Leave, "leave"),
+        (FaultName::PowerFailure, "power-failure"),
+    ];
+}
+
+/// Nodes of the largest cluster.
+pub const NODES_MAX: usize = 16;
+
+/// A name or a number that means nothing here; the message says which do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownName(String);
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UnknownName {}
+
+fn find<T: Copy>(all: &[(T, &'static str)], name: &str) -> Result<T, UnknownName> {
+    let found = all.iter().find(|(_, n)| *n == name).map(|(value, _)| *value);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|(_, name)| *name).collect();
+        UnknownName(format!("known are: {}", names.join(", ")))
+    })
+}
+
+impl FromStr for FaultName {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<FaultName, UnknownName> {
+        find(&FaultName::ALL, name)
+    }
+}
+
+/// What applications do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workload {
+    /// A bit of everything, in shares that were chosen once.
+    #[default]
+    Mixed,
+    /// Numbers in files that are read and changed in turn.
+    Counters,
+    Sizes,
+    /// Names that are made, moved between directories and removed.
+    Names,
+    /// Files of which every byte is known.
+    Blobs,
+    /// Files to which all append.
+    Logs,
+    /// Files that anybody writes at any time, checked for linearizability.
+    Registers,
+}
+
+impl Workload {
+    pub const ALL: [(Workload, &'static str); 7] = [
+        (Workload::Mixed, "mixed"),
+        (Workload::Counters, "counters"),
+        (Workload::Sizes, "sizes"),
+        (Workload::Names, "names"),
+        (Workload::Blobs, "blobs"),
+        (Workload::Logs, "logs"),
+        (Workload::Registers, "registers"),
+    ];
+}
+
+impl FromStr for Workload {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Workload, UnknownName> {
+        find(&Workload::ALL, name)
+    }
+}
+
 /// What a run is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Nothing goes wrong.
     Calm,
     /// One process crashes and comes back.
     OneCrash,
+    /// Some nodes die; on every other one somebody touches nothing that was ever theirs.
+    Bystanders,
     /// Nodes come and go in good order.
     Coming,
-    /// Anything.
+    /// Anything that the first simulator knew.
     Any,
+    /// Anything, on clocks that differ, in clusters of up to 16 nodes.
+    Harsh,
 }
 
 /// A run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub seed: u64,
     pub kind: Kind,
     pub nodes: usize,
     pub weather: Weather,
+    #[serde(default)]
+    pub workload: Workload,
     /// Tasks of applications on every node.
     pub workers: usize,
+    /// Files that faults of the medium may hit.
+    #[serde(default)]
+    pub victims: usize,
+    /// How much the clocks of hosts may differ from true time, in parts per million.
+    #[serde(default)]
+    pub drift: u64,
     /// How long the work goes on before everything heals.
+    #[serde(with = "millis")]
     pub length: Duration,
     /// When, from the beginning of the work.
+    #[serde(with = "millis::timed")]
     pub faults: Vec<(Duration, Fault)>,
 }
 
 impl Plan {
-    /// The run of a seed.
-    pub fn of(seed: u64) -> Plan {
-        let kind = match seed % 10 {
-            0 => Kind::Calm,
-            1..=3 => Kind::OneCrash,
-            4 => Kind::Coming,
-            _ => Kind::Any,
-        };
-        Plan::of_kind(seed, kind)
+    /// A run as it was written down.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn from_json(text: &str) -> Result<Plan, serde_json::Error> {
+        serde_json::from_str(text)
     }
 
-    pub fn of_kind(seed: u64, kind: Kind) -> Plan {
-        let random = &mut Random::new(seed ^ 0x51e7);
-        let index = |n: u64| usize::try_from(n).expect("small");
-        let fewest = if kind == Kind::Calm { 1 } else { 2 };
-        let nodes = index(fewest + random.below(5 - fewest + 1)).min(index(2 + random.below(4)));
-        let weather = match kind {
-            Kind::Any => {
-                random.pick(&[Weather::CALM, Weather::ROUGH, Weather::ROUGH, Weather::STORM])
-            }
-            Kind::Calm | Kind::Coming => random.pick(&[Weather::CALM, Weather::ROUGH]),
-            Kind::OneCrash => Weather::CALM,
-        };
-        let length = Duration::from_millis(4_000 + random.below(4_000));
-        let mut plan = Plan { seed, kind, nodes, weather, workers: 3, length, faults: Vec::new() };
-        let count = match kind {
-            Kind::Calm => 0,
-            Kind::OneCrash => 1,
-            Kind::Coming => 2 + random.below(4),
-            Kind::Any => 1 + random.below(6),
-        };
-        for _ in 0..count {
-            let at = match kind {
-                Kind::OneCrash => 1_000 + random.below(2_000),
-                Kind::Calm | Kind::Coming | Kind::Any => random.below(7_000),
-            };
-            let fault = plan.draw(random);
-            plan.faults.push((Duration::from_millis(at), fault));
-        }
-        plan.faults.sort_by_key(|(at, _)| *at);
-        plan
+    /// The run on one line.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain values")
     }
 
-    fn draw(&self, random: &mut Random) -> Fault {
-        let pick =
-            |random: &mut Random| usize::try_from(random.below(self.nodes as u64)).expect("small");
-        let (host, other) = (pick(random), pick(random));
-        let restart = Duration::from_millis(random.below(4_000));
-        let short = Duration::from_millis(50 + random.below(1_200));
-        let long = Duration::from_millis(200 + random.below(5_000));
-        let length = if random.chance(50) { short } else { long };
-        match self.kind {
-            Kind::OneCrash => return Fault::Crash { host, restart },
-            Kind::Coming => return Fault::Leave { host, restart },
-            Kind::Calm | Kind::Any => {}
+    /// # Errors
+    /// What of it cannot be played.
+    pub fn check(&self) -> Result<(), UnknownName> {
+        let wrong = |what: &str| Err(UnknownName(what.to_owned()));
+        if !(1..=NODES_MAX).contains(&self.nodes) || self.workers > 16 || self.victims > 16 {
+            return wrong("1 to 16 nodes, up to 16 workers on each, up to 16 victims");
         }
-        match random.below(12) {
-            0..=2 => Fault::Crash { host, restart },
-            3 => Fault::PowerOff { host, restart },
-            4 | 5 => Fault::Pause { host, length },
-            6 => Fault::Partition { mask: random.next_u64(), length },
-            7 if host != other => Fault::OneWay { from: host, to: other, length },
-            7 | 8 => Fault::CutStorage { host, length },
-            9 => Fault::BreakConnections { percent: 1 + random.below(99) },
-            10 => Fault::Leave { host, restart },
-            _ => Fault::PowerFailure,
+        if self.drift > 100_000 {
+            return wrong("clocks may differ by up to 100,000 parts in a million");
         }
+        let hosts = self.faults.iter().flat_map(|(_, fault)| fault.hosts()).flatten();
+        if hosts.into_iter().any(|host| host >= self.nodes) {
+            return wrong("a fault concerns a host that is not there; they count from 0");
+        }
+        Ok(())
     }
 }

@@ -7,34 +7,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fencing::MpIndex;
 use fencing::ondisk::format;
 use fencing::ondisk::superblock::Superblock;
-use lcl::{Mode, ResourceName};
 use mfs::block::Block;
 use mfs::mkfs::{self, Format};
 use mfs::{fsck, superblock};
 use model::Random;
-use mx_base::{ClusterId, Duration, FsId, Instant, Member};
+use mx_base::{ClusterId, Duration, FsId, Instant};
 use parking_lot::Mutex;
 
 use super::arbiter::Arbiter;
-use super::host::{Life, node_id};
+use super::clock::HostClock;
+use super::host::Life;
 use super::net::Net;
+use super::oracle::bounds::{HEALED_WITHIN, RECOVERED_WITHIN};
+use super::oracle::views::Views;
 use super::oracle::{Oracle, Violation};
-use super::plan::{Fault, Kind, Plan};
+use super::plan::{Kind, Plan};
 use super::work::{App, Work};
-use super::{Fleet, Host, Inner, NODES_MAX, WORLD};
-use crate::disk::{Device, Image, Replayer};
+use super::{Fleet, Host, Inner, WORLD, nodes_max};
+use crate::disk::{Device, Image};
 use crate::exec::{Executor, Stopped};
 
 /// Blocks of the device: the smallest that is formatted.
 const DEVICE_BLOCKS: u64 = 64 << 8;
 /// One unit.
 const U: Duration = Duration::from_millis(100);
-/// Between two looks at what all nodes hold.
-const LOOK_EVERY: Duration = Duration::from_millis(3);
-/// Joins, cold starts, fences, replays: all of it is over so long behind the last fault.
-const HEALED_WITHIN: Duration = Duration::from_secs(40);
-/// An operation may take so long when nothing else goes wrong than that one process crashes.
-const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a run has covered.
 #[derive(Clone, Debug, Default)]
@@ -44,15 +40,19 @@ pub struct Report {
     pub frames: u64,
     pub lives: u32,
     pub refused_writes: u64,
+    /// Writes that arrived after the process that sent them was gone.
+    pub late_writes: u64,
     /// The longest operation of a node that lived on.
     pub longest: (Duration, String),
+    /// The longest operation of one that touches nothing of the dead.
+    pub longest_bystander: Duration,
     pub virtual_time: Duration,
     /// Equal for equal seeds.
     pub trace: u64,
 }
 
 /// A formatted device with a membership partition.
-fn formatted(ids: [u8; 16]) -> Result<Image, String> {
+fn formatted(ids: [u8; 16], nodes_max: u16) -> Result<Image, String> {
     let exec = Executor::new(1);
     let device = Device::new(DEVICE_BLOCKS, Image::new());
     let port = device.port(&exec);
@@ -62,7 +62,7 @@ fn formatted(ids: [u8; 16]) -> Result<Image, String> {
         index: MpIndex(0),
         count: 1,
         set_epoch: 1,
-        nodes_max: NODES_MAX,
+        nodes_max,
         unit: U,
         sequence: 1,
     };
@@ -93,7 +93,7 @@ fn formatted(ids: [u8; 16]) -> Result<Image, String> {
 /// The first thing that was wrong.
 pub fn run(plan: &Plan) -> Result<Report, Violation> {
     let ids = [7; 16];
-    let image = formatted(ids).map_err(|what| Violation::new("mkfs", what))?;
+    let image = formatted(ids, nodes_max(plan)).map_err(|what| Violation::new("mkfs", what))?;
     let exec = Executor::new(plan.seed);
     let device = Device::new(DEVICE_BLOCKS, image);
     let layout = {
@@ -104,20 +104,23 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         read.map_err(|what| Violation::new("mkfs", what))?.layout
     };
     let oracle = Oracle::new(&exec);
-    let work = Work::new(&exec, &oracle);
+    let work = Work::new(&exec, &oracle, plan);
     let host = |_| Host {
         is_wanted: AtomicBool::new(true),
         is_done: AtomicBool::new(false),
         life: Mutex::default(),
     };
     let clock = |_| {
-        exec.draw(|r| {
+        let (ahead, wall) = exec.draw(|r| {
             (Duration::from_millis(r.below(900_000)), Duration::from_millis(r.below(3_000)))
-        })
+        });
+        let drift = |r: &mut Random| r.below(2 * plan.drift + 1);
+        let rate = if plan.drift == 0 { 0 } else { exec.draw(drift) };
+        HostClock::new(&exec, ahead, wall, 1_000_000 - plan.drift + rate)
     };
     let fleet = Fleet(Arc::new(Inner {
         plan: plan.clone(),
-        arbiter: Arbiter::new(&exec, device, oracle.clone(), plan.weather),
+        arbiter: Arbiter::new(&exec, device, oracle.clone(), plan.weather, layout),
         net: Net::new(&exec, plan.weather),
         cluster_id: ClusterId(ids),
         fs_id: FsId(ids),
@@ -125,12 +128,15 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         hosts: (0..plan.nodes).map(host).collect(),
         clocks: (0..plan.nodes).map(clock).collect(),
         next_life: Mutex::new(0),
+        flipped: Mutex::default(),
+        views: Views::default(),
         set_up: AtomicBool::new(false),
         is_ready: AtomicBool::new(false),
         oracle,
         work,
         exec,
     }));
+    fleet.arbiter.watch(&fleet);
     let outcome = fleet.play();
     let report = Report {
         operations: fleet.work.done.load(Ordering::Relaxed),
@@ -138,7 +144,9 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         frames: fleet.net.frames(),
         lives: *fleet.next_life.lock(),
         refused_writes: fleet.arbiter.refused(),
+        late_writes: fleet.arbiter.late(),
         longest: fleet.work.longest(),
+        longest_bystander: fleet.work.bystanders.longest(),
         virtual_time: fleet.exec.now().since(Instant(1_000_000_000)),
         trace: fleet.exec.trace(),
     };
@@ -151,16 +159,18 @@ impl Fleet {
         for host in 0..self.plan.nodes {
             self.exec.spawn(WORLD, self.clone().run_host(host));
         }
-        self.exec.spawn(WORLD, self.clone().look_at_locks());
+        self.exec.spawn(WORLD, self.clone().look());
         self.until("the file system is set up", HEALED_WITHIN, |f| {
             f.is_ready.load(Ordering::SeqCst)
         })?;
         let began = self.exec.now();
+        self.work.bystanders.watch(self.plan.kind == Kind::Bystanders);
         for (at, fault) in self.plan.faults.clone() {
             self.run_until(began + at)?;
             self.fault(fault);
         }
         self.run_until(began + self.plan.length)?;
+        self.work.bystanders.watch(false);
         self.heal();
         let everybody = |f: &Fleet| {
             f.lives()
@@ -175,12 +185,13 @@ impl Fleet {
             f.work.under_way(None).is_empty()
         })?;
         self.check_times()?;
+        self.make_room()?;
         self.look_at_all()?;
         self.leave_all()?;
         self.check_device()
     }
 
-    fn lives(&self) -> Vec<Option<Arc<Life>>> {
+    pub(super) fn lives(&self) -> Vec<Option<Arc<Life>>> {
         self.hosts.iter().map(|host| host.life.lock().clone()).collect()
     }
 
@@ -233,141 +244,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// No two nodes that may use what they have cached hold conflicting modes.
-    async fn look_at_locks(self) {
-        loop {
-            self.exec.sleep(LOOK_EVERY).await;
-            let mut held: BTreeMap<ResourceName, Vec<(Member, Mode)>> = BTreeMap::new();
-            for life in self.lives().into_iter().flatten() {
-                if self.oracle.is_lost(life.id) || !life.is_permitted() {
-                    continue;
-                }
-                let Some(node) = life.node() else { continue };
-                node.table().for_each(|entry| {
-                    let mode = entry.mode();
-                    if mode != Mode::NL {
-                        held.entry(entry.name()).or_default().push((life.member, mode));
-                    }
-                });
-            }
-            for (name, holders) in held {
-                for (i, (a, mode)) in holders.iter().enumerate() {
-                    for (b, other) in &holders[i + 1..] {
-                        if !mode.compatible(*other) {
-                            let what =
-                                format!("{name:?} is held by {a} in {mode} and by {b} in {other}");
-                            self.oracle.violation("compatible grants", what);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    // Faults
-
-    fn fault(&self, fault: Fault) {
-        tracing::info!(?fault, "FAULT");
-        match fault {
-            Fault::Crash { host, restart } => {
-                if let Some(life) = self.life(host) {
-                    self.want_later(host, restart);
-                    self.kill(&life, false);
-                }
-            }
-            Fault::PowerOff { host, restart } => {
-                if let Some(life) = self.life(host) {
-                    self.net.host_up(node_id(host), false);
-                    self.want_later(host, restart);
-                    self.kill(&life, true);
-                }
-            }
-            Fault::Pause { host, length } => {
-                if let Some(life) = self.life(host) {
-                    self.exec.pause(life.group());
-                    self.later(length, move |fleet| fleet.exec.resume(life.group()));
-                }
-            }
-            Fault::Partition { mask, length } => {
-                let inside = |host: usize| mask >> host & 1 == 1;
-                for from in 0..self.plan.nodes {
-                    for to in (0..self.plan.nodes).filter(|to| inside(from) != inside(*to)) {
-                        self.net.cut(node_id(from), node_id(to));
-                    }
-                }
-                self.later(length, |fleet| fleet.net.heal());
-            }
-            Fault::OneWay { from, to, length } => {
-                self.net.cut(node_id(from), node_id(to));
-                self.later(length, |fleet| fleet.net.heal());
-            }
-            Fault::CutStorage { host, length } => {
-                self.arbiter.cut(node_id(host));
-                self.later(length, |fleet| fleet.arbiter.heal());
-            }
-            Fault::BreakConnections { percent } => self.net.break_some(percent),
-            Fault::Leave { host, restart } => {
-                if let Some(life) = self.life(host)
-                    && life.mount().is_some()
-                {
-                    self.want_later(host, restart);
-                    let fleet = self.clone();
-                    self.exec.spawn(WORLD, async move { fleet.leave(&life).await });
-                }
-            }
-            Fault::PowerFailure => self.power_failure(),
-        }
-    }
-
-    fn life(&self, host: usize) -> Option<Arc<Life>> {
-        self.hosts[host].life.lock().clone()
-    }
-
-    fn later(&self, delay: Duration, act: impl FnOnce(&Fleet) + Send + 'static) {
-        let fleet = self.clone();
-        self.exec.spawn(WORLD, async move {
-            fleet.exec.sleep(delay).await;
-            act(&fleet);
-        });
-    }
-
-    /// No new life before so long.
-    fn want_later(&self, host: usize, delay: Duration) {
-        self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
-        self.later(delay, move |fleet| {
-            fleet.net.host_up(node_id(host), true);
-            if !fleet.hosts[host].is_done.load(Ordering::SeqCst) {
-                fleet.hosts[host].is_wanted.store(true, Ordering::SeqCst);
-            }
-        });
-    }
-
-    fn power_failure(&self) {
-        for (host, life) in self.lives().into_iter().enumerate() {
-            if let Some(life) = life {
-                self.want_later(host, U);
-                self.kill(&life, true);
-            }
-        }
-        self.arbiter.power_failure();
-    }
-
-    fn heal(&self) {
-        tracing::info!("everything heals");
-        self.net.heal();
-        self.arbiter.heal();
-        for (host, life) in self.lives().into_iter().enumerate() {
-            self.net.host_up(node_id(host), true);
-            if let Some(life) = life {
-                self.exec.resume(life.group());
-                if life.is_leaving() {
-                    continue;
-                }
-            }
-            self.hosts[host].is_wanted.store(true, Ordering::SeqCst);
-        }
-    }
-
     // The end
 
     fn check_times(&self) -> Result<(), Violation> {
@@ -377,6 +253,25 @@ impl Fleet {
             return Err(Violation::new("recovery time", what));
         }
         Ok(())
+    }
+
+    /// Whoever filled the device may not have come to make room again.
+    fn make_room(&self) -> Result<(), Violation> {
+        let life = self.lives().into_iter().flatten().next();
+        let Some((life, mount)) = life.and_then(|l| l.mount().map(|mount| (l, mount))) else {
+            return Ok(());
+        };
+        if !self.work.may_be_full() {
+            return Ok(());
+        }
+        let work = Arc::clone(&self.work);
+        let made = async move { work.await_room(&mount).await };
+        let made = self.exec.run(life.group(), HEALED_WITHIN, made);
+        match made {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Violation::new("room", format!("{}: {error}", life.member))),
+            Err(stopped) => Err(Violation::new("room", format!("no room again: {stopped:?}"))),
+        }
     }
 
     fn look_at_all(&self) -> Result<(), Violation> {
@@ -420,6 +315,7 @@ impl Fleet {
     }
 
     fn check_device(&self) -> Result<(), Violation> {
+        self.mend_medium();
         let exec = Executor::new(self.plan.seed);
         let device = Device::new(DEVICE_BLOCKS, self.arbiter.device.visible());
         let port = device.port(&exec);
@@ -445,15 +341,5 @@ impl Fleet {
         }
         self.hosts.iter().for_each(|host| *host.life.lock() = None);
         self.exec.kill(WORLD);
-    }
-}
-
-impl Arbiter {
-    /// The device loses what was not durable.
-    fn power_failure(&self) {
-        let mut replayer = Replayer::new(self.device.base());
-        self.device.log().iter().for_each(|event| replayer.apply(event));
-        let image = self.exec.draw(|r| replayer.crash(&mut Random::new(r.next_u64())));
-        self.device.set_contents(image);
     }
 }

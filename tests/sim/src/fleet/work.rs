@@ -1,8 +1,20 @@
 //! What applications do on every node, and what they must find.
 //!
-//! Counters and sizes are registers; names move between directories; blobs are files of which every
-//! byte is known; logs are appended to by everybody. Each object has one writer at a time, whichever
-//! node it is on, except logs.
+//! * [`counters`], [`sizes`], [`names`], [`blobs`]: objects with one writer at a time, whichever node
+//!   it is on, of which it is known in which version each must be found ([`super::chain`]).
+//! * [`logs`], [`registers`]: files that everybody writes at once.
+//! * [`victims`]: files whose blocks the medium may damage. [`room`]: the device is full.
+//! * [`bystanders`]: whoever touches nothing that others touch.
+
+mod blobs;
+pub mod bystanders;
+mod counters;
+mod logs;
+mod names;
+mod registers;
+mod room;
+mod sizes;
+mod victims;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,18 +23,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mfs::error::DiskError;
 use mfs::file::FileId;
-use mfs::ops::{NewFile, NewKind, OpenFlags, SetAttributes};
+use mfs::ops::{NewFile, NewKind, OpenFlags};
 use mfs::{Attributes, FsError};
 use mx_base::{Duration, Instant, Timestamp};
 use parking_lot::Mutex;
 
 use super::LifeId;
-use super::chain::Chain;
+use super::chain::{Chain, Change};
 use super::host::Life;
 use super::kernel::Mount;
-use super::log_file::{Log, Record};
+use super::log_file::Log;
 use super::oracle::Oracle;
+use super::oracle::linearizable::History;
+use super::plan::{Plan, Workload};
 use crate::exec::Executor;
+use bystanders::Bystanders;
+use victims::Victim;
 
 const COUNTERS: usize = 4;
 const SIZES: usize = 2;
@@ -32,6 +48,8 @@ const LOGS: usize = 2;
 /// Where each counter lies in its file: in the inode, in a block, behind a hole.
 const COUNTER_AT: [u64; COUNTERS] = [0, 5_000, 4_088, 300_000];
 const BLOB_MAX: u64 = 30_000;
+/// An operation that takes longer is worth a line in a log.
+const LONG: Duration = Duration::from_millis(250);
 const DIRS: [&[u8]; 2] = [b"d0", b"d1"];
 
 /// Where a name is.
@@ -68,6 +86,12 @@ pub struct Work {
     names: Vec<Mutex<Chain<Place>>>,
     blobs: Vec<Mutex<Chain<Arc<Vec<u8>>>>>,
     logs: Vec<Mutex<Log>>,
+    registers: Vec<Mutex<History>>,
+    victims: Vec<Mutex<Victim>>,
+    pub bystanders: Bystanders,
+    /// Somebody fills the device, or has.
+    is_full: AtomicBool,
+    workload: Workload,
     times: Mutex<BTreeMap<FileId, TimesByLife>>,
     /// Operations under way.
     under_way: Mutex<BTreeMap<u64, (LifeId, Step, Instant)>>,
@@ -103,7 +127,7 @@ const READ: OpenFlags = OpenFlags { write: false, append: false, sync: false, tr
 const APPEND: OpenFlags = OpenFlags { write: true, append: true, sync: false, truncate: false };
 
 impl Work {
-    pub fn new(exec: &Executor, oracle: &Oracle) -> Arc<Work> {
+    pub fn new(exec: &Executor, oracle: &Oracle, plan: &Plan) -> Arc<Work> {
         let chains = |count| (0..count).map(|_| Mutex::new(Chain::new(0))).collect();
         let work = Arc::new(Work {
             exec: exec.clone(),
@@ -113,6 +137,11 @@ impl Work {
             names: (0..NAMES).map(|_| Mutex::new(Chain::new(Place::Absent))).collect(),
             blobs: (0..BLOBS).map(|_| Mutex::new(Chain::new(Arc::default()))).collect(),
             logs: (0..LOGS).map(|_| Mutex::default()).collect(),
+            registers: (0..registers::COUNT).map(|_| Mutex::default()).collect(),
+            victims: (0..plan.victims).map(|_| Mutex::new(Victim::new())).collect(),
+            bystanders: Bystanders::default(),
+            is_full: AtomicBool::new(false),
+            workload: plan.workload,
             times: Mutex::default(),
             under_way: Mutex::default(),
             next: AtomicU64::new(1),
@@ -134,6 +163,13 @@ impl Work {
         self.names.iter().for_each(|chain| chain.lock().lose(life));
         self.blobs.iter().for_each(|chain| chain.lock().lose(life));
         self.logs.iter().for_each(|log| log.lock().lose(life));
+        let now = self.exec.now();
+        for register in &self.registers {
+            if let Err(why) = register.lock().lose(life, now) {
+                self.oracle.violation("linearizable", why);
+            }
+        }
+        self.victims.iter().for_each(|victim| victim.lock().chain.lose(life));
         self.times.lock().values_mut().for_each(|seen| {
             seen.remove(&life);
         });
@@ -177,6 +213,15 @@ impl Work {
                 mount.create(root, &name_of(kind, i), &regular()).await?;
             }
         }
+        if self.workload == Workload::Registers {
+            for i in 0..registers::COUNT {
+                mount.create(root, &name_of('r', i), &regular()).await?;
+            }
+        }
+        for i in 0..self.victims.len() {
+            let file = mount.create(root, &name_of('v', i), &regular()).await?;
+            self.victims[i].lock().file = Some(file);
+        }
         mount.fs.sync().await
     }
 }
@@ -213,7 +258,13 @@ impl App {
                 self.exec().sleep(Duration::from_millis(2)).await;
                 continue;
             }
-            let what = self.draw(100);
+            if !self.work.victims.is_empty() && self.chance(8) {
+                if self.operation("victim", self.victim()).await.is_err() {
+                    break;
+                }
+                continue;
+            }
+            let what = self.what();
             let name = match what {
                 0..20 => "counter",
                 20..30 => "size",
@@ -222,6 +273,7 @@ impl App {
                 70..85 => "append",
                 85..92 => "log",
                 92..97 => "list",
+                100.. => "register",
                 _ => "statfs",
             };
             if self.operation(name, self.any(what)).await.is_err() {
@@ -234,6 +286,25 @@ impl App {
         }
     }
 
+    /// Which operation, as a number in the shares of a mixture; registers lie behind them.
+    fn what(&self) -> usize {
+        match self.work.workload {
+            Workload::Mixed => self.draw(100),
+            Workload::Counters => self.draw(20),
+            Workload::Sizes => 20 + self.draw(10),
+            Workload::Names => match self.draw(10) {
+                0 => 92,
+                _ => 30 + self.draw(25),
+            },
+            Workload::Blobs => 55 + self.draw(15),
+            Workload::Logs => 70 + self.draw(22),
+            Workload::Registers => match self.draw(10) {
+                0 => self.draw(100),
+                _ => 100,
+            },
+        }
+    }
+
     async fn any(&self, what: usize) -> Result<(), FsError> {
         match what {
             0..20 => self.counter(self.draw(COUNTERS)).await,
@@ -242,6 +313,7 @@ impl App {
             55..70 => self.blob(self.draw(BLOBS)).await,
             70..85 => self.append(self.draw(LOGS)).await,
             85..92 => self.read_log(self.draw(LOGS)).await,
+            100.. => self.register(self.draw(registers::COUNT)).await,
             92..97 => self.list(self.draw(DIRS.len())).await,
             _ => self.mount.fs.statfs().await.map(|_| ()),
         }
@@ -270,8 +342,12 @@ impl App {
                 *longest = (took, format!("{name} on {}", self.life.member));
             }
         }
+        match took > LONG {
+            true => tracing::info!(?took, "{name} took long"),
+            false => tracing::debug!(target: "sim::operations", ok = done.is_ok(), ?took, "{name}"),
+        }
         if let Err(error) = &done {
-            tracing::info!(life = %self.id(), name, %error, "operation failed");
+            tracing::info!(%error, "{name} failed");
             if is_end(error) {
                 self.life.expect_end(format!("{name}: {error}"));
             } else if self.counts() {
@@ -279,6 +355,25 @@ impl App {
             }
         }
         done
+    }
+
+    /// What came of a change that had begun; `None` when there was no room for it, and there may be
+    /// none: then nothing has happened.
+    fn unless_full<S: Clone + PartialEq + fmt::Debug, T>(
+        &self,
+        chain: &Mutex<Chain<S>>,
+        change: Change,
+        done: Result<T, FsError>,
+    ) -> Result<Option<T>, FsError> {
+        match done {
+            Err(FsError::NoSpace) if self.work.may_be_full() => {
+                let mut chain = chain.lock();
+                chain.withdraw(change);
+                chain.release(self.id());
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
     }
 
     fn step(&self, what: &str, file: FileId) {
@@ -329,363 +424,6 @@ impl App {
         Ok(found)
     }
 
-    // Counters
-
-    async fn counter(&self, i: usize) -> Result<(), FsError> {
-        let chain = &self.work.counters[i];
-        let writes = self.chance(50) && chain.lock().take(self.id());
-        if !writes {
-            return self.read_counter(i).await.map(|_| ());
-        }
-        let file = self.file('c', i).await?;
-        if chain.lock().is_in_doubt() {
-            let value = self.read_counter(i).await?;
-            if self.counts() {
-                chain.lock().settle(value);
-            } else {
-                chain.lock().release(self.id());
-                return Ok(());
-            }
-        }
-        let (change, value) = {
-            let mut chain = chain.lock();
-            let value = chain.newest() + 1;
-            let Some(change) = chain.begin_change(self.id(), value) else { return Ok(()) };
-            (change, value)
-        };
-        self.step("open", file);
-        let open = self.mount.open(file, WRITE).await?;
-        self.step("write", open.file());
-        self.mount.write(&open, COUNTER_AT[i], &value.to_le_bytes()).await?;
-        chain.lock().acknowledge(change, value);
-        if self.chance(30) {
-            let sync = chain.lock().begin_sync();
-            self.step("fsync", open.file());
-            self.mount.fsync(&open).await?;
-            chain.lock().synced(sync);
-        }
-        chain.lock().release(self.id());
-        Ok(())
-    }
-
-    async fn read_counter(&self, i: usize) -> Result<u64, FsError> {
-        let file = self.file('c', i).await?;
-        let began = self.work.counters[i].lock().begin_read();
-        self.step("open", file);
-        let open = self.mount.open(file, if self.chance(30) { WRITE } else { READ }).await?;
-        self.step("read", file);
-        let bytes = self.mount.read(&open, COUNTER_AT[i], 8).await?;
-        let value = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        self.exec().note(value);
-        if self.counts()
-            && let Err(why) =
-                self.work.counters[i].lock().end_read(self.id(), began, |v| *v == value)
-        {
-            self.wrong("counters", format!("counter {i} ({file:?}) is {value}: {why}"));
-        }
-        Ok(value)
-    }
-
-    // Sizes
-
-    async fn size(&self, i: usize) -> Result<(), FsError> {
-        let chain = &self.work.sizes[i];
-        let writes = self.chance(50) && chain.lock().take(self.id());
-        if !writes {
-            return self.read_size(i).await.map(|_| ());
-        }
-        let file = self.file('s', i).await?;
-        if chain.lock().is_in_doubt() {
-            let size = self.read_size(i).await?;
-            if self.counts() {
-                chain.lock().settle(size);
-            } else {
-                chain.lock().release(self.id());
-                return Ok(());
-            }
-        }
-        let size = self.exec().draw(|r| r.below(20_000));
-        let Some(change) = chain.lock().begin_change(self.id(), size) else { return Ok(()) };
-        let set = SetAttributes { size: Some(size), ..SetAttributes::default() };
-        self.step("set size", file);
-        let found = self.mount.set(file, &set).await?;
-        if found.size != size && self.counts() {
-            self.wrong("sizes", format!("size set to {size} is {}", found.size));
-        }
-        let mut chain = chain.lock();
-        chain.acknowledge(change, size);
-        chain.release(self.id());
-        Ok(())
-    }
-
-    async fn read_size(&self, i: usize) -> Result<u64, FsError> {
-        let file = self.file('s', i).await?;
-        let began = self.work.sizes[i].lock().begin_read();
-        let size = self.stat(file).await?.size;
-        if self.counts()
-            && let Err(why) = self.work.sizes[i].lock().end_read(self.id(), began, |s| *s == size)
-        {
-            self.wrong("sizes", format!("size {i} ({file:?}) is {size}: {why}"));
-        }
-        if self.chance(30) {
-            self.step("open", file);
-            let open = self.mount.open(file, READ).await?;
-            self.step("read", file);
-            let bytes = self.mount.read(&open, 0, 20_000).await?;
-            if self.counts() && bytes.iter().any(|b| *b != 0) {
-                self.wrong("nothing exposed", format!("{file:?} holds what nobody wrote (I10)"));
-            }
-        }
-        Ok(size)
-    }
-
-    // Names
-
-    async fn dir(&self, dir: usize) -> Result<FileId, FsError> {
-        self.find(self.mount.root(), DIRS[dir]).await
-    }
-
-    async fn name(&self, i: usize) -> Result<(), FsError> {
-        let chain = &self.work.names[i];
-        let writes = self.chance(60) && chain.lock().take(self.id());
-        if !writes {
-            return self.read_name(i, self.draw(DIRS.len())).await.map(|_| ());
-        }
-        // Whoever changes the name next sees both directories: what was done to them by another
-        // node, and not synced, is durable then.
-        let is_foreign = chain.lock().newest_life() != self.id();
-        if is_foreign || chain.lock().is_in_doubt() {
-            let mut place = Place::Absent;
-            for dir in 0..DIRS.len() {
-                if let Some(file) = self.read_name(i, dir).await? {
-                    if place != Place::Absent && self.counts() {
-                        self.wrong("names", format!("name {i} is in two directories"));
-                    }
-                    place = Place::In(dir, Some(file));
-                }
-            }
-            if !self.counts() {
-                chain.lock().release(self.id());
-                return Ok(());
-            }
-            let mut chain = chain.lock();
-            if chain.is_in_doubt() {
-                chain.settle(place);
-            }
-        }
-        let name = name_of('n', i);
-        let before = *chain.lock().newest();
-        match before {
-            Place::Absent => {
-                let at = self.draw(DIRS.len());
-                let dir = self.dir(at).await?;
-                let Some(change) = chain.lock().begin_change(self.id(), Place::In(at, None)) else {
-                    return Ok(());
-                };
-                self.step("create in", dir);
-                let file = self.mount.create(dir, &name, &regular()).await?;
-                chain.lock().acknowledge(change, Place::In(at, Some(file)));
-                if self.chance(50) {
-                    self.step("open", file);
-                    let open = self.mount.open(file, WRITE).await?;
-                    let len = 1 + self.draw(9_000);
-                    self.step("write", open.file());
-                    self.mount.write(&open, 0, &vec![0x5a; len]).await?;
-                }
-            }
-            Place::In(at, file) => {
-                let dir = self.dir(at).await?;
-                if self.chance(50) {
-                    let to = self.dir(1 - at).await?;
-                    let after = Place::In(1 - at, file);
-                    let Some(change) = chain.lock().begin_change(self.id(), after) else {
-                        return Ok(());
-                    };
-                    self.step("rename from", dir);
-                    self.mount.rename((dir, &name), (to, &name)).await?;
-                    chain.lock().acknowledge(change, after);
-                } else {
-                    let Some(change) = chain.lock().begin_change(self.id(), Place::Absent) else {
-                        return Ok(());
-                    };
-                    self.step("unlink from", dir);
-                    self.mount.unlink(dir, &name).await?;
-                    chain.lock().acknowledge(change, Place::Absent);
-                }
-            }
-        }
-        if self.chance(20) {
-            let sync = chain.lock().begin_sync();
-            self.mount.fs.fsync_directory().await?;
-            chain.lock().synced(sync);
-        }
-        chain.lock().release(self.id());
-        Ok(())
-    }
-
-    async fn read_name(&self, i: usize, at: usize) -> Result<Option<FileId>, FsError> {
-        let dir = self.dir(at).await?;
-        let began = self.work.names[i].lock().begin_read();
-        self.step("lookup in", dir);
-        let found = self.mount.lookup(dir, &name_of('n', i)).await?;
-        self.check_name(i, at, began, found);
-        Ok(found)
-    }
-
-    fn check_name(&self, i: usize, at: usize, began: super::chain::Began, found: Option<FileId>) {
-        if self.counts()
-            && let Err(why) = self.work.names[i].lock().end_partial_read(
-                self.id(),
-                began,
-                |place| place.shows(at, found),
-                |before, after| before.is_in(at) || after.is_in(at),
-            )
-        {
-            self.wrong("names", format!("name {i} in directory {at} is {found:?}: {why}"));
-        }
-    }
-
-    async fn list(&self, at: usize) -> Result<(), FsError> {
-        let dir = self.dir(at).await?;
-        let began: Vec<_> = self.work.names.iter().map(|chain| chain.lock().begin_read()).collect();
-        self.step("list", dir);
-        let names = self.mount.list(dir).await?;
-        for (i, began) in began.into_iter().enumerate() {
-            self.check_name(i, at, began, names.get(&name_of('n', i)).copied());
-        }
-        Ok(())
-    }
-
-    // Blobs
-
-    async fn blob(&self, i: usize) -> Result<(), FsError> {
-        let chain = &self.work.blobs[i];
-        let writes = self.chance(60) && chain.lock().take(self.id());
-        if !writes {
-            return self.read_blob(i).await.map(|_| ());
-        }
-        let file = self.file('b', i).await?;
-        if chain.lock().is_in_doubt() {
-            let content = self.read_blob(i).await?;
-            if self.counts() {
-                chain.lock().settle(Arc::new(content));
-            } else {
-                chain.lock().release(self.id());
-                return Ok(());
-            }
-        }
-        let mut content = Vec::clone(chain.lock().newest());
-        self.step("open", file);
-        let open = self.mount.open(file, WRITE).await?;
-        if self.chance(20) {
-            let size = self.draw(usize::try_from(BLOB_MAX).expect("small"));
-            content.resize(size, 0);
-            let after = Arc::new(content);
-            let Some(change) = chain.lock().begin_change(self.id(), Arc::clone(&after)) else {
-                return Ok(());
-            };
-            let size = u64::try_from(size).expect("small");
-            let set = SetAttributes { size: Some(size), ..SetAttributes::default() };
-            self.step("set size", file);
-            self.mount.set(file, &set).await?;
-            chain.lock().acknowledge(change, after);
-        } else {
-            let (at, len) = (self.draw(20_000), 1 + self.draw(9_000));
-            let byte = self.exec().draw(|r| r.next_u64().to_le_bytes()[0]) | 1;
-            content.resize(content.len().max(at + len), 0);
-            content[at..at + len].fill(byte);
-            let after = Arc::new(content);
-            let Some(change) = chain.lock().begin_change(self.id(), Arc::clone(&after)) else {
-                return Ok(());
-            };
-            let offset = u64::try_from(at).expect("small");
-            self.step("write", open.file());
-            self.mount.write(&open, offset, &vec![byte; len]).await?;
-            chain.lock().acknowledge(change, after);
-        }
-        if self.chance(30) {
-            let sync = chain.lock().begin_sync();
-            self.step("fsync", open.file());
-            self.mount.fsync(&open).await?;
-            chain.lock().synced(sync);
-        }
-        chain.lock().release(self.id());
-        Ok(())
-    }
-
-    async fn read_blob(&self, i: usize) -> Result<Vec<u8>, FsError> {
-        let file = self.file('b', i).await?;
-        let chain = &self.work.blobs[i];
-        let (began, is_doubtful) = {
-            let chain = chain.lock();
-            (chain.begin_read(), chain.is_in_doubt())
-        };
-        self.step("open", file);
-        let open = self.mount.open(file, if self.chance(30) { WRITE } else { READ }).await?;
-        self.step("read", file);
-        let content = self.mount.read(&open, 0, 1 << 20).await?;
-        if !self.counts() {
-            return Ok(content);
-        }
-        let mut chain = chain.lock();
-        if is_doubtful && chain.is_in_doubt() {
-            // Pages are written back one by one: each byte may be of any version.
-            if let Some(at) = chain.unexplained_byte(began, &content) {
-                self.wrong("blobs", format!("byte {at} of blob {i} ({file:?}) was never so"));
-            }
-        } else if chain.was_quiet(began)
-            && let Err(why) = chain.end_read(self.id(), began, |c| **c == content)
-        {
-            let why = if why.len() > 200 { "no version" } else { &why };
-            let difference = chain.newest().iter().zip(&content).position(|(a, b)| a != b);
-            let what = format!(
-                "blob {i} ({file:?}) has {} bytes instead of {}, differs at {difference:?}: {why}",
-                content.len(),
-                chain.newest().len(),
-            );
-            self.wrong("blobs", what);
-        }
-        Ok(content)
-    }
-
-    // Logs
-
-    async fn append(&self, i: usize) -> Result<(), FsError> {
-        let file = self.file('l', i).await?;
-        self.step("open", file);
-        let open = self.mount.open(file, APPEND).await?;
-        let log = &self.work.logs[i];
-        let (id, len) = (self.work.next.fetch_add(1, Ordering::Relaxed), 1 + self.draw(1_500));
-        let record = Record::bytes(id, len);
-        let is_lost = self.work.oracle.is_lost(self.id());
-        log.lock().begin(id, self.id(), self.exec().now(), is_lost);
-        self.step("write", open.file());
-        self.mount.write(&open, 0, &record).await?;
-        log.lock().acknowledge(id, self.exec().now());
-        if self.chance(20) {
-            let now = self.exec().now();
-            self.step("fsync", open.file());
-            self.mount.fsync(&open).await?;
-            log.lock().synced(self.id(), now);
-        }
-        Ok(())
-    }
-
-    async fn read_log(&self, i: usize) -> Result<(), FsError> {
-        let file = self.file('l', i).await?;
-        self.step("open", file);
-        let open = self.mount.open(file, if self.chance(30) { WRITE } else { READ }).await?;
-        let began = self.exec().now();
-        self.step("read", file);
-        let bytes = self.mount.read(&open, 0, 64 << 20).await?;
-        if self.counts()
-            && let Err(why) = self.work.logs[i].lock().check(self.id(), began, &bytes)
-        {
-            self.wrong("logs", format!("log {i} ({file:?}): {why}"));
-        }
-        Ok(())
-    }
-
     // The end
 
     /// Looks at everything once, when nobody changes anything.
@@ -709,7 +447,8 @@ impl App {
             for i in 0..LOGS {
                 self.read_log(i).await?;
             }
-            Ok(())
+            self.read_victims().await?;
+            self.read_registers().await
         };
         self.operation("look at everything", all).await
     }

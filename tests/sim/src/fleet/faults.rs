@@ -1,0 +1,240 @@
+//! Makes happen what a plan says goes wrong, and ends it again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mfs::block::BlockNo;
+use model::Random;
+use mx_base::Duration;
+
+use super::arbiter::Arbiter;
+use super::host::{Life, node_id};
+use super::plan::Fault;
+use super::{Fleet, WORLD};
+use crate::disk::Replayer;
+
+/// Between two attempts to make room on the device.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// After the power of all came back, and before processes start.
+const POWER_BACK: Duration = Duration::from_millis(100);
+
+impl Fleet {
+    pub(super) fn fault(&self, fault: Fault) {
+        tracing::info!(?fault, "FAULT");
+        match fault {
+            Fault::Crash { host, restart } => {
+                if let Some(life) = self.life(host) {
+                    self.want_later(host, restart);
+                    self.kill(&life, false);
+                }
+            }
+            Fault::CrashStep { host, steps, restart } => {
+                if let Some(life) = self.life(host) {
+                    let (fleet, group) = (self.clone(), life.group());
+                    self.exec.after_polls(group, steps, move || {
+                        if fleet.oracle.is_lost(life.id) && life.node().is_none() {
+                            return;
+                        }
+                        fleet.want_later(host, restart);
+                        fleet.kill(&life, false);
+                    });
+                }
+            }
+            Fault::PowerOff { host, restart } => {
+                if let Some(life) = self.life(host) {
+                    self.net.host_up(node_id(host), false);
+                    self.want_later(host, restart);
+                    self.kill(&life, true);
+                }
+            }
+            Fault::Pause { host, length } => {
+                if let Some(life) = self.life(host) {
+                    self.exec.pause(life.group());
+                    self.later(length, move |fleet| fleet.exec.resume(life.group()));
+                }
+            }
+            Fault::Partition { mask, length } => {
+                let inside = |host: usize| mask >> host & 1 == 1;
+                for from in 0..self.plan.nodes {
+                    for to in (0..self.plan.nodes).filter(|to| inside(from) != inside(*to)) {
+                        self.net.cut(node_id(from), node_id(to));
+                    }
+                }
+                self.later(length, |fleet| fleet.net.reconnect());
+            }
+            Fault::OneWay { from, to, length } => {
+                self.net.cut(node_id(from), node_id(to));
+                self.later(length, |fleet| fleet.net.reconnect());
+            }
+            Fault::SlowLink { from, to, extra, length } => {
+                let (from, to) = (node_id(from), node_id(to));
+                self.net.slow(from, to, extra);
+                self.later(length, move |fleet| fleet.net.slow(from, to, Duration::ZERO));
+            }
+            Fault::Reorder { spread, length } => {
+                self.net.spread(spread);
+                self.later(length, |fleet| fleet.net.spread(Duration::ZERO));
+            }
+            Fault::BreakConnections { percent } => self.net.break_some(percent),
+            Fault::HalfOpen { percent, late } => self.net.half_open(percent, late),
+            Fault::CutStorage { host, length } => {
+                self.arbiter.cut(node_id(host));
+                self.later(length, move |fleet| fleet.arbiter.reconnect(node_id(host)));
+            }
+            Fault::SlowStorage { host, extra, length } => {
+                self.arbiter.slow(node_id(host), extra);
+                self.later(length, move |fleet| {
+                    fleet.arbiter.slow(node_id(host), Duration::ZERO);
+                });
+            }
+            Fault::StuckWrite { host, length } => {
+                self.arbiter.stick(node_id(host), true);
+                self.later(length, move |fleet| fleet.arbiter.stick(node_id(host), false));
+            }
+            Fault::LateWrite { host, hold, late, restart } => {
+                if let Some(life) = self.life(host) {
+                    self.arbiter.hold(life.id, late);
+                    self.later(hold, move |fleet| {
+                        if fleet.oracle.is_lost(life.id) && life.node().is_none() {
+                            return;
+                        }
+                        fleet.want_later(host, restart);
+                        fleet.kill(&life, false);
+                    });
+                }
+            }
+            Fault::ReadError { victim } => {
+                if let Some(inode) = self.work.damage(victim) {
+                    self.arbiter.device.damage(BlockNo(inode.0));
+                }
+            }
+            Fault::BitFlip { victim, bit } => {
+                if let Some(inode) = self.work.damage(victim) {
+                    let at = BlockNo(inode.0);
+                    let bit = usize::try_from(bit).expect("within a block");
+                    let (before, after) = self.arbiter.device.flip(at, bit);
+                    self.flipped.lock().push((at, before, after));
+                }
+            }
+            Fault::DeviceFull { host, length } => self.fill(host, length),
+            Fault::WallJump { host, seconds } => self.clocks[host].jump(seconds),
+            Fault::Leave { host, restart } => {
+                if let Some(life) = self.life(host)
+                    && life.mount().is_some()
+                {
+                    self.want_later(host, restart);
+                    let fleet = self.clone();
+                    self.exec.spawn(WORLD, async move { fleet.leave(&life).await });
+                }
+            }
+            Fault::PowerFailure => self.power_failure(),
+        }
+    }
+
+    pub(super) fn life(&self, host: usize) -> Option<Arc<Life>> {
+        self.hosts[host].life.lock().clone()
+    }
+
+    fn later(&self, delay: Duration, act: impl FnOnce(&Fleet) + Send + 'static) {
+        let fleet = self.clone();
+        self.exec.spawn(WORLD, async move {
+            fleet.exec.sleep(delay).await;
+            act(&fleet);
+        });
+    }
+
+    /// No new life before so long.
+    fn want_later(&self, host: usize, delay: Duration) {
+        self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
+        self.later(delay, move |fleet| {
+            fleet.net.host_up(node_id(host), true);
+            if !fleet.hosts[host].is_done.load(Ordering::SeqCst) {
+                fleet.hosts[host].is_wanted.store(true, Ordering::SeqCst);
+            }
+        });
+    }
+
+    fn power_failure(&self) {
+        for (host, life) in self.lives().into_iter().enumerate() {
+            if let Some(life) = life {
+                self.want_later(host, POWER_BACK);
+                self.kill(&life, true);
+            }
+        }
+        self.arbiter.power_failure();
+    }
+
+    /// Somebody writes until there is no room left, and removes it all after a while.
+    fn fill(&self, host: usize, length: Duration) {
+        let Some(life) = self.life(host) else { return };
+        let Some(mount) = life.mount() else { return };
+        self.work.fills();
+        let (work, exec) = (Arc::clone(&self.work), self.exec.clone());
+        self.exec.spawn(life.group(), async move {
+            if let Err(error) = work.fill(&mount).await {
+                tracing::info!(%error, "the device is full, or its filler gone");
+            }
+            exec.sleep(length).await;
+            if let Err(error) = work.make_room(&mount).await {
+                tracing::info!(%error, "no room is made");
+            }
+        });
+    }
+
+    pub(super) fn heal(&self) {
+        tracing::info!("everything heals");
+        self.net.heal();
+        self.arbiter.heal();
+        for (host, life) in self.lives().into_iter().enumerate() {
+            self.net.host_up(node_id(host), true);
+            if let Some(life) = life {
+                self.exec.resume(life.group());
+                if life.is_leaving() {
+                    continue;
+                }
+            }
+            self.hosts[host].is_wanted.store(true, Ordering::SeqCst);
+        }
+        if self.work.may_be_full() {
+            self.exec.spawn(WORLD, self.clone().remove_filler());
+        }
+    }
+
+    /// Whoever filled the device may not have come to make room again, and who mounts needs some.
+    async fn remove_filler(self) {
+        let is_done = Arc::new(AtomicBool::new(false));
+        while !is_done.load(Ordering::SeqCst) && !self.work.is_stopped() {
+            for life in self.lives().into_iter().flatten() {
+                let Some(mount) = life.mount() else { continue };
+                let (work, is_done) = (Arc::clone(&self.work), Arc::clone(&is_done));
+                self.exec.spawn(life.group(), async move {
+                    match work.make_room(&mount).await {
+                        Ok(()) => is_done.store(true, Ordering::SeqCst),
+                        Err(error) => tracing::info!(%error, "no room is made"),
+                    }
+                });
+            }
+            self.exec.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Bits that are still wrong are put right: whoever checks the device is to find nothing else.
+    pub(super) fn mend_medium(&self) {
+        let image = self.arbiter.device.visible();
+        for (at, before, after) in self.flipped.lock().drain(..).rev() {
+            if image.get(&at).is_some_and(|now| now.0 == after.0) {
+                self.arbiter.device.put_right(at, before);
+            }
+        }
+    }
+}
+
+impl Arbiter {
+    /// The device loses what was not durable.
+    fn power_failure(&self) {
+        let mut replayer = Replayer::new(self.device.base());
+        self.device.log().iter().for_each(|event| replayer.apply(event));
+        let image = self.exec.draw(|r| replayer.crash(&mut Random::new(r.next_u64())));
+        self.device.set_contents(image);
+    }
+}

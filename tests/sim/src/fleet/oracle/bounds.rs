@@ -1,0 +1,18 @@
+//! Rules of time, all in virtual time:
+//! * after the last fault everything that waits is granted, and everything that was begun ends,
+//!   within [`HEALED_WITHIN`];
+//! * beside nothing but one crash, no operation takes longer than [`RECOVERED_WITHIN`];
+//! * who touches nothing of the dead waits on no phase of a recovery: not longer than
+//!   [`UNAFFECTED_WITHIN`].
+
+use mx_base::Duration;
+
+/// Joins, cold starts, fences, replays: all of it is over so long behind the last fault.
+pub const HEALED_WITHIN: Duration = Duration::from_secs(40);
+
+/// An operation may take so long when nothing else goes wrong than that one process crashes.
+pub const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
+
+/// In calm weather an operation takes milliseconds. The shortest phase of a recovery in which
+/// somebody could wait, the suspicion of a silent host, takes 500.
+pub const UNAFFECTED_WITHIN: Duration = Duration::from_millis(100);

@@ -1,0 +1,46 @@
+//! Rule: no two members that may use what they have cached hold modes that exclude each other on one
+//! resource (I6). What excludes what is told by the meaning of the modes in `tests/model`, not by the
+//! lock manager's own table.
+
+use std::collections::BTreeMap;
+
+use lcl::ResourceName;
+use model::locks;
+use mx_base::Member;
+
+use super::Oracle;
+use crate::fleet::host::Living;
+
+fn in_model(mode: lcl::Mode) -> locks::Mode {
+    match mode {
+        lcl::Mode::NL => locks::Mode::NL,
+        lcl::Mode::CR => locks::Mode::CR,
+        lcl::Mode::CW => locks::Mode::CW,
+        lcl::Mode::PR => locks::Mode::PR,
+        lcl::Mode::PW => locks::Mode::PW,
+        lcl::Mode::EX => locks::Mode::EX,
+    }
+}
+
+/// Compares what all hold at this moment.
+pub(in crate::fleet) fn check(oracle: &Oracle, living: &[Living]) {
+    let mut held: BTreeMap<ResourceName, Vec<(Member, lcl::Mode)>> = BTreeMap::new();
+    for Living { life, node } in living {
+        node.table().for_each(|entry| {
+            let mode = entry.mode();
+            if mode != lcl::Mode::NL {
+                held.entry(entry.name()).or_default().push((life.member, mode));
+            }
+        });
+    }
+    for (name, holders) in held {
+        for (i, (a, mode)) in holders.iter().enumerate() {
+            for (b, other) in &holders[i + 1..] {
+                if !in_model(*mode).goes_with(in_model(*other)) {
+                    let what = format!("{name:?} is held by {a} in {mode} and by {b} in {other}");
+                    oracle.violation("compatible grants", what);
+                }
+            }
+        }
+    }
+}

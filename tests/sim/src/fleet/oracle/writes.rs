@@ -1,0 +1,60 @@
+//! Rules of what may be written to the device, looked at when it begins:
+//! * a metadata block is covered by the one lock that its header names (I1), and while its contents
+//!   in place change nobody else may use that lock in any mode (I2);
+//! * the version of a block only grows (I3).
+
+use lcl::Mode;
+use mfs::block::{Block, BlockNo};
+use mfs::layout::Layout;
+use mfs::locks::{Resource, covering};
+use mfs::ondisk::header::{Header, MAGIC};
+use mx_base::Member;
+
+use super::Oracle;
+use crate::fleet::host::Living;
+
+/// The header, if the block is metadata of this place.
+fn header(block: &Block, at: BlockNo, layout: &Layout) -> Option<Header> {
+    let header = Header::of(block);
+    let is_metadata = header.magic.get() == MAGIC && header.block.get() == at.0;
+    (is_metadata && header.kind().is_some() && layout.group_of(at).is_some()).then_some(*header)
+}
+
+/// `writer` begins to write `new` over what lies in place.
+pub(in crate::fleet) fn check(
+    oracle: &Oracle,
+    layout: &Layout,
+    living: &[Living],
+    writer: Member,
+    at: BlockNo,
+    (old, new): (Option<&Block>, &Block),
+) {
+    let Some(after) = header(new, at, layout) else { return };
+    let before = old.and_then(|old| header(old, at, layout));
+    if let Some(before) = before
+        && before.version.get() > after.version.get()
+    {
+        let versions = (before.version.get(), after.version.get());
+        oracle.violation("versions grow", format!("{writer} takes {at} back: {versions:?}"));
+    }
+    let resource = match covering(&after, layout) {
+        Ok(resource) => resource,
+        Err(error) => {
+            return oracle.violation("one lock", format!("{writer} writes {at}: {error}"));
+        }
+    };
+    // What describes the file system as a whole is read by everybody who mounts.
+    if matches!(resource, Resource::Superblock | Resource::Slot(_)) {
+        return;
+    }
+    for Living { life, node } in living.iter().filter(|l| l.life.member != writer) {
+        let mode = node.table().find(&resource.name()).map_or(Mode::NL, |entry| entry.mode());
+        if mode != Mode::NL {
+            let what = format!(
+                "{writer} writes {at} of {resource:?} in place while {} may use {mode}",
+                life.member
+            );
+            oracle.violation("nobody else looks", what);
+        }
+    }
+}
