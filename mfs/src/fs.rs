@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use event_listener::Event;
+use futures_util::future::{Either, select};
 use mx_base::{Duration, FsId, SlotId, Timestamp};
 use parking_lot::Mutex;
 
@@ -74,6 +77,8 @@ pub struct Fs {
     damage: Mutex<BTreeMap<Resource, String>>,
     /// No operation begins any more.
     pub(crate) closing: AtomicBool,
+    /// No transaction begins any more either: work in the background ends where it waits.
+    over: Event,
 }
 
 impl Fs {
@@ -100,6 +105,7 @@ impl Fs {
             slot_usage: SlotUsage::default(),
             damage: Mutex::default(),
             closing: AtomicBool::new(false),
+            over: Event::new(),
         })
     }
 
@@ -243,6 +249,25 @@ impl Fs {
     pub(crate) fn report_lost(&self, resource: Resource, why: &FsError) {
         tracing::error!(?resource, error = %why, "changes lost, object isolated");
         self.damage.lock().insert(resource, why.to_string());
+    }
+
+    /// Work in the background, until the mount is over. What it waits for then may be in limbo until
+    /// somebody replays, and this mount does not any more; it left the file on the list of orphans.
+    pub(crate) async fn unless_over<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let over = self.over.listen();
+        if self.journal.is_closed() {
+            return None;
+        }
+        match select(pin!(work), over).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(((), _)) => None,
+        }
+    }
+
+    /// The journal is closed: no work is between the beginning of a transaction and its commit.
+    pub(crate) fn end_background(&self) {
+        assert!(self.journal.is_closed(), "what is in a transaction is not dropped");
+        self.over.notify(usize::MAX);
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), FsError> {

@@ -133,6 +133,7 @@ impl Mounted {
         // A deletion in the background may be between two transactions: the next one would be
         // committed behind the slot that says it is clean.
         fs.journal.close().await;
+        fs.end_background();
         fs.journal.force(fs.journal.last()).await?;
         if is_kept(Rule::DrainBeforeClean) {
             fs.journal.drain_in_place().await?;

@@ -250,6 +250,11 @@ impl Journal {
         }
     }
 
+    /// Nobody can begin a transaction.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.log.lock().is_closed
+    }
+
     /// No transaction begins from now on; completes when those that were being built have been
     /// committed or given up. What is left of work in the background is left to whoever adopts it.
     pub(crate) async fn close(&self) {

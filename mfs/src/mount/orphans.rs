@@ -41,7 +41,7 @@ impl Fs {
     pub(crate) fn reap_later(self: &Arc<Self>, file: FileId) {
         let fs = Arc::clone(self);
         self.env.runtime.spawn(Box::pin(async move {
-            if let Err(error) = fs.reap_when_closed(file).await
+            if let Some(Err(error)) = fs.unless_over(fs.reap_when_closed(file)).await
                 && fs.check_open().is_ok()
             {
                 tracing::error!(?file, %error, "orphan not deleted");

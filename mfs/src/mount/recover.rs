@@ -301,6 +301,10 @@ impl Fs {
     /// # Errors
     /// When the device or the journal of this node fails.
     pub async fn adopt_orphans(self: &Arc<Self>) -> Result<u64, MountError> {
+        self.unless_over(self.adopt()).await.unwrap_or(Ok(0))
+    }
+
+    async fn adopt(self: &Arc<Self>) -> Result<u64, MountError> {
         let sb = crate::superblock::read(&*self.env.disk).await?;
         let mut adopted = 0;
         for (slot, head) in SlotHead::read_all(&*self.env.disk, sb.fs_id, &sb.layout).await? {
