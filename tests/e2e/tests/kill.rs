@@ -14,9 +14,22 @@ use rounds::rounds;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// When a killed node is started again.
+#[derive(Clone, Copy, PartialEq)]
+enum Again {
+    Recovered,
+    AtOnce,
+}
+
 /// One round: work, kills, recovery, work of the others, the dead nodes again, judgement, fsck.
 /// Between two kills goes `gap`.
-fn round(cluster: &mut Fixture, victims: &[u16], gap: Duration, before: impl FnOnce(&Fixture)) {
+fn round(
+    cluster: &mut Fixture,
+    victims: &[u16],
+    gap: Duration,
+    again: Again,
+    before: impl FnOnce(&Fixture),
+) {
     let mut team = Team::new(Mix::Mixed, Duration::ZERO);
     for node in cluster.nodes() {
         team.start(cluster, node).expect("a writer starts");
@@ -32,6 +45,9 @@ fn round(cluster: &mut Fixture, victims: &[u16], gap: Duration, before: impl FnO
     }
     for victim in victims {
         team.stop(*victim).expect("the writer of the dead node ends");
+        if again == Again::AtOnce {
+            cluster.start(*victim).expect("the dead node joins again");
+        }
     }
     team.until_all_go_on(20).expect("the survivors go on");
     for killed in &killed {
@@ -42,7 +58,9 @@ fn round(cluster: &mut Fixture, victims: &[u16], gap: Duration, before: impl FnO
         }
     }
     for victim in victims {
-        cluster.start(*victim).expect("the dead node joins again");
+        if again == Again::Recovered {
+            cluster.start(*victim).expect("the dead node joins again");
+        }
         team.start(cluster, *victim).expect("a writer starts");
     }
     team.until_all_go_on(10).expect("all work");
@@ -66,6 +84,7 @@ fn clear(cluster: &Fixture) {
     .expect("everything can be removed");
 }
 
+/// In every second round the dead node comes back at once: it joins while it is being recovered.
 fn all_rounds(
     name: &str,
     nodes: u16,
@@ -81,7 +100,8 @@ fn all_rounds(
             cluster.start(node).expect("it starts");
         }
         let victim = choose(&cluster, number);
-        round(&mut cluster, &[victim], Duration::ZERO, |cluster| before(cluster, victim));
+        let again = if number % 2 == 0 { Again::Recovered } else { Again::AtOnce };
+        round(&mut cluster, &[victim], Duration::ZERO, again, |cluster| before(cluster, victim));
     }
 }
 
@@ -97,7 +117,7 @@ fn rounds_of_two(name: &str, gap: impl Fn(u16) -> Duration) {
         }
         let second = (number + 1 + number / 5 % 4) % 5;
         let victims = [number % 5 + 1, second + 1];
-        round(&mut cluster, &victims, gap(number), |_| {});
+        round(&mut cluster, &victims, gap(number), Again::Recovered, |_| {});
     }
 }
 
