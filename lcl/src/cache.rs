@@ -18,7 +18,7 @@ mod invariants;
 mod recover;
 mod shrink;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use dlm::lockspace::EnterError;
@@ -36,9 +36,12 @@ use crate::hot::HotResources;
 use crate::pin::{Entry, Table, Want};
 use crate::surrender::Surrendered;
 
-use cached::{Cached, Request, Surrender, least_surrender};
+use cached::{CachedLocks, Place, Request, Surrender, least_surrender};
 pub use counters::Counters;
 pub use explain::CachedLock;
+
+/// What an entry says of its place holds.
+const PLACED: &str = "an entry that has a place is there";
 
 /// The lock cache of one node for one file system, and the only user of its lock manager.
 pub struct LockCache {
@@ -46,11 +49,11 @@ pub struct LockCache {
     table: Arc<Table>,
     classes: Arc<dyn ClassTable>,
     /// Every entry that has a lock, or for which one is asked.
-    cached: BTreeMap<ResourceName, Cached>,
+    cached: CachedLocks,
     /// Those that could not be asked for, because this node has too many locks already.
     starved: BTreeSet<ResourceName>,
-    /// Where the search for idle locks goes on.
-    hand: Option<ResourceName>,
+    /// Where the search for idle locks was last.
+    hand: Place,
     surrenders_under_way: usize,
     is_cut_off: bool,
     outputs: VecDeque<Output>,
@@ -89,9 +92,9 @@ impl LockCache {
             lockspace: Lockspace::new(id, me, lingers),
             table,
             classes,
-            cached: BTreeMap::new(),
+            cached: CachedLocks::default(),
             starved: BTreeSet::new(),
-            hand: None,
+            hand: 0,
             surrenders_under_way: 0,
             is_cut_off: false,
             outputs: VecDeque::new(),
@@ -142,8 +145,8 @@ impl LockCache {
             return;
         }
         self.counters.misses += 1;
-        let cached =
-            self.cached.entry(entry.name()).or_insert_with(|| Cached::new(Arc::clone(entry)));
+        let place = self.cached.insert(entry);
+        let cached = self.cached.get(place).expect("just inserted");
         assert!(Arc::ptr_eq(&cached.entry, entry), "a resource has one entry: {entry:?}");
         if let Request::Asked { no_queue: false, .. } = cached.request
             && want.no_queue
@@ -151,7 +154,7 @@ impl LockCache {
             // Somebody waits for other nodes already: whoever would not wait need not ask.
             entry.refuse(Mode::NL);
         }
-        self.advance(entry.name(), now);
+        self.advance(place, now);
         self.pump(now);
     }
 
@@ -161,7 +164,8 @@ impl LockCache {
         if self.is_cut_off {
             return;
         }
-        let Some(cached) = self.cached.get_mut(&entry.name()) else { return };
+        let Some(place) = entry.place() else { return };
+        let cached = self.cached.get_mut(place).expect(PLACED);
         if let Request::Asked { is_cancelled, .. } = &mut cached.request
             && !*is_cancelled
             && entry.wanted().is_none()
@@ -171,7 +175,7 @@ impl LockCache {
             self.counters.cancels += 1;
             self.lockspace.cancel(lock, now);
         }
-        self.advance(entry.name(), now);
+        self.advance(place, now);
         self.pump(now);
     }
 
@@ -188,7 +192,8 @@ impl LockCache {
         }
         self.counters.surrenders += 1;
         self.counters.damaged += u64::from(surrendered.damaged);
-        let cached = self.cached.get_mut(&entry.name()).expect("a lock stays until surrendered");
+        let place = entry.place().expect("a lock stays until surrendered");
+        let cached = self.cached.get_mut(place).expect(PLACED);
         let Surrender { from, to } = cached.surrender.take().expect("a surrender ends once");
         let lock = cached.lock.expect("what is surrendered is backed by a lock");
         // Only a holder of PW or EX leaves a value.
@@ -214,7 +219,7 @@ impl LockCache {
                 self.lockspace.lower(lock, to, value, now);
             }
         }
-        self.advance(entry.name(), now);
+        self.advance(place, now);
         self.feed_starved(now);
         self.pump(now);
     }
@@ -314,7 +319,8 @@ impl LockCache {
     }
 
     fn answered(&mut self, name: ResourceName, lock: LockId, ast: Ast, now: Instant) {
-        let cached = self.cached.get_mut(&name).expect("what was asked for is kept");
+        let place = CachedLocks::find(&self.table, &name).expect("what was asked for is kept");
+        let cached = self.cached.get_mut(place).expect(PLACED);
         assert_eq!(cached.lock, Some(lock), "a resource has one lock: {name:?}");
         let Request::Asked { wanted, .. } = std::mem::take(&mut cached.request) else {
             panic!("an answer is for what was asked: {name:?}");
@@ -343,14 +349,15 @@ impl LockCache {
                 }
             }
         }
-        self.advance(name, now);
+        self.advance(place, now);
         self.feed_starved(now);
     }
 
     fn called_out(&mut self, name: ResourceName, lock: LockId, wanted: Mode, now: Instant) {
         self.counters.callouts += 1;
         self.hot.count(name, |heat| heat.callouts += 1);
-        let cached = self.cached.get_mut(&name).expect("a held lock is kept");
+        let place = CachedLocks::find(&self.table, &name).expect("a held lock is kept");
+        let cached = self.cached.get_mut(place).expect(PLACED);
         assert_eq!(cached.lock, Some(lock), "a resource has one lock: {name:?}");
         let both = cached.called_out.map_or(wanted, |before| before.join(wanted));
         cached.called_out = Some(both);
@@ -358,12 +365,12 @@ impl LockCache {
             // It may have begun for want of memory only.
             cached.entry.call_out(to);
         }
-        self.advance(name, now);
+        self.advance(place, now);
     }
 
     /// Takes the next step for one entry: answer a callout, ask for what is wanted, or forget it.
-    fn advance(&mut self, name: ResourceName, now: Instant) {
-        let Some(cached) = self.cached.get_mut(&name) else { return };
+    fn advance(&mut self, place: Place, now: Instant) {
+        let Some(cached) = self.cached.get_mut(place) else { return };
         if cached.surrender.is_some() {
             return;
         }
@@ -371,8 +378,8 @@ impl LockCache {
         if let Some(wanted) = cached.called_out.take() {
             let to = least_surrender(held, wanted);
             if to != held {
-                self.begin_surrender(name, to);
-                let entry = &self.cached[&name].entry;
+                let entry = Arc::clone(&cached.entry);
+                self.begin_surrender(place, to);
                 entry.call_out(to);
                 return;
             }
@@ -387,17 +394,19 @@ impl LockCache {
             self.lockspace.unlock(lock, None, now);
         }
         match cached.entry.wanted() {
-            Some(want) => self.ask(name, want, now),
+            Some(want) => self.ask(place, want, now),
             None if cached.lock.is_none() => {
-                self.cached.remove(&name);
+                let name = cached.entry.name();
+                self.cached.remove(place);
                 self.table.forget(&name);
             }
             None => {}
         }
     }
 
-    fn ask(&mut self, name: ResourceName, want: Want, now: Instant) {
-        let cached = self.cached.get_mut(&name).expect("somebody wants it");
+    fn ask(&mut self, place: Place, want: Want, now: Instant) {
+        let cached = self.cached.get_mut(place).expect("somebody wants it");
+        let name = cached.entry.name();
         let Want { mode: wanted, no_queue, .. } = want;
         match cached.lock {
             Some(lock) => {
@@ -421,8 +430,9 @@ impl LockCache {
         self.hot.count(name, |heat| heat.requests += 1);
     }
 
-    fn begin_surrender(&mut self, name: ResourceName, to: Mode) {
-        let cached = self.cached.get_mut(&name).expect("a held lock is kept");
+    fn begin_surrender(&mut self, place: Place, to: Mode) {
+        let cached = self.cached.get_mut(place).expect("a held lock is kept");
+        let name = cached.entry.name();
         let from = cached.entry.mode();
         cached.entry.begin_close();
         cached.surrender = Some(Surrender { from, to });
@@ -435,7 +445,9 @@ impl LockCache {
     /// Asks for what had to wait until this node has fewer locks.
     fn feed_starved(&mut self, now: Instant) {
         while let Some(name) = self.starved.pop_first() {
-            self.advance(name, now);
+            if let Some(place) = CachedLocks::find(&self.table, &name) {
+                self.advance(place, now);
+            }
             if self.starved.contains(&name) {
                 break;
             }

@@ -12,7 +12,7 @@ mod src {
 
 /// Stands in for `lcl::sync`.
 mod sync {
-    pub(crate) use shuttle::sync::atomic::AtomicU64;
+    pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64};
 
     /// With the interface of `parking_lot`.
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);

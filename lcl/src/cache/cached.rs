@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use dlm::{LockId, Mode, ValueBlock};
+use dlm::{LockId, Mode, ResourceName, ValueBlock};
 
-use crate::pin::Entry;
+use crate::pin::{Entry, Table};
 
 /// One entry that has a lock, or wants one.
 pub(super) struct Cached {
@@ -44,6 +44,74 @@ pub(super) struct Surrender {
 impl Cached {
     pub(super) fn new(entry: Arc<Entry>) -> Cached {
         Cached { entry, lock: None, request: Request::None, surrender: None, called_out: None }
+    }
+}
+
+/// Everything that is cached or asked for. An entry knows its place here, so that nothing has to be
+/// searched by name.
+#[derive(Default)]
+pub(super) struct CachedLocks {
+    places: Vec<Option<Cached>>,
+    vacant: Vec<u32>,
+}
+
+/// Of something that is cached, until it is removed.
+pub(super) type Place = u32;
+
+impl CachedLocks {
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.vacant.len()
+    }
+
+    /// How many places there are, vacant ones included.
+    pub(super) fn places(&self) -> Place {
+        u32::try_from(self.places.len()).expect("far fewer than 2^32 places")
+    }
+
+    pub(super) fn get(&self, place: Place) -> Option<&Cached> {
+        self.places.get(place as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Cached> {
+        self.places.get_mut(place as usize)?.as_mut()
+    }
+
+    /// Where the resource is, if it is here.
+    pub(super) fn find(table: &Table, name: &ResourceName) -> Option<Place> {
+        table.find(name)?.place()
+    }
+
+    /// Where the entry is, from now on if it was not here.
+    pub(super) fn insert(&mut self, entry: &Arc<Entry>) -> Place {
+        if let Some(place) = entry.place() {
+            return place;
+        }
+        let cached = Some(Cached::new(Arc::clone(entry)));
+        let place = match self.vacant.pop() {
+            Some(place) => {
+                self.places[place as usize] = cached;
+                place
+            }
+            None => {
+                let place = self.places();
+                self.places.push(cached);
+                place
+            }
+        };
+        entry.set_place(Some(place));
+        place
+    }
+
+    pub(super) fn remove(&mut self, place: Place) {
+        if let Some(cached) = self.places[place as usize].take() {
+            cached.entry.set_place(None);
+            self.vacant.push(place);
+        }
+    }
+
+    /// In no order that means anything, the same in every run.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Cached> {
+        self.places.iter().flatten()
     }
 }
 

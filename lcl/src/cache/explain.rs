@@ -2,7 +2,7 @@
 
 use dlm::{Bucket, LockId, Mode, ResourceName};
 
-use super::cached::{Cached, Request};
+use super::cached::{Cached, CachedLocks, Request};
 use super::{LockCache, Surrender};
 
 /// One cached lock.
@@ -31,12 +31,14 @@ pub struct CachedLock {
 impl LockCache {
     /// Everything that is cached or asked for, by name.
     pub fn cached(&self) -> impl Iterator<Item = CachedLock> + '_ {
-        self.cached.values().map(describe)
+        let mut cached: Vec<&Cached> = self.cached.iter().collect();
+        cached.sort_unstable_by_key(|cached| cached.entry.name());
+        cached.into_iter().map(describe)
     }
 
     /// One resource; `None` when this node has nothing to do with it.
     pub fn find(&self, name: &ResourceName) -> Option<CachedLock> {
-        self.cached.get(name).map(describe)
+        self.cached.get(CachedLocks::find(&self.table, name)?).map(describe)
     }
 }
 

@@ -20,8 +20,13 @@ impl LockCache {
         self.lockspace.check_invariants();
         let mut locks = 0;
         let mut under_way = 0;
-        for (name, cached) in &self.cached {
-            assert_eq!(*name, cached.entry.name(), "an entry is kept under its name");
+        for cached in self.cached.iter() {
+            let name = &cached.entry.name();
+            let placed = cached.entry.place().and_then(|place| self.cached.get(place));
+            assert!(
+                placed.is_some_and(|placed| std::ptr::eq(placed, cached)),
+                "an entry knows its place: {name:?}"
+            );
             locks += usize::from(cached.lock.is_some());
             under_way += usize::from(cached.surrender.is_some());
             self.check_backing(cached);
@@ -34,7 +39,7 @@ impl LockCache {
         assert_eq!(locks, self.lockspace.locks_count(), "no lock without an entry (S3-038)");
         assert!(under_way <= self.surrenders_under_way, "every surrender is counted until it ends");
         self.table.for_each(|entry| {
-            let is_kept = self.cached.contains_key(&entry.name());
+            let is_kept = entry.place().is_some();
             assert!(is_kept || entry.mode() == Mode::NL, "a mode is backed (S3-039): {entry:?}");
         });
     }

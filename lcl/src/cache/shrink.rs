@@ -3,12 +3,11 @@
 //! A hand goes round over the cached locks; one that was pinned since the hand last passed is
 //! spared once (the clock algorithm).
 
-use std::ops::Bound;
 use std::sync::Arc;
 
-use dlm::{Mode, ResourceName};
+use dlm::Mode;
 
-use super::{LockCache, Request};
+use super::{LockCache, Place, Request};
 use crate::pin::Entry;
 
 impl LockCache {
@@ -33,14 +32,16 @@ impl LockCache {
     /// The object that `entry` protects is not in use any more: its lock is given up, unless an
     /// operation relies on it, waits for it, or a surrender is under way.
     pub fn handle_idle(&mut self, entry: &Arc<Entry>) {
-        if !self.is_cut_off && self.may_go(&entry.name()) {
-            self.begin_surrender(entry.name(), Mode::NL);
+        if !self.is_cut_off
+            && let Some(place) = entry.place().filter(|place| self.may_go(*place))
+        {
+            self.begin_surrender(place, Mode::NL);
         }
     }
 
     /// Is this a lock that nobody uses or waits for?
-    fn may_go(&self, name: &ResourceName) -> bool {
-        self.cached.get(name).is_some_and(|cached| {
+    fn may_go(&self, place: Place) -> bool {
+        self.cached.get(place).is_some_and(|cached| {
             cached.surrender.is_none()
                 && cached.request == Request::None
                 && cached.called_out.is_none()
@@ -60,26 +61,18 @@ impl LockCache {
     fn surrender_idle(&mut self, count: usize) {
         let mut started = 0;
         // Two rounds: the first may only take the marks away.
-        for _ in 0..self.cached.len() * 2 {
+        for _ in 0..u64::from(self.cached.places()) * 2 {
             if started == count {
                 break;
             }
-            let Some(name) = self.move_hand() else { break };
-            if self.may_go(&name) && !self.cached[&name].entry.take_accessed() {
-                self.begin_surrender(name, Mode::NL);
+            self.hand = (self.hand + 1) % self.cached.places();
+            let place = self.hand;
+            let is_spared = |place| self.cached.get(place).is_some_and(|c| c.entry.take_accessed());
+            if self.may_go(place) && !is_spared(place) {
+                self.begin_surrender(place, Mode::NL);
                 self.counters.shrunk += 1;
                 started += 1;
             }
         }
-    }
-
-    fn move_hand(&mut self) -> Option<ResourceName> {
-        let after = match self.hand {
-            Some(hand) => (Bound::Excluded(hand), Bound::Unbounded),
-            None => (Bound::Unbounded, Bound::Unbounded),
-        };
-        let next = self.cached.range(after).next().or_else(|| self.cached.first_key_value());
-        self.hand = next.map(|(name, _)| *name);
-        self.hand
     }
 }

@@ -1,33 +1,47 @@
 //! One cached cluster lock: fast path on the word, slow path through a queue.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 
 use dlm::{Bucket, Mode, ResourceName};
+use smallvec::SmallVec;
 
 use super::word::Word;
 use super::{Pin, PinError, PinFuture, Purpose, Requester, Want};
-use crate::sync::{AtomicU64, Mutex};
+use crate::sync::{AtomicU32, AtomicU64, Mutex};
+
+/// No place at all: [`Entry::place`].
+const NOWHERE: u32 = u32::MAX;
 
 /// One cluster lock as this node caches it. Lives as long as somebody refers to it; while the
 /// lock is held the lock cache's machine does.
+///
+/// There is one for each cached lock, so whatever only a wait or a surrender needs is on the heap.
 pub struct Entry {
+    word: AtomicU64,
+    queue: Mutex<QueueSlot>,
+    /// Of the table, for all its entries.
+    requester: Arc<Weak<dyn Requester>>,
     name: ResourceName,
     bucket: Bucket,
-    word: AtomicU64,
-    queue: Mutex<Queue>,
-    requester: Weak<dyn Requester>,
+    /// See [`Entry::place`].
+    place: AtomicU32,
+}
+
+#[derive(Default)]
+struct QueueSlot {
+    next_ticket: u32,
+    /// `None` when nobody waits and no surrender is under way that was called out.
+    queue: Option<Box<Queue>>,
 }
 
 #[derive(Default)]
 struct Queue {
     /// In order of arrival. Those that the held mode covers are served first in, first out; the
     /// others wait for the cluster and do not stand in the way.
-    waiters: VecDeque<Waiter>,
-    next_ticket: u64,
+    waiters: SmallVec<[Waiter; 1]>,
     /// The surrender that waits for pins to go.
     drain: Option<Waker>,
     /// The mode that will be left of a surrender that another node asked for.
@@ -35,7 +49,7 @@ struct Queue {
 }
 
 struct Waiter {
-    ticket: u64,
+    ticket: u32,
     want: Want,
     outcome: Option<Result<(), PinError>>,
     waker: Option<Waker>,
@@ -45,15 +59,26 @@ impl Entry {
     pub(super) fn new(
         name: ResourceName,
         bucket: Bucket,
-        requester: Weak<dyn Requester>,
+        requester: Arc<Weak<dyn Requester>>,
     ) -> Arc<Entry> {
         Arc::new(Entry {
+            word: AtomicU64::new(Word::UNLOCKED.0),
+            queue: Mutex::new(QueueSlot::default()),
+            requester,
             name,
             bucket,
-            word: AtomicU64::new(Word::UNLOCKED.0),
-            queue: Mutex::new(Queue::default()),
-            requester,
+            place: AtomicU32::new(NOWHERE),
         })
+    }
+
+    /// Where the lock cache's machine keeps what it knows of the entry; `None` when it knows
+    /// nothing. Only the machine asks and tells.
+    pub(crate) fn place(&self) -> Option<u32> {
+        Some(self.place.load(Ordering::Relaxed)).filter(|place| *place != NOWHERE)
+    }
+
+    pub(crate) fn set_place(&self, place: Option<u32>) {
+        self.place.store(place.unwrap_or(NOWHERE), Ordering::Relaxed);
     }
 
     pub fn name(&self) -> ResourceName {
@@ -137,7 +162,8 @@ impl Entry {
     /// # Panics
     /// When no surrender has begun.
     pub fn call_out(&self, to: Mode) {
-        let queue = &mut *self.queue.lock();
+        let mut slot = self.queue.lock();
+        let queue = slot.get();
         assert!(self.load().is_closing(), "a callout is answered by a surrender");
         queue.called_out_to = Some(to);
         let is_refused = |want: Want| want.no_queue && !to.covers(want.mode);
@@ -231,18 +257,21 @@ impl Entry {
             assert!(word.mode().covers(mode), "a surrender lowers: {word:?} to {mode}");
             word.reopened(mode)
         });
-        queue.called_out_to = None;
+        if let Some(queue) = &mut queue.queue {
+            queue.called_out_to = None;
+        }
         self.serve(&mut queue);
+        queue.tidy();
     }
 
     /// What has to be asked for next, together with what is held: the mode of the first who would
     /// not wait, alone, so that it is not refused for another's sake; if there is none, the weakest
     /// mode that would satisfy everybody.
     pub fn wanted(&self) -> Option<Want> {
-        let queue = self.queue.lock();
+        let slot = self.queue.lock();
         let held = self.mode();
         let mut patient: Option<Want> = None;
-        for waiter in queue.uncovered(held) {
+        for waiter in slot.queue.iter().flat_map(|queue| queue.uncovered(held)) {
             let want = Want { mode: held.join(waiter.want.mode), ..waiter.want };
             if want.no_queue {
                 return Some(want);
@@ -255,13 +284,16 @@ impl Entry {
 
     /// How many wait, for other nodes and for pins of this one.
     pub fn waiters(&self) -> usize {
-        self.queue.lock().waiters.iter().filter(|waiter| waiter.outcome.is_none()).count()
+        let slot = self.queue.lock();
+        let waiters = slot.queue.iter().flat_map(|queue| &queue.waiters);
+        waiters.filter(|waiter| waiter.outcome.is_none()).count()
     }
 
     /// The cluster refused `mode` without queueing: those fail who would not wait and need it, or
     /// more, beside what is held.
     pub fn refuse(&self, mode: Mode) {
-        let queue = &mut *self.queue.lock();
+        let mut slot = self.queue.lock();
+        let Some(queue) = &mut slot.queue else { return };
         let held = self.mode();
         for waiter in &mut queue.waiters {
             let Waiter { want, outcome: None, .. } = waiter else { continue };
@@ -297,10 +329,12 @@ impl Entry {
     /// This node holds no locks any more: everybody who waits or comes later fails. Pins that
     /// exist stay until they are dropped; what they were for is stopped by the gate.
     pub fn cut_off(&self) {
-        let queue = &mut *self.queue.lock();
+        let mut slot = self.queue.lock();
         self.update(Word::cut_off);
-        queue.settle_all(Err(PinError::CutOff));
-        self.update(|word| word.waited(queue.is_waited()));
+        if let Some(queue) = &mut slot.queue {
+            queue.settle_all(Err(PinError::CutOff));
+        }
+        self.update(|word| word.waited(slot.is_waited()));
     }
 
     // --- inside ---
@@ -324,7 +358,10 @@ impl Entry {
     }
 
     /// Gives pins to those who wait, in order, as far as the rule admits them.
-    fn serve(&self, queue: &mut Queue) {
+    fn serve(&self, slot: &mut QueueSlot) {
+        let Some(queue) = &mut slot.queue else {
+            return self.update(|word| word.waited(false));
+        };
         let mut somebody_waits = false;
         for waiter in queue.waiters.iter_mut().filter(|w| w.outcome.is_none()) {
             let mut word = self.load();
@@ -375,12 +412,14 @@ impl Entry {
 
     async fn drained(&self, is_drained: impl Fn(Word) -> bool) {
         std::future::poll_fn(|context| {
-            let queue = &mut *self.queue.lock();
+            let mut slot = self.queue.lock();
+            let queue = slot.get();
             // Set before the word is read: whoever unpins afterwards sees it.
             self.update(|word| word.waited(true));
             if is_drained(self.load()) {
                 queue.drain = None;
                 self.update(|word| word.waited(queue.is_waited()));
+                slot.tidy();
                 Poll::Ready(())
             } else {
                 queue.drain = Some(context.waker().clone());
@@ -394,20 +433,22 @@ impl Entry {
 
     /// Enters the queue and, if need be, lets the cluster be asked. The outcome may be there
     /// already: [`Entry::poll_ticket`] tells, and nobody is woken before it was called.
-    pub(super) fn enqueue(self: &Arc<Self>, want: Want) -> u64 {
+    pub(super) fn enqueue(self: &Arc<Self>, want: Want) -> u32 {
         let ticket = {
-            let queue = &mut *self.queue.lock();
-            let ticket = queue.next_ticket;
-            queue.next_ticket += 1;
+            let mut slot = self.queue.lock();
+            let ticket = slot.next_ticket;
+            // Far fewer wait at once.
+            slot.next_ticket = ticket.wrapping_add(1);
+            let queue = slot.get();
             let refusal = queue.called_out_to.filter(|to| want.no_queue && !to.covers(want.mode));
             let outcome = refusal.map(|_| Err(PinError::Busy));
-            queue.waiters.push_back(Waiter { ticket, want, outcome, waker: None });
+            queue.waiters.push(Waiter { ticket, want, outcome, waker: None });
             // Set before the word is read: whoever unpins afterwards sees it.
             self.update(|word| word.waited(true));
             if self.load().is_cut_off() {
                 queue.settle_all(Err(PinError::CutOff));
             }
-            self.serve(queue);
+            self.serve(&mut slot);
             ticket
         };
         let word = self.load();
@@ -430,27 +471,32 @@ impl Entry {
     }
 
     /// The outcome of a wait, once; `None` while it lasts.
-    pub(super) fn poll_ticket(&self, ticket: u64, waker: &Waker) -> Option<Result<(), PinError>> {
-        let queue = &mut *self.queue.lock();
+    pub(super) fn poll_ticket(&self, ticket: u32, waker: &Waker) -> Option<Result<(), PinError>> {
+        let mut slot = self.queue.lock();
+        let queue = slot.get();
         let index = queue.waiters.iter().position(|waiter| waiter.ticket == ticket);
         let index = index.expect("a waiter stays until its future is done");
         let waiter = &mut queue.waiters[index];
         if waiter.outcome.is_some() {
-            return queue.waiters.remove(index)?.outcome;
+            let outcome = queue.waiters.remove(index).outcome;
+            slot.tidy();
+            return outcome;
         }
         waiter.waker = Some(waker.clone());
         None
     }
 
     /// Whoever waited does not wait any more.
-    pub(super) fn give_up(self: &Arc<Self>, ticket: u64, want: Want) {
+    pub(super) fn give_up(self: &Arc<Self>, ticket: u32, want: Want) {
         let outcome = {
-            let queue = &mut *self.queue.lock();
+            let mut slot = self.queue.lock();
+            let queue = slot.get();
             let index = queue.waiters.iter().position(|waiter| waiter.ticket == ticket);
             let index = index.expect("a waiter stays until its future is done");
-            let outcome = queue.waiters.remove(index).and_then(|waiter| waiter.outcome);
+            let outcome = queue.waiters.remove(index).outcome;
             // An exclusive waiter that leaves may have held others back.
-            self.serve(queue);
+            self.serve(&mut slot);
+            slot.tidy();
             outcome
         };
         match outcome {
@@ -464,6 +510,23 @@ impl Entry {
                 }
             }
         }
+    }
+}
+
+impl QueueSlot {
+    fn get(&mut self) -> &mut Queue {
+        self.queue.get_or_insert_default()
+    }
+
+    /// Frees the queue when it says nothing.
+    fn tidy(&mut self) {
+        self.queue.take_if(|queue| {
+            queue.waiters.is_empty() && queue.drain.is_none() && queue.called_out_to.is_none()
+        });
+    }
+
+    fn is_waited(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.is_waited())
     }
 }
 

@@ -53,7 +53,7 @@ impl fmt::Debug for Pin {
 pub struct PinFuture {
     entry: Arc<Entry>,
     want: Want,
-    ticket: Option<u64>,
+    ticket: Option<u32>,
     /// Those who watch know of the wait.
     is_told: bool,
     done: bool,
@@ -84,13 +84,13 @@ impl Future for PinFuture {
         };
         let Some(outcome) = this.entry.poll_ticket(ticket, context.waker()) else {
             if !std::mem::replace(&mut this.is_told, true) {
-                this.entry.tell(|requester, entry| requester.waits(entry, ticket, this.want));
+                this.entry.tell(|requester, entry| requester.waits(entry, ticket.into(), this.want));
             }
             return Poll::Pending;
         };
         this.done = true;
         if this.is_told {
-            this.entry.tell(|requester, entry| requester.waited(entry, ticket));
+            this.entry.tell(|requester, entry| requester.waited(entry, ticket.into()));
         }
         let entry = Arc::clone(&this.entry);
         Poll::Ready(outcome.map(|()| Pin { entry, want: this.want }))
@@ -102,7 +102,7 @@ impl Drop for PinFuture {
         if let Some(ticket) = self.ticket.filter(|_| !self.done) {
             self.entry.give_up(ticket, self.want);
             if self.is_told {
-                self.entry.tell(|requester, entry| requester.waited(entry, ticket));
+                self.entry.tell(|requester, entry| requester.waited(entry, ticket.into()));
             }
         }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::samples::Samples;
+use crate::scale::Scale;
 use crate::spec::Group;
 use crate::stage::Stage;
 
@@ -26,15 +27,27 @@ pub fn measure(group: Group, stage: &mut Stage, run: usize, samples: &mut Sample
         Group::Contents => contents::measure(stage, run, samples),
         Group::Fsync => fsync::measure(stage, run, samples),
         Group::HandOver => hand_over::measure(stage, run, samples),
-        Group::LockCache => lock_cache::measure(&stage.scale, samples),
+        Group::LockCache => measure_in_process(group, &stage.scale, samples),
         Group::Arbiter => arbiter::measure(stage, run, samples),
         Group::Recovery => recovery::measure(stage, run, samples),
     }
 }
 
+/// Measures all rows of a group that needs no nodes once.
+///
+/// # Errors
+/// As [`measure`].
+///
+/// # Panics
+/// When the group does need them.
+pub fn measure_in_process(group: Group, scale: &Scale, samples: &mut Samples) -> Result<()> {
+    assert!(group.is_in_process(), "{group:?} needs nodes");
+    lock_cache::measure(scale, samples)
+}
+
 /// How often a group is measured.
-pub fn runs(group: Group, stage: &Stage) -> usize {
-    if group == Group::Recovery { stage.scale.runs_of_recovery } else { stage.scale.runs }
+pub fn runs(group: Group, scale: &Scale) -> usize {
+    if group == Group::Recovery { scale.runs_of_recovery } else { scale.runs }
 }
 
 fn timed<T>(act: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {

@@ -9,6 +9,7 @@
 //! Keeps true: ours and its floors take turns within a run; a number in the document was measured.
 //! Asserts no times, but that what is read is what was written.
 
+pub mod allocations;
 pub mod document;
 pub mod floors;
 pub mod groups;

@@ -41,7 +41,9 @@ impl Samples {
             Unit::Nanoseconds => each * 1e9,
             Unit::Microseconds => each * 1e6,
             Unit::Milliseconds => each * 1e3,
-            Unit::Throughput | Unit::Count => panic!("{name} is no time"),
+            Unit::Throughput | Unit::SpeedUp | Unit::Bytes | Unit::Count => {
+                panic!("{name} is no time")
+            }
         };
         self.add(name, side, value);
     }
@@ -96,7 +98,7 @@ fn unit(name: &str) -> Unit {
 }
 
 /// Of an even number: the mean of the two in the middle.
-fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let above = *sorted.get(sorted.len() / 2)?;

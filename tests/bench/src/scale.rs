@@ -18,6 +18,8 @@ pub struct Scale {
     pub hand_overs: usize,
     pub pins: usize,
     pub grants: usize,
+    /// Locks that are held at once.
+    pub locks: usize,
     pub pings: usize,
 }
 
@@ -37,6 +39,7 @@ impl Scale {
             hand_overs: 200,
             pins: 1_000_000,
             grants: 10_000,
+            locks: 1_000_000,
             pings: 2000,
         }
     }
@@ -56,6 +59,7 @@ impl Scale {
             hand_overs: 5,
             pins: 10_000,
             grants: 100,
+            locks: 2000,
             pings: 50,
         }
     }
@@ -65,7 +69,7 @@ impl Scale {
         let mib = |bytes: u64| bytes >> 20;
         format!(
             "{} files in a directory, {} on a second node; files of {} MiB, {} random accesses; {} \
-             fsyncs; {} hand-overs; {} grants; a device of {} MiB",
+             fsyncs; {} hand-overs; {} grants, {} locks held at once; a device of {} MiB",
             self.files,
             self.files_other_node,
             mib(self.file_bytes as u64),
@@ -73,6 +77,7 @@ impl Scale {
             self.fsyncs,
             self.hand_overs,
             self.grants,
+            self.locks,
             mib(self.device_bytes),
         )
     }

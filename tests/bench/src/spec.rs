@@ -21,6 +21,11 @@ pub enum Group {
 }
 
 impl Group {
+    /// Measured without any node.
+    pub fn is_in_process(self) -> bool {
+        self == Group::LockCache
+    }
+
     /// In the order in which they are measured: the last one kills a node.
     pub const ALL: [Group; 7] = [
         Group::LockCache,
@@ -54,20 +59,28 @@ pub enum Floor {
     RawDevice,
     PingPong,
     Atomics,
+    MapLookUp,
+    Counters,
     MapInsertion,
+    FewerLocks,
+    NoOtherLocks,
     EndOfSocket,
     SumOfPhases,
     None,
 }
 
 impl Floor {
-    pub const ALL: [Floor; 9] = [
+    pub const ALL: [Floor; 13] = [
         Floor::MemoryFuse,
         Floor::Ext4,
         Floor::RawDevice,
         Floor::PingPong,
         Floor::Atomics,
+        Floor::MapLookUp,
+        Floor::Counters,
         Floor::MapInsertion,
+        Floor::FewerLocks,
+        Floor::NoOtherLocks,
         Floor::EndOfSocket,
         Floor::SumOfPhases,
         Floor::None,
@@ -81,7 +94,11 @@ impl Floor {
             Floor::RawDevice => "raw device",
             Floor::PingPong => "socket ping-pong",
             Floor::Atomics => "two atomic operations",
+            Floor::MapLookUp => "look-up in a sharded map",
+            Floor::Counters => "lock-free counters",
             Floor::MapInsertion => "map insertion",
+            Floor::FewerLocks => "a quarter of the locks",
+            Floor::NoOtherLocks => "no other locks",
             Floor::EndOfSocket => "end of a socket",
             Floor::SumOfPhases => "sum of the phases",
             Floor::None => "nothing",
@@ -103,6 +120,15 @@ impl Floor {
             }
             Floor::PingPong => "one message there and one back over a Unix socket",
             Floor::Atomics => "adding to a word in memory and subtracting again",
+            Floor::MapLookUp => {
+                "finding a name in a hash map in 64 shards, each under a mutex of its own"
+            }
+            Floor::Counters => {
+                "two threads that add to a word each and subtract again; the words share no line \
+                 of the processor's cache"
+            }
+            Floor::FewerLocks => "the same for a quarter of the locks",
+            Floor::NoOtherLocks => "the same where nobody has any other lock",
             Floor::MapInsertion => "inserting the name into an ordered map of as many names",
             Floor::EndOfSocket => {
                 "from the SIGKILL of a process until the end of its socket is read by another"
@@ -124,6 +150,11 @@ pub enum Unit {
     Milliseconds,
     #[serde(rename = "MiB/s")]
     Throughput,
+    /// How many times as much two threads get done as one.
+    #[serde(rename = "times")]
+    SpeedUp,
+    #[serde(rename = "bytes")]
+    Bytes,
     #[serde(rename = "count")]
     Count,
 }
@@ -135,12 +166,14 @@ impl Unit {
             Unit::Microseconds => "us",
             Unit::Milliseconds => "ms",
             Unit::Throughput => "MiB/s",
+            Unit::SpeedUp => "times",
+            Unit::Bytes => "bytes",
             Unit::Count => "count",
         }
     }
 
     pub fn more_is_better(self) -> bool {
-        self == Unit::Throughput
+        matches!(self, Unit::Throughput | Unit::SpeedUp)
     }
 }
 
@@ -166,16 +199,25 @@ const fn spec(
 }
 
 use Floor::{
-    Atomics, EndOfSocket, Ext4, MapInsertion, MemoryFuse, PingPong, RawDevice, SumOfPhases,
+    Atomics, Counters, EndOfSocket, Ext4, FewerLocks, MapInsertion, MapLookUp, MemoryFuse,
+    NoOtherLocks, PingPong, RawDevice, SumOfPhases,
 };
 use Group::{Arbiter, Contents, Entries, Fsync, HandOver, LockCache, Recovery};
-use Unit::{Count, Microseconds, Milliseconds, Nanoseconds, Throughput};
+use Unit::{Bytes, Count, Microseconds, Milliseconds, Nanoseconds, SpeedUp, Throughput};
 
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
-    spec(LockCache, "cached_pin", Nanoseconds, Atomics, "pin a cached lock and let it go, in process"),
+    spec(LockCache, "cached_pin", Nanoseconds, MapLookUp, "pin a cached lock and let it go, in process"),
+    spec(LockCache, "cached_pin", Nanoseconds, Atomics, ""),
+    spec(LockCache, "cached_pin_threads", SpeedUp, Counters, "how many times as much two threads get done as one, each with a cached lock of its own"),
     spec(LockCache, "local_grant", Nanoseconds, MapInsertion, "a lock never asked for before, this node being its home, in process"),
-    spec(LockCache, "remote_grant", Microseconds, PingPong, "the same with another home: two lock caches on two threads, joined by a Unix socket"),
+    spec(LockCache, "remote_grant", Microseconds, PingPong, "the same with another home: two lock caches on two threads, joined by a Unix socket; as many bytes"),
+    spec(LockCache, "contended_ex", Microseconds, PingPong, "two nodes, one of them the home, take a lock in EX by turns, nothing being behind it: each turn; one message each way a turn"),
+    spec(LockCache, "lock_memory", Bytes, Floor::None, "a lock that is held, at its holder and another home together"),
+    spec(LockCache, "rebuild", Nanoseconds, Floor::None, "one of three nodes dies: processor time of the others in all, for each lock that it held or was the home of"),
+    spec(LockCache, "rebuild_messages", Count, Floor::None, "lock messages of the others for each of these"),
+    spec(LockCache, "rebuild_many", Nanoseconds, FewerLocks, "the same for four times as many locks"),
+    spec(LockCache, "rebuild_beside_others", Nanoseconds, NoOtherLocks, "the same while the others have ten times as many locks that have nothing to do with it"),
 
     spec(Arbiter, "arbiter_ping", Microseconds, PingPong, "a request to mxarbiter that does nothing"),
     spec(Arbiter, "arbiter_read", Microseconds, RawDevice, "a random read of 4 KiB through mxarbiter"),

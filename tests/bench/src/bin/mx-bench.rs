@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use bench::allocations::Counting;
 use bench::floors::{memory_fuse, partner};
 use bench::machine::Machine;
 use bench::row::{Report, Row};
@@ -24,6 +25,9 @@ use clap::Parser;
 use e2e::Programs;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// How long one run of a group may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -114,10 +118,14 @@ fn run(args: &Run) -> Result<()> {
         &scale.describe(),
     );
     let folder = stage::folder(&args.dir)?;
-    eprintln!("starting three nodes and what they are compared with in {}", folder.display());
-    let stage = Stage::start(&programs, &program, &folder, scale)?;
+    let stage = if wanted.iter().all(|group| group.is_in_process()) {
+        None
+    } else {
+        eprintln!("starting three nodes and what they are compared with in {}", folder.display());
+        Some(Stage::start(&programs, &program, &folder, scale)?)
+    };
     let patience = if args.quick { PATIENCE_QUICK } else { PATIENCE };
-    let samples = watched(patience, &folder, move |steps| measure(stage, &wanted, steps))?;
+    let samples = watched(patience, &folder, move |steps| measure(stage, &scale, &wanted, steps))?;
     let rows = spec::rows_of(&args.name).map(|spec| {
         let row = samples.row(spec);
         row.with_context(|| format!("{} was not measured", spec.name))
@@ -134,15 +142,25 @@ fn run(args: &Run) -> Result<()> {
     Ok(())
 }
 
-fn measure(mut stage: Stage, wanted: &[Group], steps: &Sender<String>) -> Result<Samples> {
+fn measure(
+    mut stage: Option<Stage>,
+    scale: &Scale,
+    wanted: &[Group],
+    steps: &Sender<String>,
+) -> Result<Samples> {
     let mut samples = Samples::default();
     for group in wanted.iter().copied() {
-        for run in 0..groups::runs(group, &stage) {
+        for run in 0..groups::runs(group, scale) {
             let step = format!("{}, run {}", group.name(), run + 1);
             steps.send(step.clone())?;
-            groups::measure(group, &mut stage, run, &mut samples).context(step)?;
+            match &mut stage {
+                Some(stage) => groups::measure(group, stage, run, &mut samples),
+                None => groups::measure_in_process(group, scale, &mut samples),
+            }
+            .context(step)?;
         }
     }
+    let Some(mut stage) = stage else { return Ok(samples) };
     steps.send("stopping everything and checking the device".to_owned())?;
     let ended = stage.cluster.stop_all();
     ended.and_then(|()| stage.cluster.fsck()?.expect_clean()).context("at the end")?;
