@@ -97,7 +97,7 @@ impl Lockspace {
         }
     }
 
-    /// Every resource homed here, by bucket and name.
+    /// Every resource homed here, by bucket.
     pub fn resources(&self) -> impl Iterator<Item = ResourceState> + '_ {
         self.home.buckets().flat_map(move |(at, bucket)| {
             bucket
@@ -158,8 +158,8 @@ impl Lockspace {
                 .granted()
                 .iter()
                 .map(|lock| HolderState {
-                    owner: lock.key.owner,
-                    lock: lock.key.id,
+                    owner: lock.key().owner,
+                    lock: lock.key().id,
                     mode: lock.granted,
                     called_out: lock.called_out,
                     since: lock.since,

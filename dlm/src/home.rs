@@ -8,7 +8,7 @@
 //!
 //! Sends nothing: what owners have to be told is left in [`Notices`].
 
-use std::collections::BTreeMap;
+mod resources;
 
 use mx_base::{Instant, Member};
 
@@ -20,6 +20,7 @@ use crate::rebuild::remnant::{Lingers, Remnant};
 use crate::resource::{Notices, Phase, Queued, Resource};
 use crate::value_block::ValueBlock;
 use crate::violation::Violation;
+use resources::Resources;
 
 /// All buckets homed here.
 #[derive(Clone, Hash)]
@@ -32,11 +33,11 @@ pub(crate) struct Home {
 #[derive(Clone, Hash)]
 pub(crate) struct HomeBucket {
     pub(crate) phase: Phase,
-    pub(crate) resources: BTreeMap<ResourceName, Resource>,
+    pub(crate) resources: Resources,
     /// What the dead may hold on resources that are not in `resources`.
     pub(crate) unknown: Vec<Remnant>,
-    /// Some resource may have a remnant. May be set without need, never missing.
-    pub(crate) is_haunted: bool,
+    /// The resources that have remnants. May have too many names, never too few.
+    pub(crate) haunted: Vec<ResourceName>,
     pub(crate) lingers: Lingers,
 }
 
@@ -49,8 +50,8 @@ impl Home {
     pub(crate) fn open(&mut self, bucket: Bucket, unknown: Vec<Remnant>) {
         self.buckets[bucket.index()] = Some(Box::new(HomeBucket {
             phase: Phase::Rebuilding,
-            resources: BTreeMap::new(),
-            is_haunted: !unknown.is_empty(),
+            resources: Resources::default(),
+            haunted: Vec::new(),
             unknown,
             lingers: self.lingers,
         }));
@@ -97,6 +98,7 @@ impl HomeBucket {
         notices: &mut Notices<'_>,
     ) -> Result<(), Violation> {
         let phase = self.phase;
+        self.resources.list(&name, asked.key.owner);
         let outcome = self.mention(name).request(asked, phase, notices);
         if outcome.is_err() {
             self.tidy(name);
@@ -169,6 +171,7 @@ impl HomeBucket {
         }
         let since: Instant = notices.now;
         let waits = wanted.map(|wanted| Queued { key, wanted, no_queue, since });
+        self.resources.list(&name, key.owner);
         let outcome = self.mention(name).report(key, held, waits, value, notices);
         if outcome.is_err() {
             self.tidy(name);
@@ -179,7 +182,7 @@ impl HomeBucket {
     /// Everybody has reported.
     pub(crate) fn complete(&mut self, notices: &mut Notices<'_>) {
         self.phase = Phase::Ready;
-        for resource in self.resources.values_mut() {
+        for (_, resource) in self.resources.iter_mut() {
             resource.complete(notices);
         }
         self.sweep();
@@ -187,10 +190,15 @@ impl HomeBucket {
 
     /// The resource, also when it was not known so far.
     pub(crate) fn mention(&mut self, name: ResourceName) -> &mut Resource {
-        let (unknown, lingers) = (&self.unknown, self.lingers);
-        self.resources.entry(name).or_insert_with(|| {
+        let (unknown, haunted, lingers) = (&self.unknown, &mut self.haunted, self.lingers);
+        self.resources.get_or_insert_with(&name, || {
             let lingers = !unknown.is_empty() && lingers(&name);
-            Resource::new(unknown.iter().filter_map(|remnant| remnant.on(lingers)).collect())
+            let remnants: Vec<Remnant> =
+                unknown.iter().filter_map(|remnant| remnant.on(lingers)).collect();
+            if !remnants.is_empty() {
+                haunted.push(name);
+            }
+            Resource::new(remnants)
         })
     }
 
@@ -200,6 +208,11 @@ impl HomeBucket {
         let resource = resource.filter(|r| r.converting().chain(r.waiting()).count() == 1);
         let remnants = resource.into_iter().flat_map(Resource::remnants);
         remnants.filter(|remnant| remnant.is_limbo()).map(|remnant| remnant.dead)
+    }
+
+    /// Some resource may have a remnant.
+    pub(crate) fn is_haunted(&self) -> bool {
+        !self.unknown.is_empty() || !self.haunted.is_empty()
     }
 
     /// Forgets a resource that has become unused.
@@ -212,7 +225,7 @@ impl HomeBucket {
     /// Forgets all resources that have become unused.
     pub(crate) fn sweep(&mut self) {
         if self.unknown.is_empty() {
-            self.resources.retain(|_, resource| !resource.is_unused());
+            self.resources.retain(|resource| !resource.is_unused());
         }
     }
 

@@ -39,10 +39,9 @@ impl Lockspace {
 
     fn check_bucket(&self, at: Bucket, bucket: &HomeBucket) {
         for remnant in &bucket.unknown {
-            assert!(bucket.is_haunted, "a bucket with unknown dead is haunted: {at:?}");
             self.check_remnant(remnant.dead, remnant.is_limbo(), remnant.blocks(Mode::CW));
         }
-        for (name, resource) in &bucket.resources {
+        for (name, resource) in bucket.resources.iter() {
             let what = || format!("{name:?} {at:?}");
             assert!(
                 !resource.is_unused() || !bucket.unknown.is_empty(),
@@ -50,8 +49,8 @@ impl Lockspace {
                 what()
             );
             assert!(
-                bucket.is_haunted || resource.remnants().is_empty(),
-                "a bucket with remnants is haunted: {}",
+                bucket.haunted.contains(name) || resource.remnants().is_empty(),
+                "a resource with remnants is haunted: {}",
                 what()
             );
             for remnant in resource.remnants() {
@@ -66,6 +65,15 @@ impl Lockspace {
                 assert!(
                     !remnant.is_limbo() || resource.value().is_none(),
                     "nobody vouches for a value in limbo: {}",
+                    what()
+                );
+            }
+            let holders = resource.granted().iter().map(|lock| lock.key().owner);
+            let waiters = resource.converting().chain(resource.waiting()).map(|q| q.key.owner);
+            for owner in holders.chain(waiters) {
+                assert!(
+                    bucket.resources.is_listed(name, owner),
+                    "what a member has to do with is listed: {owner} {}",
                     what()
                 );
             }
@@ -90,7 +98,7 @@ impl Lockspace {
     fn check_locks(&self, resource: &Resource, what: &dyn Fn() -> String) {
         let granted = resource.granted();
         for (i, lock) in granted.iter().enumerate() {
-            let LockRef { owner, .. } = lock.key;
+            let LockRef { owner, .. } = lock.key();
             assert!(self.view.contains(owner), "only members hold locks: {owner} {}", what());
             for other in &granted[i + 1..] {
                 assert!(
@@ -98,11 +106,11 @@ impl Lockspace {
                     "granted modes are compatible: {lock:?} {other:?} {}",
                     what()
                 );
-                assert!(lock.key != other.key, "a lock is granted once: {lock:?} {}", what());
+                assert!(lock.key() != other.key(), "a lock is granted once: {lock:?} {}", what());
             }
         }
         for queued in resource.converting() {
-            let lock = granted.iter().find(|lock| lock.key == queued.key);
+            let lock = granted.iter().find(|lock| lock.key() == queued.key);
             assert!(
                 lock.is_some_and(|lock| !lock.granted.covers(queued.wanted)),
                 "what converts is granted less than it wants: {queued:?} {}",
@@ -113,7 +121,7 @@ impl Lockspace {
             let LockRef { owner, .. } = queued.key;
             assert!(self.view.contains(owner), "only members wait: {owner} {}", what());
             assert!(
-                granted.iter().all(|lock| lock.key != queued.key),
+                granted.iter().all(|lock| lock.key() != queued.key),
                 "what waits is not granted: {queued:?} {}",
                 what()
             );
@@ -138,7 +146,7 @@ impl Lockspace {
             let key = LockRef { owner: self.me, id };
             let resource = here.resources.get(&own.name);
             let granted = resource.and_then(|resource| {
-                resource.granted().iter().find(|lock| lock.key == key).map(|lock| lock.granted)
+                resource.granted().iter().find(|lock| lock.key() == key).map(|lock| lock.granted)
             });
             assert_eq!(granted, own.held, "a home knows its own node's locks: {id}");
             let wanted = resource.and_then(|resource| {
@@ -168,7 +176,7 @@ fn check_served(resource: &Resource, what: &dyn Fn() -> String) {
         "what would not wait does not: {}",
         what()
     );
-    for lock in resource.granted().iter().filter(|lock| lock.key != head.key) {
+    for lock in resource.granted().iter().filter(|lock| lock.key() != head.key) {
         assert!(
             lock.granted.compatible(head.wanted) || lock.called_out == Some(head.wanted),
             "who stands in the way was called out: {lock:?} {head:?} {}",

@@ -12,6 +12,9 @@ pub struct ResourceName {
 impl ResourceName {
     pub const MAX: usize = 31;
 
+    /// No name, and less than any.
+    pub(crate) const LEAST: ResourceName = ResourceName { len: 0, bytes: [0; ResourceName::MAX] };
+
     /// `None` when `name` is empty or longer than [`ResourceName::MAX`].
     pub fn new(name: &[u8]) -> Option<ResourceName> {
         if name.is_empty() || name.len() > ResourceName::MAX {

@@ -8,36 +8,47 @@
 //!     lock in its way has been called out for what the head wants.
 
 mod grant;
+mod granted;
 
 use std::collections::VecDeque;
 
 use mx_base::rules::{Rule, is_kept};
-use mx_base::{Instant, Member};
-use smallvec::SmallVec;
+use mx_base::{Incarnation, Instant, Member, NodeId};
 
-use crate::lock::{Denial, LockRef};
+use crate::lock::{Denial, LockId, LockRef};
 use crate::mode::Mode;
 use crate::mode_set::ModeSet;
 use crate::name::Bucket;
 use crate::rebuild::remnant::Remnant;
 use crate::value_block::ValueBlock;
+use granted::Granted;
 
 /// Queues and value block of one resource. Most have one holder and nobody who waits, so the rest
 /// is on the heap.
 #[derive(Clone, Hash)]
 pub(crate) struct Resource {
-    granted: SmallVec<[HomeLock; 1]>,
+    granted: Granted,
+    /// `None` while there is nothing of it.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few resources have.
+#[derive(Clone, Hash, Default)]
+struct Rare {
     /// `None` while both queues are empty.
-    queues: Option<Box<Queues>>,
+    queues: Option<Queues>,
     /// What the last holder of PW or EX left; `None` when nobody can vouch for it.
     value: Option<Box<ValueBlock>>,
     remnants: Vec<Remnant>,
 }
 
-/// A granted lock.
+/// A granted lock. There is one for each lock that anybody holds, so its key is in pieces.
 #[derive(Clone, Copy, Hash, Debug)]
 pub(crate) struct HomeLock {
-    pub(crate) key: LockRef,
+    id: LockId,
+    pub(crate) since: Instant,
+    incarnation: Incarnation,
+    node: NodeId,
     pub(crate) granted: Mode,
     /// The mode it was last called out for, since `granted` last changed.
     pub(crate) called_out: Option<Mode>,
@@ -45,7 +56,20 @@ pub(crate) struct HomeLock {
     grants: u32,
     /// How often its owner has lowered it and this home has taken it in.
     lowers: u32,
-    pub(crate) since: Instant,
+}
+
+const _: () = assert!(size_of::<HomeLock>() == 32 && size_of::<Resource>() == 40);
+
+impl HomeLock {
+    fn new(key: LockRef, granted: Mode, grants: u32, since: Instant) -> HomeLock {
+        let LockRef { owner: Member { node, incarnation }, id } = key;
+        HomeLock { id, since, incarnation, node, granted, called_out: None, grants, lowers: 0 }
+    }
+
+    pub(crate) fn key(&self) -> LockRef {
+        let owner = Member { node: self.node, incarnation: self.incarnation };
+        LockRef { owner, id: self.id }
+    }
 }
 
 #[derive(Clone, Hash, Default)]
@@ -110,12 +134,15 @@ impl Notices<'_> {
 impl Resource {
     /// A resource that nobody is known to hold, on which the dead may stand in the way so.
     pub(crate) fn new(remnants: Vec<Remnant>) -> Resource {
-        Resource { granted: SmallVec::new(), queues: None, value: None, remnants }
+        let rare = Rare { remnants, ..Rare::default() };
+        let rare = (!rare.is_empty()).then(|| Box::new(rare));
+        Resource { granted: Granted::default(), rare }
     }
 
     /// Nothing is known of it but its name.
     pub(crate) fn is_unused(&self) -> bool {
-        self.granted.is_empty() && self.queues.is_none() && self.remnants.is_empty()
+        let is_idle = |rare: &Rare| rare.queues.is_none() && rare.remnants.is_empty();
+        self.granted.is_empty() && self.rare.as_deref().is_none_or(is_idle)
     }
 
     pub(crate) fn granted(&self) -> &[HomeLock] {
@@ -123,28 +150,28 @@ impl Resource {
     }
 
     pub(crate) fn converting(&self) -> impl Iterator<Item = &Queued> {
-        self.queues.iter().flat_map(|queues| &queues.converting)
+        self.queues().into_iter().flat_map(|queues| &queues.converting)
     }
 
     pub(crate) fn waiting(&self) -> impl Iterator<Item = &Queued> {
-        self.queues.iter().flat_map(|queues| &queues.waiting)
+        self.queues().into_iter().flat_map(|queues| &queues.waiting)
     }
 
     pub(crate) fn value(&self) -> Option<&ValueBlock> {
-        self.value.as_deref()
+        self.rare.as_deref()?.value.as_deref()
     }
 
     pub(crate) fn remnants(&self) -> &[Remnant] {
-        &self.remnants
+        self.rare.as_deref().map_or(&[], |rare| &rare.remnants)
     }
 
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.queues.is_some()
+        self.queues().is_some()
     }
 
     /// The one whose turn it is: the first that converts, else the first that waits.
     pub(crate) fn head(&self) -> Option<&Queued> {
-        let queues = self.queues.as_ref()?;
+        let queues = self.queues()?;
         queues.converting.front().or(queues.waiting.front())
     }
 
@@ -153,21 +180,23 @@ impl Resource {
         let unchecked =
             |held| !is_kept(Rule::CheckReadersBeforeWriter) && (held, mode) == (Mode::PR, Mode::EX);
         let goes_with = |held: Mode| held.compatible(mode) || unchecked(held);
-        self.granted.iter().all(|lock| lock.key == of || goes_with(lock.granted))
-            && !self.remnants.iter().any(|remnant| remnant.blocks(mode))
+        self.granted.iter().all(|lock| lock.key() == of || goes_with(lock.granted))
+            && !self.remnants().iter().any(|remnant| remnant.blocks(mode))
     }
 
     /// Takes in what a dead member holds or may hold.
     pub(crate) fn add_remnant(&mut self, remnant: Remnant) {
+        let rare = self.rare.get_or_insert_default();
         if remnant.is_limbo() {
             // The dead may have changed what the value block describes.
-            self.value.take_if(|_| is_kept(Rule::ForgetValueInLimbo));
+            rare.value.take_if(|_| is_kept(Rule::ForgetValueInLimbo));
         }
-        match self.remnants.iter_mut().find(|known| known.dead == remnant.dead) {
+        match rare.remnants.iter_mut().find(|known| known.dead == remnant.dead) {
             Some(known) => known.modes = known.modes.union(remnant.modes),
             None if remnant.is_over() => {}
-            None => self.remnants.push(remnant),
+            None => rare.remnants.push(remnant),
         }
+        self.drop_empty();
     }
 
     /// Changes what `dead` holds; tells whether it held anything.
@@ -176,13 +205,15 @@ impl Resource {
         dead: Member,
         change: impl FnOnce(&mut Remnant),
     ) -> bool {
-        let Some(at) = self.remnants.iter().position(|remnant| remnant.dead == dead) else {
+        let Some(rare) = &mut self.rare else { return false };
+        let Some(at) = rare.remnants.iter().position(|remnant| remnant.dead == dead) else {
             return false;
         };
-        change(&mut self.remnants[at]);
-        if self.remnants[at].is_over() {
-            self.remnants.remove(at);
+        change(&mut rare.remnants[at]);
+        if rare.remnants[at].is_over() {
+            rare.remnants.remove(at);
         }
+        self.drop_empty();
         true
     }
 
@@ -190,33 +221,64 @@ impl Resource {
     pub(crate) fn remove_owner(&mut self, owner: Member) -> ModeSet {
         let mut held = ModeSet::EMPTY;
         self.granted.retain(|lock| {
-            if lock.key.owner == owner {
+            let is_its = lock.key().owner == owner;
+            if is_its {
                 held = held.with(lock.granted);
             }
-            lock.key.owner != owner
+            !is_its
         });
         if is_kept(Rule::DropQueueOfDead)
-            && let Some(queues) = &mut self.queues
+            && let Some(queues) = self.queues_mut()
         {
             queues.converting.retain(|queued| queued.key.owner != owner);
             queues.waiting.retain(|queued| queued.key.owner != owner);
-            self.drop_empty_queues();
         }
-        if held.contains(Mode::PW) || held.contains(Mode::EX) {
-            self.value.take_if(|_| is_kept(Rule::ForgetValueInLimbo));
+        if (held.contains(Mode::PW) || held.contains(Mode::EX))
+            && let Some(rare) = &mut self.rare
+        {
+            rare.value.take_if(|_| is_kept(Rule::ForgetValueInLimbo));
         }
+        self.drop_empty();
         held
     }
 
     pub(crate) fn concerns(&self, owner: Member) -> bool {
-        self.granted.iter().any(|lock| lock.key.owner == owner)
+        self.granted.iter().any(|lock| lock.key().owner == owner)
             || self.converting().chain(self.waiting()).any(|queued| queued.key.owner == owner)
     }
 
-    fn drop_empty_queues(&mut self) {
-        let is_empty = |queues: &Queues| queues.converting.is_empty() && queues.waiting.is_empty();
-        if self.queues.as_deref().is_some_and(is_empty) {
-            self.queues = None;
+    fn queues(&self) -> Option<&Queues> {
+        self.rare.as_deref()?.queues.as_ref()
+    }
+
+    fn queues_mut(&mut self) -> Option<&mut Queues> {
+        self.rare.as_deref_mut()?.queues.as_mut()
+    }
+
+    /// For whoever puts something into one of them.
+    fn new_queues(&mut self) -> &mut Queues {
+        self.rare.get_or_insert_default().queues.get_or_insert_default()
+    }
+
+    fn set_value(&mut self, value: Option<Box<ValueBlock>>) {
+        if value.is_some() || self.rare.is_some() {
+            self.rare.get_or_insert_default().value = value;
+            self.drop_empty();
         }
+    }
+
+    /// Gives back what says nothing.
+    fn drop_empty(&mut self) {
+        let Some(rare) = &mut self.rare else { return };
+        rare.queues.take_if(|queues| queues.converting.is_empty() && queues.waiting.is_empty());
+        if rare.is_empty() {
+            self.rare = None;
+        }
+    }
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.queues.is_none() && self.value.is_none() && self.remnants.is_empty()
     }
 }

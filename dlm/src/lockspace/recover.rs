@@ -288,7 +288,7 @@ impl Lockspace {
     /// recoverer already what is, that one learns that this is wanted, too. Never the last word of an
     /// answer: the recoverer may be asking anew.
     pub(super) fn tell_wanted(&mut self, bucket: Bucket, name: ResourceName) {
-        let Some(home) = self.home.bucket(bucket).filter(|home| home.is_haunted) else { return };
+        let Some(home) = self.home.bucket(bucket).filter(|home| home.is_haunted()) else { return };
         let told =
             home.begun_to_wait_for(name).filter_map(|dead| self.redoing.get_key_value(&dead));
         let told: Vec<(Member, Member)> =

@@ -62,20 +62,23 @@ impl Home {
         list: &mut Vec<Notice>,
     ) {
         for (at, bucket) in self.buckets_mut() {
+            let mut touched = Vec::new();
             for one in lost {
                 let is_known = bucket.phase == Phase::Ready || one.reported >= epochs[at.index()];
                 match one.fate {
-                    Fate::Died(facts) if facts.is_over() => bucket.dismiss(one.member),
-                    Fate::Left => bucket.dismiss(one.member),
-                    Fate::Died(facts) if is_known => bucket.bury_known(one.member, facts),
+                    Fate::Died(facts) if facts.is_over() => {
+                        bucket.dismiss(one.member, &mut touched);
+                    }
+                    Fate::Left => bucket.dismiss(one.member, &mut touched),
+                    Fate::Died(facts) if is_known => {
+                        bucket.bury_known(one.member, facts, &mut touched);
+                    }
                     Fate::Died(facts) => bucket.bury_unknown(one.member, facts),
                 }
             }
             // Only now: what one of them waited for must not be granted when another goes.
             let mut notices = Notices { now, bucket: at, list };
-            let phase = bucket.phase;
-            bucket.resources.values_mut().for_each(|r| r.settle(phase, &mut notices));
-            bucket.sweep();
+            bucket.settle(&touched, &mut notices);
         }
     }
 
@@ -164,23 +167,33 @@ impl HomeBucket {
 
     /// The member had released all its locks, though word of that may have been lost with its
     /// links.
-    fn dismiss(&mut self, member: Member) {
-        for resource in self.resources.values_mut().filter(|r| r.concerns(member)) {
+    fn dismiss(&mut self, member: Member, touched: &mut Vec<ResourceName>) {
+        for name in self.resources.take_all_of(member) {
+            let resource = self.mention(name);
             resource.remove_owner(member);
+            if resource.is_waited_for() || resource.is_unused() {
+                touched.push(name);
+            }
         }
     }
 
     /// What the member held is known: that remains, and what it waited for goes at once.
-    fn bury_known(&mut self, member: Member, facts: Dead) {
-        let concerned = self.resources.iter_mut().filter(|(_, r)| r.concerns(member));
-        for (name, resource) in concerned {
+    fn bury_known(&mut self, member: Member, facts: Dead, touched: &mut Vec<ResourceName>) {
+        for name in self.resources.take_all_of(member) {
+            let lingers = (self.lingers)(&name);
+            let resource = self.mention(name);
             let held = resource.remove_owner(member);
-            let remnant = Remnant::known(member, held, facts, (self.lingers)(name));
+            let remnant = Remnant::known(member, held, facts, lingers);
             if !remnant.is_limbo() || is_kept(Rule::KeepExOfDead) {
                 resource.add_remnant(remnant);
             }
+            if resource.is_waited_for() || resource.is_unused() {
+                touched.push(name);
+            }
+            if !resource.remnants().is_empty() {
+                self.haunted.push(name);
+            }
         }
-        self.is_haunted = true;
     }
 
     /// The member died before it had reported: what the survivors have reported so far is all that
@@ -188,16 +201,17 @@ impl HomeBucket {
     fn bury_unknown(&mut self, member: Member, facts: Dead) {
         assert!(self.phase == Phase::Rebuilding, "a ready bucket knows what everybody holds");
         let unknown = Remnant::unknown(member, facts);
-        for (name, resource) in &mut self.resources {
+        for (name, resource) in self.resources.iter_mut() {
             resource.remove_owner(member);
             let Some(mut remnant) = unknown.on((self.lingers)(name)) else { continue };
             for lock in resource.granted() {
                 remnant.narrow(lock.granted);
             }
             resource.add_remnant(remnant);
+            self.haunted.push(*name);
         }
+        self.resources.take_all_of(member);
         self.unknown.push(unknown);
-        self.is_haunted = true;
     }
 
     /// Changes the remnants of `dead`.
@@ -207,21 +221,41 @@ impl HomeBucket {
         notices: &mut Notices<'_>,
         mut change: impl FnMut(Of, &mut Remnant),
     ) {
-        if !self.is_haunted {
-            return;
-        }
+        let had_unknown = !self.unknown.is_empty();
         for remnant in self.unknown.iter_mut().filter(|remnant| remnant.dead == dead) {
             change(Of::AllOthers, remnant);
         }
         self.unknown.retain(|remnant| !remnant.is_over());
-        self.is_haunted = !self.unknown.is_empty();
-        for (name, resource) in &mut self.resources {
+        let mut haunted = std::mem::take(&mut self.haunted);
+        haunted.sort_unstable();
+        haunted.dedup();
+        haunted.retain(|name| {
+            let Some(resource) = self.resources.get_mut(name) else { return false };
             let of = Of::Resource { name: *name, waited: resource.is_waited_for() };
             if resource.change_remnant(dead, |remnant| change(of, remnant)) {
                 resource.settle(self.phase, notices);
             }
-            self.is_haunted |= !resource.remnants().is_empty();
+            let stays = !resource.remnants().is_empty();
+            if resource.is_unused() {
+                self.tidy(*name);
+            }
+            stays
+        });
+        self.haunted = haunted;
+        if had_unknown {
+            // What was kept because it was known that the dead did not hold it.
+            self.sweep();
         }
-        self.sweep();
+    }
+
+    /// Grants what can be granted now of these, and forgets what has become unused.
+    fn settle(&mut self, touched: &[ResourceName], notices: &mut Notices<'_>) {
+        let phase = self.phase;
+        for name in touched {
+            if let Some(resource) = self.resources.get_mut(name) {
+                resource.settle(phase, notices);
+            }
+            self.tidy(*name);
+        }
     }
 }

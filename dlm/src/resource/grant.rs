@@ -24,14 +24,14 @@ impl Resource {
             return Err(Violation::LockKnown);
         }
         let unobstructed = asked.wanted == Mode::NL
-            || (self.queues.is_none() && self.is_grantable(asked.wanted, asked.key));
+            || (!self.is_waited_for() && self.is_grantable(asked.wanted, asked.key));
         match phase {
             Phase::Ready if unobstructed => self.grant(asked, notices),
             Phase::Ready if asked.no_queue => {
                 notices.push(asked.key, News::Denied(Denial::WouldWait));
             }
             Phase::Ready | Phase::Rebuilding => {
-                self.queues.get_or_insert_default().waiting.push_back(asked);
+                self.new_queues().waiting.push_back(asked);
                 self.call_out(phase, notices);
             }
         }
@@ -64,7 +64,7 @@ impl Resource {
                 notices.push(asked.key, News::Denied(Denial::WouldWait));
             }
             Phase::Ready | Phase::Rebuilding => {
-                self.queues.get_or_insert_default().converting.push_back(asked);
+                self.new_queues().converting.push_back(asked);
                 if is_kept(Rule::CallOutForConversion) {
                     self.call_out(phase, notices);
                 }
@@ -114,21 +114,21 @@ impl Resource {
             return Err(Violation::LockBusy);
         }
         self.leave_value(key, value)?;
-        self.granted.retain(|lock| lock.key != key);
+        self.granted.retain(|lock| lock.key() != key);
         self.settle(phase, notices);
         Ok(())
     }
 
     /// Takes what the lock waits for out of the queue, if it still is there.
     pub(crate) fn cancel(&mut self, key: LockRef, phase: Phase, notices: &mut Notices<'_>) {
-        let Some(queues) = &mut self.queues else { return };
+        let Some(queues) = self.queues_mut() else { return };
         let before = queues.converting.len() + queues.waiting.len();
         queues.converting.retain(|queued| queued.key != key);
         queues.waiting.retain(|queued| queued.key != key);
         if before == queues.converting.len() + queues.waiting.len() {
             return;
         }
-        self.drop_empty_queues();
+        self.drop_empty();
         notices.push(key, News::Denied(Denial::Cancelled));
         self.settle(phase, notices);
     }
@@ -149,17 +149,19 @@ impl Resource {
             if !self.granted.iter().all(|lock| lock.granted.compatible(granted)) {
                 return Err(Violation::Incompatible);
             }
-            let (called_out, since) = (None, notices.now);
-            self.granted.push(HomeLock { key, granted, called_out, grants: 0, lowers: 0, since });
-            self.remnants.iter_mut().for_each(|remnant| remnant.narrow(granted));
-            self.remnants.retain(|remnant| !remnant.is_over());
+            self.granted.push(HomeLock::new(key, granted, 0, notices.now));
+            if let Some(rare) = &mut self.rare {
+                rare.remnants.iter_mut().for_each(|remnant| remnant.narrow(granted));
+                rare.remnants.retain(|remnant| !remnant.is_over());
+                self.drop_empty();
+            }
             // All holders of PR have the same copy, and a holder of PW or EX the only one.
             if granted.covers(Mode::PR) && value.is_some() {
-                self.value = value;
+                self.set_value(value);
             }
         }
         if let Some(queued) = waits {
-            let queues = self.queues.get_or_insert_default();
+            let queues = self.new_queues();
             match held {
                 Some(_) => queues.converting.push_back(queued),
                 None => queues.waiting.push_back(queued),
@@ -171,7 +173,7 @@ impl Resource {
     /// Everybody has reported: decide what was held back.
     pub(crate) fn complete(&mut self, notices: &mut Notices<'_>) {
         self.settle(Phase::Ready, notices);
-        let Some(queues) = &mut self.queues else { return };
+        let Some(queues) = self.queues_mut() else { return };
         let impatient: Vec<LockRef> = queues
             .converting
             .iter()
@@ -184,7 +186,7 @@ impl Resource {
         }
         queues.converting.retain(|queued| !queued.no_queue);
         queues.waiting.retain(|queued| !queued.no_queue);
-        self.drop_empty_queues();
+        self.drop_empty();
         for key in impatient {
             notices.push(key, News::Denied(Denial::WouldWait));
         }
@@ -199,10 +201,10 @@ impl Resource {
         while let Some(head) = self.head().copied()
             && self.is_grantable(head.wanted, head.key)
         {
-            if let Some(queues) = &mut self.queues {
+            if let Some(queues) = self.queues_mut() {
                 let _ = queues.converting.pop_front().or_else(|| queues.waiting.pop_front());
             }
-            self.drop_empty_queues();
+            self.drop_empty();
             self.grant(head, notices);
         }
         self.call_out(phase, notices);
@@ -214,18 +216,18 @@ impl Resource {
         let waiters = self.converting().chain(self.waiting()).count();
         let waiters = u32::try_from(waiters).unwrap_or(u32::MAX);
         let wanted = head.wanted;
-        for lock in &mut self.granted {
-            let in_the_way = lock.key != head.key && !lock.granted.compatible(wanted);
+        for lock in self.granted.iter_mut() {
+            let in_the_way = lock.key() != head.key && !lock.granted.compatible(wanted);
             if in_the_way && lock.called_out != Some(wanted) {
                 lock.called_out = Some(wanted);
-                notices.push(lock.key, News::Callout { wanted, waiters });
+                notices.push(lock.key(), News::Callout { wanted, waiters });
             }
         }
     }
 
     fn grant(&mut self, asked: Queued, notices: &mut Notices<'_>) {
         let (key, mode, since) = (asked.key, asked.wanted, notices.now);
-        let lowers = match self.granted.iter_mut().find(|lock| lock.key == key) {
+        let lowers = match self.granted.iter_mut().find(|lock| lock.key() == key) {
             Some(lock) => {
                 lock.granted = mode;
                 lock.called_out.take_if(|_| is_kept(Rule::CallOutAgain));
@@ -234,13 +236,12 @@ impl Resource {
                 lock.lowers
             }
             None => {
-                let (called_out, grants, lowers) = (None, 1, 0);
-                let lock = HomeLock { key, granted: mode, called_out, grants, lowers, since };
-                self.granted.push(lock);
+                self.granted.push(HomeLock::new(key, mode, 1, since));
                 0
             }
         };
-        notices.push(key, News::Granted { mode, lowers, value: self.value.clone() });
+        let value = self.rare.as_ref().and_then(|rare| rare.value.clone());
+        notices.push(key, News::Granted { mode, lowers, value });
     }
 
     /// A holder of PW or EX gives its mode up: what it leaves is the value block, also when it
@@ -251,7 +252,7 @@ impl Resource {
         value: Option<Box<ValueBlock>>,
     ) -> Result<(), Violation> {
         if self.lock(key)?.granted.covers(Mode::PW) {
-            self.value = value;
+            self.set_value(value);
         } else if value.is_some() {
             return Err(Violation::ValueOfReader);
         }
@@ -259,11 +260,11 @@ impl Resource {
     }
 
     fn lock(&mut self, key: LockRef) -> Result<&mut HomeLock, Violation> {
-        self.granted.iter_mut().find(|lock| lock.key == key).ok_or(Violation::LockUnknown)
+        self.granted.iter_mut().find(|lock| lock.key() == key).ok_or(Violation::LockUnknown)
     }
 
     fn knows(&self, key: LockRef) -> bool {
-        self.granted.iter().any(|lock| lock.key == key)
+        self.granted.iter().any(|lock| lock.key() == key)
             || self.waiting().any(|queued| queued.key == key)
     }
 }
