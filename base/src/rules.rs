@@ -99,7 +99,7 @@ rules! {
     /// What shares a block with a live record is live as well: an inode whose block was freed.
     /// `mfs::journal::replay`
     FormerOwnersAreLive,
-    /// The slot of a dead member is nobody's until it is clean.
+    /// A slot that was left dirty is nobody's before it is replayed, not even its own node's.
     /// `mfs::mount::slots`, `mfs::mount::recover`
     LeaveDirtySlots,
     /// The orphans of a dead member are adopted.

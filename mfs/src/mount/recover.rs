@@ -96,7 +96,8 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
                 continue;
             }
         };
-        if head.state == SlotState::Live {
+        let was_mine = head.member.is_some_and(|m| m.node == env.group.me().node);
+        if head.state == SlotState::Live && (!was_mine || is_kept(Rule::LeaveDirtySlots)) {
             live.push(head);
         }
     }
@@ -201,9 +202,7 @@ impl Fs {
                 }
             }
             // The slot itself belongs to the dead until it is clean.
-            if is_kept(Rule::LeaveDirtySlots) {
-                live.insert(Resource::Slot(head.slot).name());
-            }
+            live.insert(Resource::Slot(head.slot).name());
         }
         recovered.locks_live = live.len() as u64;
         let limbo = self.env.locks.limbo_of(dead, live.iter().copied().collect()).await?;

@@ -22,6 +22,9 @@ use super::work::App;
 use super::{Fleet, LifeId};
 use crate::exec::{Executor, Group};
 
+/// In every so manieth seed somebody looks at what kernels have cached.
+const GLANCES_EVERY: u64 = 4;
+
 /// How long what was under way may take to fail once a life has ended.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -232,6 +235,15 @@ impl Fleet {
             let of = Arc::clone(&life);
             self.exec.spawn(life.group(), async move {
                 app.stand_by().await;
+                *of.workers.lock() -= 1;
+            });
+        }
+        if self.plan.seed % GLANCES_EVERY == GLANCES_EVERY - 1 {
+            *life.workers.lock() += 1;
+            let app = self.app(&life, &mount);
+            let of = Arc::clone(&life);
+            self.exec.spawn(life.group(), async move {
+                app.glance().await;
                 *of.workers.lock() -= 1;
             });
         }

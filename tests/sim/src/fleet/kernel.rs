@@ -110,6 +110,22 @@ impl Kernel {
         });
     }
 
+    /// What a look-up that asks nobody finds: `None` when it has to ask.
+    pub fn cached_name(&self, dir: FileId, name: &[u8]) -> Option<Option<FileId>> {
+        let state = self.state.lock();
+        let (epoch, file) = state.names.get(&(dir, name.to_vec()))?;
+        (*epoch == state.epoch).then_some(*file)
+    }
+
+    pub fn cached_attributes(&self, file: FileId) -> Option<Attributes> {
+        self.file(file, |f| f.attributes)
+    }
+
+    /// The page that begins at this byte.
+    pub fn cached_page(&self, file: FileId, page: u64) -> Option<Arc<[u8]>> {
+        self.file(file, |f| f.pages.get(&page).cloned())
+    }
+
     /// The node has no permit any more.
     pub fn forget_everything(&self) {
         let state = &mut *self.state.lock();

@@ -5,10 +5,12 @@
 //! * [`logs`], [`registers`]: files that everybody writes at once.
 //! * [`victims`]: files whose blocks the medium may damage. [`room`]: the device is full.
 //! * [`bystanders`]: whoever touches nothing that others touch.
+//! * [`glance`]: who looks only at what the kernel has already.
 
 mod blobs;
 pub mod bystanders;
 mod counters;
+mod glance;
 mod logs;
 mod names;
 mod registers;
