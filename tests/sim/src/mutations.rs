@@ -5,6 +5,7 @@
 //! order, so the seed that finds it out is always the same one.
 
 use std::fmt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -44,58 +45,58 @@ const fn alone(rule: Rule, within: u64) -> Mutation {
 
 /// All of them.
 pub const MUTATIONS: &[Mutation] = &[
-    cluster(Rule::CheckReadersBeforeWriter, 60),
-    cluster(Rule::CallOutForConversion, 60),
-    cluster(Rule::CallOutAgain, 200),
-    cluster(Rule::NoticeCrossingGrant, 60),
-    cluster(Rule::DropOldEpochs, 60),
+    cluster(Rule::CheckReadersBeforeWriter, 20),
+    cluster(Rule::CallOutForConversion, 20),
+    cluster(Rule::CallOutAgain, 20),
+    cluster(Rule::NoticeCrossingGrant, 20),
+    cluster(Rule::DropOldEpochs, 20),
     cluster(Rule::KeepEarlyMessages, 200),
-    cluster(Rule::AwaitAllReports, 60),
-    cluster(Rule::ReportWhatIsHeld, 60),
-    cluster(Rule::ReportWhatIsWaitedFor, 60),
-    cluster(Rule::ChooseOneHome, 60),
+    cluster(Rule::AwaitAllReports, 20),
+    cluster(Rule::ReportWhatIsHeld, 20),
+    cluster(Rule::ReportWhatIsWaitedFor, 20),
+    cluster(Rule::ChooseOneHome, 20),
     cluster(Rule::DropQueueOfDead, 60),
-    cluster(Rule::KeepExOfDead, 60),
-    cluster(Rule::AssumeTheWorst, 60),
+    cluster(Rule::KeepExOfDead, 20),
+    cluster(Rule::AssumeTheWorst, 20),
     cluster(Rule::AwaitCachesOfDead, 200),
-    cluster(Rule::KeepLiveInLimbo, 60),
-    cluster(Rule::ForgetValueInLimbo, 60),
+    cluster(Rule::KeepLiveInLimbo, 20),
+    cluster(Rule::ForgetValueInLimbo, 20),
     cluster(Rule::TellLiveNamesAgain, 200),
-    cluster(Rule::RedoBeforeRelease, 60),
-    cluster(Rule::RedoOnlyNewer, 200),
+    cluster(Rule::RedoBeforeRelease, 20),
+    cluster(Rule::RedoOnlyNewer, 20),
     cluster(Rule::FormerOwnersAreLive, 200),
     cluster(Rule::LeaveDirtySlots, 200),
-    cluster(Rule::AdoptOrphans, 60),
+    cluster(Rule::AdoptOrphans, 20),
     cluster(Rule::AwaitFence, 200),
-    cluster(Rule::KeepVictims, 60),
+    cluster(Rule::KeepVictims, 20),
     cluster(Rule::ExpectGeneration, 200),
     cluster(Rule::AwaitAcceptance, 200),
-    cluster(Rule::AdoptAccepted, 60),
+    cluster(Rule::AdoptAccepted, 20),
     cluster(Rule::AwaitMajority, 200),
     cluster(Rule::DeliverOnce, 60),
     cluster(Rule::SendAgain, 60),
-    cluster(Rule::FlushBeforeRelease, 60),
-    cluster(Rule::PurgeOnRelease, 60),
-    cluster(Rule::LowerBeforeTelling, 60),
-    cluster(Rule::RevokeAttributes, 60),
-    cluster(Rule::RevokeNames, 60),
-    cluster(Rule::RevokePages, 60),
-    alone(Rule::LogBeforePlace, 40),
-    alone(Rule::AwaitLogWrite, 40),
-    alone(Rule::FlushSegments, 40),
-    alone(Rule::FlushPlaces, 40),
-    cluster(Rule::NoticeChangesMeanwhile, 200),
-    alone(Rule::ImageAfterPlace, 40),
-    alone(Rule::CheckSegments, 40),
-    alone(Rule::CheckLifeOfSegments, 40),
-    cluster(Rule::DrainBeforeClean, 60),
-    alone(Rule::DataBeforeExtents, 40),
-    alone(Rule::SizeBehindData, 40),
-    alone(Rule::ZeroTail, 40),
-    alone(Rule::CutLeftovers, 200),
-    alone(Rule::RestFreedBlocks, 40),
-    cluster(Rule::WriteFreeHeaders, 60),
-    cluster(Rule::AdvanceTimes, 60),
+    cluster(Rule::FlushBeforeRelease, 20),
+    cluster(Rule::PurgeOnRelease, 20),
+    cluster(Rule::LowerBeforeTelling, 20),
+    cluster(Rule::RevokeAttributes, 20),
+    cluster(Rule::RevokeNames, 20),
+    cluster(Rule::RevokePages, 20),
+    alone(Rule::LogBeforePlace, 20),
+    alone(Rule::AwaitLogWrite, 20),
+    alone(Rule::FlushSegments, 20),
+    alone(Rule::FlushPlaces, 20),
+    cluster(Rule::NoticeChangesMeanwhile, 20),
+    alone(Rule::ImageAfterPlace, 60),
+    alone(Rule::CheckSegments, 60),
+    alone(Rule::CheckLifeOfSegments, 60),
+    cluster(Rule::DrainBeforeClean, 20),
+    alone(Rule::DataBeforeExtents, 60),
+    alone(Rule::SizeBehindData, 20),
+    alone(Rule::ZeroTail, 60),
+    alone(Rule::CutLeftovers, 60),
+    alone(Rule::RestFreedBlocks, 20),
+    cluster(Rule::WriteFreeHeaders, 20),
+    cluster(Rule::AdvanceTimes, 20),
 ];
 
 impl Mutation {
@@ -166,9 +167,29 @@ fn outcome_of(output: &std::process::Output) -> Outcome {
     }
 }
 
-/// Tries each mutation by `program broken RULE`, `jobs` at once; `tell` hears of each as it ends.
+/// Plays the seeds of one mutation by `program broken RULE FIRST` until one finds it out, and does not
+/// find anything with all rules kept: `program broken RULE SEED --kept`.
+fn try_one(program: &Path, mutation: Mutation) -> Outcome {
+    let name = mutation.rule.name();
+    let play = |first: u64, more: &[&str]| {
+        let mut child = Command::new(program);
+        child.args(["broken", &name, &first.to_string()]).args(more).stderr(Stdio::null());
+        child.output().map_or_else(|e| Outcome::Failed(e.to_string()), |o| outcome_of(&o))
+    };
+    let mut first = 0;
+    loop {
+        match play(first, &[]) {
+            Outcome::Caught { seed, .. } if play(seed, &["--kept"]) != Outcome::Missed => {
+                first = seed + 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Tries each mutation, `jobs` at once; `tell` hears of each as it ends.
 pub fn try_all(
-    program: &std::path::Path,
+    program: &Path,
     mutations: &[Mutation],
     jobs: usize,
     tell: impl Fn(Mutation, &Outcome) + Sync,
@@ -181,12 +202,7 @@ pub fn try_all(
                 while let at = next.fetch_add(1, Ordering::Relaxed)
                     && let Some(mutation) = mutations.get(at)
                 {
-                    let mut child = Command::new(program);
-                    child.args(["broken", &mutation.rule.name()]).stderr(Stdio::null());
-                    let outcome = match child.output() {
-                        Ok(output) => outcome_of(&output),
-                        Err(error) => Outcome::Failed(error.to_string()),
-                    };
+                    let outcome = try_one(program, *mutation);
                     tell(*mutation, &outcome);
                     outcomes.lock().push((at, outcome));
                 }

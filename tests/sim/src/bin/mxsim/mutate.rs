@@ -19,6 +19,12 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 pub(crate) struct BrokenArgs {
     rule: String,
+    /// The first seed
+    #[arg(default_value_t = 0)]
+    first: u64,
+    /// Plays only the first seed, and keeps the rule
+    #[arg(long)]
+    kept: bool,
 }
 
 /// The table of `docs/spec/proof.md` comes last but for one line.
@@ -91,9 +97,12 @@ pub(crate) fn broken(args: &BrokenArgs) -> ExitCode {
         eprintln!("no rule {}", args.rule);
         return ExitCode::from(2);
     };
-    mx_base::rules::break_rule(mutation.rule);
+    let end = if args.kept { args.first + 1 } else { mutation.within };
+    if !args.kept {
+        mx_base::rules::break_rule(mutation.rule);
+    }
     panics::tell(|seed, what| println!("{}", caught_line(seed, "assertion", what)));
-    for seed in 0..mutation.within {
+    for seed in args.first..end {
         panics::playing(seed);
         eprintln!("seed {seed}");
         if let Err(Violation { oracle, what }) = mutation.play(seed) {
