@@ -128,6 +128,16 @@ impl Cluster {
         self.settle(now);
     }
 
+    /// What a member sent breaks a rule of a layer above, so that both cannot go on together:
+    /// nothing more is taken from this life of it, and no connection of it accepted. It is suspected
+    /// as any member that cannot be reached. What was delivered of it before and has not been looked
+    /// at yet is for the caller to drop.
+    pub fn handle_distrusted(&mut self, member: Member, now: Instant) {
+        self.wake(now);
+        self.links.distrust(member, now);
+        self.settle(now);
+    }
+
     // The register and the disk heartbeats
 
     /// What the register said in a reading that began at `began`. To be called whenever it was

@@ -542,6 +542,20 @@ impl Links {
         }
     }
 
+    /// A layer above cannot go on with the member: nothing more is taken from this life of it or
+    /// sent to it. To the others of the view it looks as if the network between the two had broken.
+    pub(crate) fn distrust(&mut self, member: Member, now: Instant) {
+        let peer = member.node;
+        if self.start(peer).is_none() || self.start(peer) != self.roster.start_of(member) {
+            return;
+        }
+        let is_of_it =
+            |event: &Event| matches!(event, Event::Traffic { from, .. } if *from == member);
+        self.events.retain(|event| !is_of_it(event));
+        self.fault(Some(peer), Fault::Distrusted);
+        self.retire(peer, now);
+    }
+
     /// The start that is linked is dead or dropped: never again.
     fn retire(&mut self, peer: NodeId, now: Instant) {
         self.reset(peer, now);

@@ -22,6 +22,20 @@ use crate::value_block::ValueBlock;
 use crate::violation::Violation;
 use resources::Resources;
 
+/// A resource that may have remnants.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Haunted {
+    pub(crate) name: ResourceName,
+    /// The recovery of a dead member may change one of them. May be set without need, never missing.
+    pub(crate) awaits_recovery: bool,
+}
+
+impl Haunted {
+    pub(crate) fn new(name: ResourceName) -> Haunted {
+        Haunted { name, awaits_recovery: true }
+    }
+}
+
 /// All buckets homed here.
 #[derive(Clone, Hash)]
 pub(crate) struct Home {
@@ -37,7 +51,7 @@ pub(crate) struct HomeBucket {
     /// What the dead may hold on resources that are not in `resources`.
     pub(crate) unknown: Vec<Remnant>,
     /// The resources that have remnants. May have too many names, never too few.
-    pub(crate) haunted: Vec<ResourceName>,
+    pub(crate) haunted: Vec<Haunted>,
     pub(crate) lingers: Lingers,
 }
 
@@ -196,7 +210,7 @@ impl HomeBucket {
             let remnants: Vec<Remnant> =
                 unknown.iter().filter_map(|remnant| remnant.on(lingers)).collect();
             if !remnants.is_empty() {
-                haunted.push(name);
+                haunted.push(Haunted::new(name));
             }
             Resource::new(remnants)
         })

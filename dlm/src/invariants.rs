@@ -49,7 +49,8 @@ impl Lockspace {
                 what()
             );
             assert!(
-                bucket.haunted.contains(name) || resource.remnants().is_empty(),
+                resource.remnants().is_empty()
+                    || bucket.haunted.iter().any(|haunted| haunted.name == *name),
                 "a resource with remnants is haunted: {}",
                 what()
             );

@@ -4,7 +4,6 @@
 //! counted least since room was made last is forgotten, so that whatever is hot stays. Counted is
 //! only what sends, surrenders or waits: a pin of a cached lock does not come here.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use dlm::ResourceName;
@@ -68,14 +67,16 @@ impl HotResources {
     }
 
     fn make_room(&mut self) {
-        let mut ranks: Vec<_> = self.0.iter().map(|(name, c)| (Reverse(c.recent), *name)).collect();
-        ranks.sort_unstable();
-        for (_, name) in ranks.drain(HOT_MAX / 2..) {
-            self.0.remove(&name);
-        }
-        for counted in self.0.values_mut() {
-            counted.recent = 0;
-        }
+        let mut ranks: Vec<u64> = self.0.values().map(|counted| counted.recent).collect();
+        let (_, &mut least, hotter) = ranks.select_nth_unstable(HOT_MAX / 2);
+        // Of those that were counted as often as the first that has to go, as many stay as fit.
+        let mut room = hotter.len() - hotter.iter().filter(|recent| **recent > least).count();
+        self.0.retain(|_, counted| {
+            let recent = std::mem::take(&mut counted.recent);
+            let fits = recent == least && room > 0;
+            room -= usize::from(fits);
+            recent > least || fits
+        });
     }
 }
 

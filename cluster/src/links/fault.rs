@@ -34,6 +34,9 @@ pub enum Fault {
     HeldTooMuch,
     #[error("it takes no control messages any more")]
     TakesNothing,
+    /// A layer above says so, which also says what it was.
+    #[error("what it sent breaks a rule of the layer above")]
+    Distrusted,
 }
 
 /// Why a message to a member cannot be sent. It is not kept.

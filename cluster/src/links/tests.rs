@@ -382,6 +382,24 @@ fn a_member_that_a_view_drops_is_disconnected_and_cannot_return() {
     assert!(pair.open.is_empty());
 }
 
+#[test]
+fn a_member_that_is_distrusted_is_disconnected_and_nothing_of_this_life_is_taken_any_more() {
+    let mut pair = Pair::of(members());
+    pair.connect(0, 1);
+    pair.ends[1].distrust(member(1, 2), at(1));
+    pair.run();
+    assert!(!pair.open.is_empty(), "another life of it was meant");
+    pair.ends[1].distrust(member(1, 1), at(1));
+    pair.run();
+    assert_eq!(pair.faults(1), [Fault::Distrusted]);
+    assert!(pair.open.is_empty());
+    let gone = SendError::Gone { to: member(1, 1) };
+    let sent = pair.ends[1].send_traffic(member(1, 1), Kind::Lock, LockspaceId(1), [7][..].into());
+    assert_eq!(sent, Err(gone));
+    pair.connect(0, 2);
+    assert!(pair.open.is_empty(), "and does not come back");
+}
+
 // Peers that break the rules
 
 #[test]

@@ -98,6 +98,8 @@ pub(crate) struct Core {
     pub(crate) storage: Storage,
     /// From the first view on.
     pub(crate) locks: Option<LockCache>,
+    /// Members of the present view that have broken a rule of the locks.
+    distrusted: BTreeSet<Member>,
     /// Lock messages that a link would not take yet, in order.
     backlog: BTreeMap<Member, VecDeque<Arc<[u8]>>>,
     /// The view for which every bucket homed here is rebuilt.
@@ -141,6 +143,7 @@ impl Node {
             cluster,
             storage: Storage::new(&config, now),
             locks: None,
+            distrusted: BTreeSet::new(),
             backlog: BTreeMap::new(),
             rebuilt: None,
             rebuild_asked: None,
@@ -410,6 +413,7 @@ impl Node {
         core.rebuilt = None;
         core.rebuild_asked = None;
         core.backlog.retain(|member, _| view.contains(*member));
+        core.distrusted.retain(|member| view.contains(*member));
         core.announced.retain(|member| view.contains(member));
         if let Some(locks) = &core.locks {
             self.waiters.lock().lose(&lost, locks.lockspace());
@@ -498,18 +502,30 @@ impl Node {
         payload: &[u8],
         now: Instant,
     ) {
+        if core.distrusted.contains(&from) {
+            return;
+        }
         let outcome = match (lcl::Message::decode(payload), &mut core.locks) {
             (Ok((id, message)), Some(locks)) if id.0 == lockspace.0 => {
-                locks.handle_message(from, id, message, now).map_err(|error| error.to_string())
+                match locks.handle_message(from, id, message, now) {
+                    Err(error @ lcl::HandleError::TooFarBehind { .. }) => {
+                        tracing::error!(%from, %error, "locks cannot follow the views");
+                        return self.end(core, End::Expelled, Closed::Contradiction);
+                    }
+                    outcome => outcome.map_err(|error| error.to_string()),
+                }
             }
             (Ok(_), _) => Err("a message of another lock space".to_owned()),
             (Err(error), _) => Err(error.to_string()),
         };
         if let Err(error) = outcome {
             core.violations += 1;
-            tracing::error!(%from, error, "lock message not taken in");
-            // Going on without it would mean not knowing who holds what.
-            self.end(core, End::Expelled, Closed::Contradiction);
+            tracing::error!(%from, error, "lock message not taken in; the sender is not spoken with any more");
+            // The two do not agree about who holds what. Nothing later counts that it says, so what
+            // this node holds it to have it keeps, until a view without one of the two: that one is
+            // dead to the other's lock manager.
+            core.distrusted.insert(from);
+            core.cluster.handle_distrusted(from, now);
         }
     }
 

@@ -18,13 +18,15 @@ use crate::resource::Resource;
 #[derive(Clone, Default)]
 pub(crate) struct Resources {
     by_name: BTreeMap<(NameHash, ResourceName), Resource>,
-    of: BTreeMap<Member, Listed>,
+    /// Few, so they are not searched for but gone through.
+    of: Vec<Listed>,
 }
 
 type NameHash = u32;
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Listed {
+    owner: Member,
     hashes: Vec<NameHash>,
     /// So long before it was looked through last; the next time is at twice that.
     checked: usize,
@@ -77,21 +79,27 @@ impl Resources {
 
     /// Before `owner` holds the resource or waits for it.
     pub(crate) fn list(&mut self, name: &ResourceName, owner: Member) {
-        let listed = self.of.entry(owner).or_default();
-        if listed.hashes.len() >= Listed::SHORT.max(listed.checked * 2) {
-            let mut hashes = std::mem::take(&mut listed.hashes);
+        let at = self.of.iter().position(|listed| listed.owner == owner).unwrap_or_else(|| {
+            self.of.push(Listed { owner, hashes: Vec::new(), checked: 0 });
+            self.of.len() - 1
+        });
+        if self.of[at].hashes.len() >= Listed::SHORT.max(self.of[at].checked * 2) {
+            let mut hashes = std::mem::take(&mut self.of[at].hashes);
             hashes.sort_unstable();
             hashes.dedup();
             hashes.retain(|hash| self.with_hash(*hash).any(|(_, r)| r.concerns(owner)));
-            let checked = hashes.len();
-            self.of.insert(owner, Listed { hashes, checked });
+            self.of[at].checked = hashes.len();
+            self.of[at].hashes = hashes;
         }
-        self.of.entry(owner).or_default().hashes.push(hash(name));
+        self.of[at].hashes.push(hash(name));
     }
 
     /// What `owner` holds or waits for, as it is no member any more.
     pub(crate) fn take_all_of(&mut self, owner: Member) -> Vec<ResourceName> {
-        let mut hashes = self.of.remove(&owner).unwrap_or_default().hashes;
+        let Some(at) = self.of.iter().position(|listed| listed.owner == owner) else {
+            return Vec::new();
+        };
+        let mut hashes = self.of.remove(at).hashes;
         hashes.sort_unstable();
         hashes.dedup();
         let all = hashes.into_iter().flat_map(|hash| self.with_hash(hash));
@@ -100,7 +108,8 @@ impl Resources {
 
     /// Is the resource among those that the owner is listed with?
     pub(crate) fn is_listed(&self, name: &ResourceName, owner: Member) -> bool {
-        self.of.get(&owner).is_some_and(|listed| listed.hashes.contains(&hash(name)))
+        let mut listed = self.of.iter().filter(|listed| listed.owner == owner);
+        listed.any(|listed| listed.hashes.contains(&hash(name)))
     }
 
     fn with_hash(&self, hash: NameHash) -> impl Iterator<Item = (&ResourceName, &Resource)> {
@@ -191,7 +200,7 @@ mod tests {
             unlock(&mut resources, owner, 7);
             grant(&mut resources, owner, 7);
         }
-        assert!(resources.of[&owner].hashes.len() <= 200);
+        assert!(resources.of[0].hashes.len() <= 200);
         assert_eq!(resources.take_all_of(owner).len(), 100);
     }
 }

@@ -11,7 +11,7 @@ use mx_base::{Instant, Member, ViewId};
 
 use super::dead::Dead;
 use super::remnant::Remnant;
-use crate::home::{Home, HomeBucket};
+use crate::home::{Haunted, Home, HomeBucket};
 use crate::message::{BucketName, LimboName};
 use crate::name::ResourceName;
 use crate::resource::{Notice, Notices, Phase};
@@ -103,7 +103,7 @@ impl Home {
         let mut freed = Freed::default();
         for (at, bucket) in self.buckets_mut() {
             let mut notices = Notices { now, bucket: at, list };
-            bucket.change_remnants(dead, &mut notices, |of, remnant| match of {
+            bucket.change_remnants(dead, true, &mut notices, |of, remnant| match of {
                 Of::Resource { name, waited }
                     if live.contains(&BucketName { bucket: at, name })
                         && skipped != Some(&BucketName { bucket: at, name }) =>
@@ -154,7 +154,7 @@ impl Home {
     pub(crate) fn end_ghosts(&mut self, dead: Member, now: Instant, list: &mut Vec<Notice>) {
         for (at, bucket) in self.buckets_mut() {
             let mut notices = Notices { now, bucket: at, list };
-            bucket.change_remnants(dead, &mut notices, |_, remnant| remnant.end_ghost());
+            bucket.change_remnants(dead, false, &mut notices, |_, remnant| remnant.end_ghost());
         }
     }
 }
@@ -191,7 +191,7 @@ impl HomeBucket {
                 touched.push(name);
             }
             if !resource.remnants().is_empty() {
-                self.haunted.push(name);
+                self.haunted.push(Haunted::new(name));
             }
         }
     }
@@ -208,16 +208,17 @@ impl HomeBucket {
                 remnant.narrow(lock.granted);
             }
             resource.add_remnant(remnant);
-            self.haunted.push(*name);
+            self.haunted.push(Haunted::new(*name));
         }
         self.resources.take_all_of(member);
         self.unknown.push(unknown);
     }
 
-    /// Changes the remnants of `dead`.
+    /// Changes the remnants of `dead`, or those of them that its recovery changes.
     fn change_remnants(
         &mut self,
         dead: Member,
+        by_recovery: bool,
         notices: &mut Notices<'_>,
         mut change: impl FnMut(Of, &mut Remnant),
     ) {
@@ -228,14 +229,20 @@ impl HomeBucket {
         self.unknown.retain(|remnant| !remnant.is_over());
         let mut haunted = std::mem::take(&mut self.haunted);
         haunted.sort_unstable();
-        haunted.dedup();
-        haunted.retain(|name| {
+        haunted.dedup_by_key(|haunted| haunted.name);
+        haunted.retain_mut(|Haunted { name, awaits_recovery }| {
+            if by_recovery && !*awaits_recovery {
+                return true;
+            }
             let Some(resource) = self.resources.get_mut(name) else { return false };
             let of = Of::Resource { name: *name, waited: resource.is_waited_for() };
             if resource.change_remnant(dead, |remnant| change(of, remnant)) {
                 resource.settle(self.phase, notices);
             }
             let stays = !resource.remnants().is_empty();
+            // The ghost of what a kernel caches outlasts every recovery.
+            *awaits_recovery = !(self.lingers)(name)
+                || resource.remnants().iter().any(|remnant| remnant.is_limbo());
             if resource.is_unused() {
                 self.tidy(*name);
             }

@@ -28,6 +28,9 @@ pub struct Entry {
     bucket: Bucket,
     /// See [`Entry::place`].
     place: AtomicU32,
+    /// Two entries that are made one after the other are 128 bytes apart, with what an `Arc` and an
+    /// allocator add: what is nearer two processors take from each other, line by line.
+    _apart: [u64; 2],
 }
 
 #[derive(Default)]
@@ -68,6 +71,7 @@ impl Entry {
             name,
             bucket,
             place: AtomicU32::new(NOWHERE),
+            _apart: [0; 2],
         })
     }
 

@@ -84,7 +84,8 @@ impl Future for PinFuture {
         };
         let Some(outcome) = this.entry.poll_ticket(ticket, context.waker()) else {
             if !std::mem::replace(&mut this.is_told, true) {
-                this.entry.tell(|requester, entry| requester.waits(entry, ticket.into(), this.want));
+                this.entry
+                    .tell(|requester, entry| requester.waits(entry, ticket.into(), this.want));
             }
             return Poll::Pending;
         };

@@ -34,7 +34,8 @@ impl Table {
     pub fn entry(&self, name: ResourceName, bucket: Bucket) -> Arc<Entry> {
         let hash = hash(&name);
         let mut shard = self.shard(hash).lock();
-        let found = shard.entry(hash, |entry| entry.name() == name, |entry| self::hash(&entry.name()));
+        let found =
+            shard.entry(hash, |entry| entry.name() == name, |entry| self::hash(&entry.name()));
         let entry = found.or_insert_with(|| {
             let entry = Entry::new(name, bucket, Arc::clone(&self.requester));
             // Whoever cuts off sets this before it looks into the shards.

@@ -39,6 +39,12 @@ impl Requester for Misses {
     }
 }
 
+impl Misses {
+    fn missed(&self) -> Option<(Arc<Entry>, Want)> {
+        self.0.lock().pop()
+    }
+}
+
 impl Machine {
     /// Node `node` of a cluster of `count` that has just started.
     pub(super) fn new(node: u16, count: u16) -> Result<Machine> {
@@ -46,7 +52,8 @@ impl Machine {
         let weak = Arc::downgrade(&misses);
         let table = Arc::new(Table::new(weak));
         let me = member(node);
-        let mut cache = LockCache::new(LOCKSPACE, me, table, Arc::new(Nothing), |_| true);
+        let mut cache =
+            LockCache::new(LOCKSPACE, me, table, Arc::new(Classes(Arc::new(Nothing))), |_| true);
         let view = view(1, count);
         let welcome = Welcome::cold(&view, &[], false);
         cache.enter(view, &welcome, NOW)?;
@@ -58,8 +65,7 @@ impl Machine {
         let mut wait = entry.pin(Want::write());
         let mut context = Context::from_waker(Waker::noop());
         ensure!(StdPin::new(&mut wait).poll(&mut context).is_pending(), "it is not cached");
-        let misses = std::mem::take(&mut *self.misses.0.lock());
-        for (entry, want) in misses {
+        while let Some((entry, want)) = self.misses.missed() {
             self.cache.handle_missed(&entry, want, NOW);
         }
         Ok(wait)
@@ -201,8 +207,10 @@ impl LockClass for Nothing {
     fn refresh(&self, _: &Arc<Entry>, _: Mode, _: Option<&ValueBlock>) {}
 }
 
-impl ClassTable for Nothing {
+struct Classes(Arc<Nothing>);
+
+impl ClassTable for Classes {
     fn class(&self, _: &ResourceName) -> Arc<dyn LockClass> {
-        Arc::new(Nothing)
+        Arc::clone(&self.0) as Arc<dyn LockClass>
     }
 }

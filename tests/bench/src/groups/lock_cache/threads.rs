@@ -60,7 +60,10 @@ fn speed_up(count: usize, act: &(impl Fn(usize) + Sync)) -> Result<f64> {
                 on_processor(|| (0..count).for_each(|_| act(thread)))
             })
         });
-        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).sum::<Result<_>>()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("it does not panic"))
+            .sum::<Result<_>>()
     });
     let together: std::time::Duration = together?;
     Ok(alone.as_secs_f64() * 4.0 / together.as_secs_f64())
