@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use sim::fleet::plan::Plan;
+use sim::fleet::plan::{FaultName, Kind, Plan, Wishes, Workload};
 use sim::fleet::run;
 
 /// Plays seeds until one fails.
@@ -70,6 +70,85 @@ fn clusters_of_seeds_from_180_lose_nothing_and_hang_nowhere() {
 #[test]
 fn the_same_seed_gives_the_same_cluster_and_another_one_does_not() {
     let trace = |seed| run(&Plan::of(seed)).expect("a seed that passes").trace;
-    assert_eq!(trace(1), trace(1));
+    // One of each kind of run.
+    for seed in [0, 1, 3, 4, 5, 8] {
+        assert_eq!(trace(seed), trace(seed), "seed {seed}");
+    }
     assert_ne!(trace(1), trace(2));
+}
+
+/// Plays a plan that was written down.
+fn play_plan(json: &str) {
+    let plan = Plan::from_json(json).expect("a plan");
+    if let Err(what) = run(&plan) {
+        panic!("{what}\nwith a log: cargo xtask replay --plan FILE, of: {}", plan.to_json());
+    }
+}
+
+/// Plays a seed or two with nothing but one fault.
+fn play_fault(fault: FaultName) {
+    for seed in 0..2 {
+        let wishes = Wishes { nodes: Some(3), workload: None, fault: Some(fault) };
+        if let Err(what) = run(&Plan::wished(seed, wishes)) {
+            panic!("seed {seed} with {fault:?}: {what}");
+        }
+    }
+}
+
+#[test]
+fn writes_that_arrive_after_the_death_of_their_sender_change_nothing_behind_its_fence() {
+    play_fault(FaultName::LateWrite);
+}
+
+#[test]
+fn a_fence_waits_for_writes_that_are_stuck() {
+    play_fault(FaultName::StuckWrite);
+}
+
+#[test]
+fn clocks_that_drift_let_nobody_serve_what_is_out_of_date() {
+    play_fault(FaultName::Drift);
+}
+
+#[test]
+fn a_damaged_block_costs_one_file_and_never_gives_wrong_data() {
+    play_fault(FaultName::BitFlip);
+    play_fault(FaultName::ReadError);
+}
+
+#[test]
+fn a_device_that_is_full_refuses_changes_as_a_whole_and_has_room_again() {
+    play_fault(FaultName::DeviceFull);
+}
+
+#[test]
+fn what_was_on_its_way_on_a_broken_connection_and_comes_late_is_not_taken_twice() {
+    play_fault(FaultName::HalfOpen);
+    play_fault(FaultName::Reorder);
+}
+
+#[test]
+fn registers_that_all_write_are_linearizable_whatever_fails() {
+    for seed in [5, 17] {
+        let mut plan = Plan::of_kind(seed, Kind::Harsh);
+        plan.workload = Workload::Registers;
+        if let Err(what) = run(&plan) {
+            panic!("seed {seed}: {what}");
+        }
+    }
+}
+
+#[test]
+fn sixteen_nodes_recover_from_a_death() {
+    let wishes = Wishes { nodes: Some(16), workload: None, fault: Some(FaultName::Crash) };
+    if let Err(what) = run(&Plan::wished(1, wishes)) {
+        panic!("{what}");
+    }
+}
+
+// What seeds have found, as the smallest plan that showed it.
+
+#[test]
+fn a_new_mount_finds_room_for_its_journal_when_a_full_device_was_emptied() {
+    play_plan(include_str!("plans/full-device.json"));
 }

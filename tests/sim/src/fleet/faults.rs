@@ -220,9 +220,9 @@ impl Fleet {
 
     /// Bits that are still wrong are put right: whoever checks the device is to find nothing else.
     pub(super) fn mend_medium(&self) {
-        let image = self.arbiter.device.visible();
         for (at, before, after) in self.flipped.lock().drain(..).rev() {
-            if image.get(&at).is_some_and(|now| now.0 == after.0) {
+            let now = self.arbiter.device.visible_block(at);
+            if now.is_some_and(|now| now.0 == after.0) {
                 self.arbiter.device.put_right(at, before);
             }
         }

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cluster::{End, StartNonce, Unit};
 use fencing::{Closed, DeviceId, Gate};
 use futures_channel::{mpsc, oneshot};
+use lcl::Mode;
 use mfs::Options;
 use mfs::env::Runtime;
 use mx_base::{BoxFuture, Duration, Instant, Member, NodeId, Timestamp};
+use mx_node::report::resource_text;
 use mx_node::{Config, Node, World};
 use parking_lot::Mutex;
 
@@ -319,6 +321,17 @@ impl Fleet {
         self.oracle.lost(life.id);
         let (node, mount) = (life.node.lock().take(), life.mount.lock().take());
         drop(mount);
+        if self.plan.kind == Kind::Bystanders
+            && let Some(node) = &node
+        {
+            let held = &mut self.dead_held.lock();
+            node.table().for_each(|entry| {
+                // Or was granted, and the news is on its way.
+                if entry.mode() != Mode::NL || entry.wanted().is_some() {
+                    held.insert(resource_text(&entry.name()));
+                }
+            });
+        }
         if let Some(node) = node {
             self.count_violations(life, &node);
             // Nothing of it is heard any more; this only takes it apart.

@@ -1,14 +1,21 @@
 //! Looks at all nodes again and again, for the oracles that compare them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lcl::{Mode, ResourceName};
+use mfs::block::BlockNo;
+use mfs::layout::GroupNo;
 use mfs::locks::Resource;
-use mx_base::{Duration, Member};
+use mx_base::Duration;
+use mx_node::Surroundings;
+use mx_node::report::{Lock, Member, ResourceFilter};
 
 use super::Fleet;
 use super::host::Living;
+use super::oracle::bounds::UNAFFECTED_WITHIN;
 use super::oracle::{grants, homes};
+use super::plan::Workload;
+use super::work::bystanders::Needs;
 
 /// Between two looks at what all nodes hold.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
@@ -27,6 +34,7 @@ impl Fleet {
             if tracing::enabled!(target: "sim::locks", tracing::Level::DEBUG) {
                 show_locks(&living, &mut shown);
             }
+            self.excuse_bystanders(&living);
             if looks.is_multiple_of(LONGER / 10) {
                 self.views.check(&self.oracle, &living);
             }
@@ -34,6 +42,51 @@ impl Fleet {
                 homes::check(&self.oracle, &living);
             }
         }
+    }
+
+    /// Looks for whom bystanders wait that do.
+    fn excuse_bystanders(&self, living: &[Living]) {
+        let bystanders = &self.work.bystanders;
+        for (life, groups) in bystanders.waiting(self.exec.now(), UNAFFECTED_WITHIN / 2) {
+            let Some(Living { node, .. }) = living.iter().find(|l| l.life.id == life) else {
+                continue;
+            };
+            let dump = node.lock_dump(&Surroundings::default(), None, 10_000);
+            for lock in dump.file_systems.iter().flat_map(|fs| &fs.locks) {
+                if lock.waiters == 0 {
+                    continue;
+                }
+                let column = node.config().me.node.get();
+                tracing::debug!(target: "sim::locks", column, ?lock, "waits");
+                let is_theirs = self.may_be_of(lock, &groups);
+                // Where others make and remove files, a new one may get the place of one of theirs.
+                let is_held = self.dead_held.lock().contains(&lock.resource);
+                if is_held && (is_theirs || self.plan.workload == Workload::Mixed) {
+                    bystanders.excuse(life, Needs::Held);
+                } else if is_theirs && lock.home.is_none_or(|home| self.is_dead(home)) {
+                    bystanders.excuse(life, Needs::Home);
+                }
+            }
+        }
+    }
+
+    /// May it be a bystander that wants the lock, whose files lie in these groups?
+    fn may_be_of(&self, lock: &Lock, groups: &BTreeSet<GroupNo>) -> bool {
+        let resource = lock.resource.parse::<ResourceFilter>().ok();
+        match resource.and_then(|filter| filter.resource()) {
+            Some(Resource::Group(_)) => true,
+            Some(Resource::Inode(inode) | Resource::Open(inode)) => {
+                let group = self.layout.group_of(BlockNo(inode.0));
+                group.is_some_and(|group| groups.contains(&group))
+            }
+            Some(Resource::Superblock | Resource::Slot(_) | Resource::Rename) | None => false,
+        }
+    }
+
+    fn is_dead(&self, home: Member) -> bool {
+        let lives = self.lives().into_iter().flatten();
+        let of = lives.filter(|life| !self.oracle.is_lost(life.id)).map(|life| life.member);
+        !of.into_iter().any(|m| m.node.get() == home.node && m.incarnation.0 == home.incarnation)
     }
 
     /// Whoever may use what it has cached.
@@ -45,7 +98,7 @@ impl Fleet {
 }
 
 /// What a member may use, and whether it is being given up.
-type Shown = BTreeMap<(Member, ResourceName), (Mode, bool)>;
+type Shown = BTreeMap<(mx_base::Member, ResourceName), (Mode, bool)>;
 
 /// Logs what has changed since the last look: grants, callouts, and what was given up.
 fn show_locks(living: &[Living], shown: &mut Shown) {

@@ -130,6 +130,7 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         next_life: Mutex::new(0),
         flipped: Mutex::default(),
         views: Views::default(),
+        dead_held: Mutex::default(),
         set_up: AtomicBool::new(false),
         is_ready: AtomicBool::new(false),
         oracle,
@@ -257,21 +258,29 @@ impl Fleet {
 
     /// Whoever filled the device may not have come to make room again.
     fn make_room(&self) -> Result<(), Violation> {
-        let life = self.lives().into_iter().flatten().next();
-        let Some((life, mount)) = life.and_then(|l| l.mount().map(|mount| (l, mount))) else {
-            return Ok(());
-        };
-        if !self.work.may_be_full() {
-            return Ok(());
+        let began = self.exec.now();
+        while self.work.may_be_full() {
+            for life in self.lives().into_iter().flatten() {
+                let Some(mount) = life.mount() else { continue };
+                let work = Arc::clone(&self.work);
+                let found = async move { work.finds_room(&mount).await };
+                match self.exec.run(life.group(), HEALED_WITHIN, found) {
+                    Ok(Ok(true)) => return Ok(()),
+                    Ok(Ok(false)) => {}
+                    Ok(Err(error)) => {
+                        return Err(Violation::new("room", format!("{}: {error}", life.member)));
+                    }
+                    Err(stopped) => {
+                        return Err(Violation::new("room", format!("looking {stopped:?}")));
+                    }
+                }
+            }
+            if self.exec.now().since(began) > HEALED_WITHIN {
+                return Err(Violation::new("room", "nobody finds any again"));
+            }
+            self.run_until(self.exec.now() + U)?;
         }
-        let work = Arc::clone(&self.work);
-        let made = async move { work.await_room(&mount).await };
-        let made = self.exec.run(life.group(), HEALED_WITHIN, made);
-        match made {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Violation::new("room", format!("{}: {error}", life.member))),
-            Err(stopped) => Err(Violation::new("room", format!("no room again: {stopped:?}"))),
-        }
+        Ok(())
     }
 
     fn look_at_all(&self) -> Result<(), Violation> {

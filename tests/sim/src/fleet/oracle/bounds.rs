@@ -3,7 +3,8 @@
 //!   within [`HEALED_WITHIN`];
 //! * beside nothing but one crash, no operation takes longer than [`RECOVERED_WITHIN`];
 //! * who touches nothing of the dead waits on no phase of a recovery: not longer than
-//!   [`UNAFFECTED_WITHIN`].
+//!   [`UNAFFECTED_WITHIN`]; if it locks something for the first time of which a dead node was the
+//!   home, not longer than until its buckets have new homes: [`REHOMED_WITHIN`].
 
 use mx_base::Duration;
 
@@ -16,3 +17,7 @@ pub const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
 /// In calm weather an operation takes milliseconds. The shortest phase of a recovery in which
 /// somebody could wait, the suspicion of a silent host, takes 500.
 pub const UNAFFECTED_WITHIN: Duration = Duration::from_millis(100);
+
+/// The view without a host that fell silent is committed within 10 U (`docs/spec/recovery.md`,
+/// section 1), and what survivors hold is reported in a few round trips.
+pub const REHOMED_WITHIN: Duration = Duration::from_millis(1_100);

@@ -135,7 +135,7 @@ impl Plan {
         let deaths = if nodes >= 5 && random.chance(30) { 2 } else { 1 };
         let first = index(random.below(nodes as u64));
         let at = 1_500 + random.below(2_000);
-        let faults = (0..deaths).map(|i| {
+        let draw = |i| {
             let (host, restart) =
                 ((first + i) % nodes, Duration::from_millis(1_500 + random.below(2_000)));
             let fault = match random.chance(50) {
@@ -143,10 +143,12 @@ impl Plan {
                 false => Fault::PowerOff { host, restart },
             };
             (Duration::from_millis(at), fault)
-        });
-        let faults = faults.collect();
+        };
+        let faults = (0..deaths).map(draw).collect();
         let length = Duration::from_millis(5_500);
-        Plan { nodes, workers: 2, length, faults, ..Plan::new(seed, Kind::Bystanders) }
+        // Counters free no blocks: then nobody else uses the groups of bystanders.
+        let workload = random.pick(&[Workload::Mixed, Workload::Counters]);
+        Plan { nodes, workers: 2, workload, length, faults, ..Plan::new(seed, Kind::Bystanders) }
     }
 
     fn harsh(seed: u64, wishes: Wishes) -> Plan {

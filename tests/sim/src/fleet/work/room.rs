@@ -1,9 +1,10 @@
 //! A device that is full: changes that find no room fail as a whole, and everything else goes on.
+//! When what filled it is gone, somebody has room again. Not everybody: a mount keeps what it has
+//! claimed until it is left.
 
 use std::sync::atomic::Ordering;
 
 use mfs::FsError;
-use mx_base::Duration;
 
 use super::{WRITE, Work, regular};
 use crate::fleet::kernel::Mount;
@@ -56,27 +57,25 @@ impl Work {
         }
     }
 
-    /// Removes what fills the device and waits until there is room.
+    /// Removes what fills the device, and tries whether this mount finds room.
     ///
     /// # Errors
     /// As an unlink and a write, but for [`FsError::NoSpace`].
-    pub async fn await_room(&self, mount: &Mount) -> Result<(), FsError> {
+    pub async fn finds_room(&self, mount: &Mount) -> Result<bool, FsError> {
         self.make_room(mount).await?;
-        loop {
-            let written = async {
-                let file = mount.create(mount.root(), b"room", &regular()).await?;
-                let open = mount.open(file, WRITE).await?;
-                mount.write(&open, 0, &vec![1; PIECE]).await
-            };
-            let written = written.await;
-            match mount.unlink(mount.root(), b"room").await {
-                Err(FsError::NotFound) | Ok(()) => {}
-                Err(error) => return Err(error),
-            }
-            match written {
-                Err(FsError::NoSpace) => self.exec.sleep(Duration::from_millis(50)).await,
-                written => return written,
-            }
+        let written = async {
+            let file = mount.create(mount.root(), b"room", &regular()).await?;
+            let open = mount.open(file, WRITE).await?;
+            mount.write(&open, 0, &vec![1; PIECE]).await
+        };
+        let written = written.await;
+        match mount.unlink(mount.root(), b"room").await {
+            Err(FsError::NotFound) | Ok(()) => {}
+            Err(error) => return Err(error),
+        }
+        match written {
+            Err(FsError::NoSpace) => Ok(false),
+            written => written.map(|()| true),
         }
     }
 }
