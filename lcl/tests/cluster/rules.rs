@@ -76,6 +76,60 @@ fn a_lock_is_kept_after_use_and_used_again_without_asking_anybody() {
     assert_eq!(world.mode(a, on), EX);
 }
 
+/// Of all nodes, for anything.
+fn sent(world: &World) -> u64 {
+    world.nodes.values().map(|node| node.cache.lockspace().counters().sent_total()).sum()
+}
+
+#[test]
+fn a_grant_costs_a_message_each_way_and_at_the_home_none() {
+    let (mut world, a, b) = two();
+    let before = sent(&world);
+    let on = world.object_at(a);
+    world.complete(a, What::Write, on);
+    assert_eq!(sent(&world) - before, 0);
+    let on = world.object_at(b);
+    world.complete(a, What::Write, on);
+    assert_eq!(sent(&world) - before, 2);
+}
+
+#[test]
+fn a_turn_of_two_writers_costs_one_message_each_way_or_two_where_another_node_decides() {
+    let mut world = World::of(3);
+    let [a, b, c] = [1, 2, 3].map(|node| member(node, 1));
+    for (home, messages) in [(a, 2), (c, 4)] {
+        let on = world.object_at(home);
+        world.complete(a, What::Write, on);
+        for turn in 0..10 {
+            let before = sent(&world);
+            world.complete(if turn % 2 == 0 { b } else { a }, What::Write, on);
+            assert_eq!(sent(&world) - before, messages, "home {home}, turn {turn}");
+        }
+    }
+}
+
+#[test]
+fn of_those_who_always_want_a_lock_again_nobody_is_overtaken_for_ever() {
+    let nodes = [1, 2, 3].map(|node| member(node, 1));
+    for whats in [[What::Write; 3], [What::Read, What::Write, What::Read]] {
+        let mut world = World::of(3);
+        let on = world.object_at(nodes[0]);
+        let mut places = [0, 1, 2].map(|i| world.run(nodes[i], whats[i], on));
+        let mut turns = [0; 3];
+        for _ in 0..60 {
+            for i in 0..3 {
+                if world.nodes[&nodes[i]].is_working(places[i]) {
+                    world.node(nodes[i]).end_operation(places[i]);
+                    turns[i] += 1;
+                    places[i] = world.run(nodes[i], whats[i], on);
+                }
+            }
+        }
+        let [least, most] = [turns.iter().min(), turns.iter().max()];
+        assert!(least.map(|least| least * 3) >= most.copied(), "{whats:?}: {turns:?}");
+    }
+}
+
 #[test]
 fn a_writer_gives_up_to_pr_for_a_reader_and_keeps_reading() {
     let (mut world, a, b) = two();

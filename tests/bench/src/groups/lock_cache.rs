@@ -19,7 +19,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use lcl::pin::Want;
 use lcl::{Bucket, Mode, ResourceName};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use super::timed;
@@ -39,7 +41,9 @@ pub(super) fn measure(scale: &Scale, samples: &mut Samples) -> Result<()> {
     cached_pin(scale.pins, samples)?;
     threads::measure(scale.pins, samples)?;
     local_grant(scale.grants, samples)?;
-    remote_grant(scale.grants, samples)?;
+    // Two nodes have two processors; on one nothing of what either does is hidden by waiting.
+    remote_grant("remote_grant", [0, 1], scale.grants, samples)?;
+    remote_grant("remote_grant_one_processor", [0, 0], scale.grants, samples)?;
     contended::measure(scale.grants, samples)?;
     memory::measure(scale.locks, samples)?;
     rebuild::measure(scale.locks, samples)
@@ -134,7 +138,12 @@ fn local_grant(count: usize, samples: &mut Samples) -> Result<()> {
     Ok(())
 }
 
-fn remote_grant(count: usize, samples: &mut Samples) -> Result<()> {
+fn remote_grant(
+    row: &'static str,
+    [here, there]: [usize; 2],
+    count: usize,
+    samples: &mut Samples,
+) -> Result<()> {
     let mut machines = [Machine::new(1, 2)?, Machine::new(2, 2)?];
     settle(&mut machines)?;
     let [mut asking, mut home] = machines;
@@ -144,8 +153,15 @@ fn remote_grant(count: usize, samples: &mut Samples) -> Result<()> {
     let (pinging, ponging) = UnixDatagram::pair()?;
     let part = (count / PARTS).max(1);
     thread::scope(|scope| {
-        let answering = scope.spawn(move || home.answer(&theirs));
-        scope.spawn(move || answer_pings(&ponging, ANSWER));
+        let answering = scope.spawn(move || {
+            let _processor = Processor::take(there)?;
+            home.answer(&theirs)
+        });
+        scope.spawn(move || {
+            let _processor = Processor::take(there)?;
+            anyhow::Ok(answer_pings(&ponging, ANSWER))
+        });
+        let _processor = Processor::take(here)?;
         let mut grants = Vec::new();
         let mut pings = Vec::new();
         for names in names.chunks_exact(part) {
@@ -165,10 +181,35 @@ fn remote_grant(count: usize, samples: &mut Samples) -> Result<()> {
         ours.send(&[])?;
         pinging.send(&[])?;
         answering.join().expect("the home does not panic")?;
-        samples.add_time("remote_grant", Side::Ours, middle(grants), part);
-        samples.add_time("remote_grant", Side::Floor(Floor::PingPong), middle(pings), part);
+        samples.add_time(row, Side::Ours, middle(grants), part);
+        samples.add_time(row, Side::Floor(Floor::PingPong), middle(pings), part);
         Ok(())
     })
+}
+
+/// While it lives this thread runs on one processor, and not now here and now there as it suits
+/// whoever schedules: whether two threads share one makes more of a difference than what they do.
+struct Processor(CpuSet);
+
+impl Processor {
+    /// Of those that there are, modulo their number.
+    fn take(which: usize) -> Result<Processor> {
+        let myself = Pid::from_raw(0);
+        let before = sched_getaffinity(myself).context("processors")?;
+        let all: Vec<usize> =
+            (0..CpuSet::count()).filter(|cpu| before.is_set(*cpu).unwrap_or(false)).collect();
+        let mut only = CpuSet::new();
+        only.set(all[which % all.len()]).context("processors")?;
+        sched_setaffinity(myself, &only).context("processors")?;
+        Ok(Processor(before))
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        // It was allowed before.
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.0);
+    }
 }
 
 /// One message there and one back.
@@ -204,17 +245,4 @@ fn processor_time() -> Result<Duration> {
 fn middle(took: Vec<Duration>) -> Duration {
     let seconds: Vec<f64> = took.iter().map(Duration::as_secs_f64).collect();
     Duration::from_secs_f64(median(&seconds).unwrap_or_default())
-}
-
-pub(crate) fn only(what: &str, scale: &Scale, samples: &mut Samples) -> Result<()> {
-    match what {
-        "pin" => cached_pin(scale.pins, samples),
-        "threads" => threads::measure(scale.pins, samples),
-        "local" => local_grant(scale.grants, samples),
-        "remote" => remote_grant(scale.grants, samples),
-        "contended" => contended::measure(scale.grants, samples),
-        "memory" => memory::measure(scale.locks, samples),
-        "rebuild" => rebuild::measure(scale.locks, samples),
-        _ => measure(scale, samples),
-    }
 }

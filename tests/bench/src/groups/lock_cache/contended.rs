@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use lcl::Mode;
 
 use super::machine::{Machine, is_granted, resource, settle};
-use super::{PARTS, REQUEST, answer_pings, middle, ping};
+use super::{PARTS, Processor, REQUEST, answer_pings, middle, ping};
 use crate::groups::timed;
 use crate::samples::{Samples, Side};
 use crate::spec::Floor;
@@ -29,6 +29,7 @@ pub(super) fn measure(count: usize, samples: &mut Samples) -> Result<()> {
     let turns = (count / PARTS).max(2);
     thread::scope(|scope| {
         let at_home = scope.spawn(move || {
+            let _processor = Processor::take(0)?;
             let entry = home.cache.table().entry(name, bucket);
             // Wants the lock back whenever the other one has taken it.
             let mut wait = None;
@@ -50,7 +51,11 @@ pub(super) fn measure(count: usize, samples: &mut Samples) -> Result<()> {
                 }
             }
         });
-        scope.spawn(move || answer_pings(&ponging, REQUEST));
+        scope.spawn(move || {
+            let _processor = Processor::take(0)?;
+            anyhow::Ok(answer_pings(&ponging, REQUEST))
+        });
+        let _processor = Processor::take(0)?;
         let entry = one.cache.table().entry(name, bucket);
         let mut took = Vec::new();
         let mut pings = Vec::new();
