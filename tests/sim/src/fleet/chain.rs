@@ -200,12 +200,12 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
             ));
         };
         self.acknowledged = self.acknowledged.max(seen);
-        let shown = (self.durable + 1..=seen)
-            .rev()
-            .find(|n| touches(&self.version(n - 1).0, &self.version(*n).0));
-        if let Some(shown) = shown
-            && (self.version(shown).1 != life || self.in_doubt)
-        {
+        // What a life sees of itself may be in its own memory; below that somebody has given the object
+        // up to it.
+        let is_shown = |n: &u64| {
+            self.version(*n).1 != life && touches(&self.version(n - 1).0, &self.version(*n).0)
+        };
+        if let Some(shown) = (self.durable + 1..=seen).rev().find(is_shown) {
             tracing::debug!(version = shown, state = ?self.version(shown), "shown");
             self.durable = shown;
         }
@@ -329,6 +329,22 @@ mod tests {
         assert!(chain.end_read(A, later, |v| *v == 2).is_ok());
         assert!(chain.end_read(A, began, |v| *v == 1).is_ok());
         assert!(chain.end_read(A, chain.begin_read(), |v| *v == 1).is_err());
+    }
+
+    /// Seed 11468: the doubt is about another life.
+    #[test]
+    fn what_a_life_sees_of_itself_is_not_durable_because_another_one_was_lost() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        assert!(chain.take(B));
+        let change = chain.begin_change(B, 2).expect("the writer");
+        chain.lose(A);
+        assert!(chain.is_in_doubt());
+        assert!(chain.end_read(B, chain.begin_read(), |v| *v == 2).is_ok());
+        chain.acknowledge(change, 2);
+        chain.lose(B);
+        assert!(chain.end_read(A, chain.begin_read(), |v| *v == 1).is_ok(), "A had given it up");
+        assert!(chain.end_read(A, chain.begin_read(), |v| *v == 0).is_err());
     }
 
     #[test]
