@@ -22,6 +22,7 @@ pub mod plan;
 mod run;
 pub mod work;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -81,6 +82,8 @@ pub struct Inner {
     clocks: Vec<HostClock>,
     next_life: Mutex<u32>,
     views: Views,
+    /// What bystanders may have to wait for.
+    dead_held: Mutex<BTreeSet<String>>,
     /// Blocks of which a bit was changed: as they were, and as they became.
     flipped: Mutex<Vec<(BlockNo, SharedBlock, SharedBlock)>>,
     /// Somebody makes the objects, and they are made.
