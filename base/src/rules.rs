@@ -96,9 +96,6 @@ rules! {
     /// Only what is older in place is live, and only that is redone.
     /// `mfs::journal::replay`
     RedoOnlyNewer,
-    /// What shares a block with a live record is live as well: an inode whose block was freed.
-    /// `mfs::journal::replay`
-    FormerOwnersAreLive,
     /// A slot that was left dirty is nobody's before it is replayed, not even its own node's.
     /// `mfs::mount::slots`, `mfs::mount::recover`
     LeaveDirtySlots,
@@ -115,9 +112,6 @@ rules! {
     /// A change of the register has effect only on the generation that it was made for.
     /// `fencing::generation`
     ExpectGeneration,
-    /// A view is acted under when the register has accepted it, not before (R11).
-    /// `fencing::register::attempt`
-    AwaitAcceptance,
     /// A ballot adopts what was accepted before it.
     /// `fencing::register::attempt`
     AdoptAccepted,
@@ -187,9 +181,6 @@ rules! {
     /// What lies between the old end and the new one reads as zeros (I10).
     /// `mfs::ops::write`
     ZeroTail,
-    /// What a truncation cut short has left is cut before the file grows over it (I10).
-    /// `mfs::inode::truncate`
-    CutLeftovers,
     /// A freed block rests until its transaction is durable.
     /// `mfs::alloc`
     RestFreedBlocks,

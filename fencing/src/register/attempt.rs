@@ -126,11 +126,6 @@ impl Register {
                 if overtaken {
                     return Tally::Overtaken;
                 }
-                if matches!(operation.stage, Stage::Accept { .. })
-                    && !is_kept(Rule::AwaitAcceptance)
-                {
-                    return Tally::Majority;
-                }
                 self.partitions.iter().filter(|p| p.picture().is_some()).count()
             }
             Stage::Waiting { .. } => return Tally::Open,

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lcl::pin::Pin;
-use mx_base::rules::{Rule, is_kept};
 
 use super::extents::{Cut, ExtentEditor, ExtentTree};
 use super::{Inode, State};
@@ -87,7 +86,7 @@ impl Fs {
         self.settle(|| {
             let (area, size) =
                 inode.with_file(file, |state| Ok((state.core().area(), state.core().size())))?;
-            if area != AreaKind::Extents || end <= size || !is_kept(Rule::CutLeftovers) {
+            if area != AreaKind::Extents || end <= size {
                 return Ok(false);
             }
             let last = tree.last(&self.transaction())?;

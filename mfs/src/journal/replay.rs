@@ -257,7 +257,6 @@ fn concerned(in_place: Option<&Block>, chain: &[&Record]) -> BTreeSet<ResourceNa
     let header = in_place.map(Header::of);
     let was_of_inode =
         |kind| matches!(kind, Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket);
-    let header = header.filter(|_| is_kept(Rule::FormerOwnersAreLive));
     if let Some(header) = header.filter(|header| header.kind().is_some_and(was_of_inode)) {
         locks.insert(Resource::Inode(InodeNo(header.owner.get())).name());
     }

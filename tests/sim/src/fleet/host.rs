@@ -25,7 +25,7 @@ use super::{Fleet, LifeId};
 use crate::exec::{Executor, Group};
 
 /// In every so manieth seed somebody looks at what kernels have cached.
-const GLANCES_EVERY: u64 = 4;
+pub const GLANCES_EVERY: u64 = 4;
 
 /// How long what was under way may take to fail once a life has ended.
 const GRACE: Duration = Duration::from_secs(2);
