@@ -119,20 +119,16 @@ fn cached_pin(count: usize, samples: &mut Samples) -> Result<()> {
 fn local_grant(count: usize, samples: &mut Samples) -> Result<()> {
     let mut home = Machine::new(1, 1)?;
     let names: Vec<_> = (0..count as u64).map(resource).collect();
-    let (took, ()) = timed(|| {
-        for (name, bucket) in &names {
-            home.pin(*name, *bucket, |_| anyhow::bail!("no message is sent"))?;
-        }
-        Ok(())
+    let mut outcome = Ok(());
+    let took = on_processor(|| {
+        outcome = names.iter().try_for_each(|(name, bucket)| {
+            home.pin(*name, *bucket, |_| anyhow::bail!("no message is sent"))
+        });
     })?;
+    outcome?;
     samples.add_time("local_grant", Side::Ours, took, count);
     let mut map = BTreeMap::new();
-    let (took, ()) = timed(|| {
-        for (name, bucket) in &names {
-            map.insert(*name, *bucket);
-        }
-        Ok(())
-    })?;
+    let took = on_processor(|| map.extend(names.iter().copied()))?;
     ensure!(map.len() == count, "every name is another one");
     samples.add_time("local_grant", Side::Floor(Floor::MapInsertion), took, count);
     Ok(())
@@ -159,7 +155,8 @@ fn remote_grant(
         });
         scope.spawn(move || {
             let _processor = Processor::take(there)?;
-            anyhow::Ok(answer_pings(&ponging, ANSWER))
+            answer_pings(&ponging, ANSWER);
+            anyhow::Ok(())
         });
         let _processor = Processor::take(here)?;
         let mut grants = Vec::new();
