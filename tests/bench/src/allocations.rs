@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static IS_COUNTING: AtomicBool = AtomicBool::new(false);
 static IN_USE: AtomicU64 = AtomicU64::new(0);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// The system's allocator; to be the global one of a program.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Count(());
 /// Begins with nothing in use.
 pub fn count() -> Count {
     IN_USE.store(0, Ordering::Relaxed);
+    ALLOCATIONS.store(0, Ordering::Relaxed);
     IS_COUNTING.store(true, Ordering::Relaxed);
     Count(())
 }
@@ -29,6 +31,11 @@ impl Count {
     /// against it.
     pub fn bytes_in_use(&self) -> u64 {
         IN_USE.load(Ordering::Relaxed)
+    }
+
+    /// How many there were since it began.
+    pub fn allocations(&self) -> u64 {
+        ALLOCATIONS.load(Ordering::Relaxed)
     }
 }
 
@@ -40,6 +47,7 @@ impl Drop for Count {
 
 fn change(added: usize, removed: usize) {
     if IS_COUNTING.load(Ordering::Relaxed) {
+        ALLOCATIONS.fetch_add(u64::from(added > 0), Ordering::Relaxed);
         IN_USE.fetch_add(added as u64, Ordering::Relaxed);
         IN_USE.fetch_sub(removed as u64, Ordering::Relaxed);
     }
