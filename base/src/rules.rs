@@ -109,15 +109,9 @@ rules! {
     /// Who is not recovered stays a victim when more change.
     /// `fencing::administrator`
     KeepVictims,
-    /// A change of the register has effect only on the generation that it was made for.
-    /// `fencing::generation`
-    ExpectGeneration,
     /// A ballot adopts what was accepted before it.
     /// `fencing::register::attempt`
     AdoptAccepted,
-    /// A node serves what it has cached only while a majority has lately answered it (R13).
-    /// `cluster::heartbeat`
-    AwaitMajority,
     /// A message is delivered once, however many connections carry it.
     /// `cluster::link`
     DeliverOnce,

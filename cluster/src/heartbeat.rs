@@ -11,7 +11,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member, NodeId, SanGeneration, ViewId};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -256,7 +255,7 @@ impl Heartbeat {
             if sum * 2 > total {
                 break;
             }
-            sum += if is_kept(Rule::AwaitMajority) { *votes } else { total };
+            sum += votes;
             majority_until = until(*sent);
         }
         if sum * 2 <= total {

@@ -1,6 +1,5 @@
 //! The generation: from which state of the cluster somebody acts (R7, R11).
 
-use mx_base::rules::{Rule, is_kept};
 use mx_base::{Member, SanGeneration};
 
 use crate::reg_val::RegVal;
@@ -19,8 +18,7 @@ pub struct GenerationMoved {
 /// When the register has moved on, or, after it was made anew, back.
 pub fn expect(value: &RegVal, expected: SanGeneration) -> Result<(), GenerationMoved> {
     let found = value.generation();
-    let fits = found == expected || !is_kept(Rule::ExpectGeneration);
-    if fits { Ok(()) } else { Err(GenerationMoved { expected, found }) }
+    if found == expected { Ok(()) } else { Err(GenerationMoved { expected, found }) }
 }
 
 /// What a committed value says of one life of a node.
