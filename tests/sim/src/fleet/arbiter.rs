@@ -95,7 +95,7 @@ impl Arbiter {
         let living = Fleet(fleet).living();
         for (i, new) in data.iter().enumerate() {
             let at = at.plus(i as u64);
-            let old = self.device.visible_block(at);
+            let old = self.device.readable_block(at);
             let old = old.as_deref();
             writes::check(&self.oracle, &self.layout, &living, writer, at, (old, new));
         }

@@ -7,17 +7,22 @@ use lcl::Mode;
 use mfs::block::{Block, BlockNo};
 use mfs::layout::Layout;
 use mfs::locks::{Resource, covering};
-use mfs::ondisk::header::{Header, Kind, MAGIC};
-use mx_base::Member;
+use mfs::ondisk::header::{self, Header, Kind, MAGIC};
+use mx_base::{FsId, Member};
 
 use super::Oracle;
 use crate::fleet::host::Living;
 
 /// The header, if the block is metadata of this place.
-fn header(block: &Block, at: BlockNo, layout: &Layout) -> Option<Header> {
+fn metadata(block: &Block, at: BlockNo, layout: &Layout) -> Option<Header> {
     let header = Header::of(block);
     let is_metadata = header.magic.get() == MAGIC && header.block.get() == at.0;
     (is_metadata && header.kind().is_some() && layout.group_of(at).is_some()).then_some(*header)
+}
+
+/// Not torn by a loss of power: that one is replaced by whatever the journal has.
+fn is_whole(block: &Block, at: BlockNo) -> bool {
+    header::check(block, FsId(Header::of(block).fs_id), at).is_ok()
 }
 
 /// `writer` begins to write `new` over what lies in place.
@@ -29,12 +34,13 @@ pub(in crate::fleet) fn check(
     at: BlockNo,
     (old, new): (Option<&Block>, &Block),
 ) {
-    let Some(after) = header(new, at, layout) else { return };
-    let before = old.and_then(|old| header(old, at, layout));
+    let Some(after) = metadata(new, at, layout) else { return };
+    let before = old.and_then(|old| metadata(old, at, layout));
     // A journal counts its own headers; what lay there before was never used or is used no more.
     let of_journal = |h: &Header| h.kind() == Some(Kind::JournalHeader);
     if let Some(before) = before.filter(|before| !of_journal(before) && !of_journal(&after))
         && before.version.get() > after.version.get()
+        && old.is_some_and(|old| is_whole(old, at))
     {
         let versions = (before.version.get(), after.version.get());
         oracle.violation("versions grow", format!("{writer} takes {at} back: {versions:?}"));

@@ -253,7 +253,8 @@ impl Plan {
     }
 }
 
-/// Faults in the shares in which they are drawn.
+/// Faults in the shares in which they are drawn. Those of which section 5 of
+/// `docs/spec/simulator.md` tells what is open are not drawn, only played by name.
 const LIKELY: [FaultName; 28] = [
     FaultName::Crash,
     FaultName::Crash,
@@ -277,9 +278,9 @@ const LIKELY: [FaultName; 28] = [
     FaultName::StuckWrite,
     FaultName::LateWrite,
     FaultName::LateWrite,
-    FaultName::ReadError,
-    FaultName::BitFlip,
-    FaultName::DeviceFull,
+    FaultName::StuckWrite,
+    FaultName::SlowStorage,
+    FaultName::PowerOff,
     FaultName::WallJump,
     FaultName::Leave,
     FaultName::PowerFailure,
