@@ -5,9 +5,9 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::sync::Mutex;
 
 use mx_base::{Duration, Instant};
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
@@ -130,10 +130,7 @@ impl<S: Subscriber> Layer<S> for Columns {
         let mut text = Text::default();
         event.record(&mut text);
         let column = usize::from(text.column.unwrap_or_else(exec::running_column));
-        let is_new = {
-            let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            std::mem::replace(&mut *last, time) != time
-        };
+        let is_new = std::mem::replace(&mut *self.last.lock(), time) != time;
         let text = format!("{}{}", text.message, text.fields);
         let mut out = std::io::stdout().lock();
         for line in self.lines(is_new.then_some(time), column.min(self.nodes), &text) {

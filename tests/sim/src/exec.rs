@@ -42,12 +42,15 @@ struct State {
     /// Tasks that would run, of groups that do not run for now.
     paused: BTreeMap<Group, Vec<u64>>,
     /// What happens behind so many more polls of a group.
-    alarms: BTreeMap<Group, (u64, Box<dyn FnOnce() + Send>)>,
+    alarms: BTreeMap<Group, (u64, Alarm)>,
     next_id: u64,
     /// Of every choice made: equal for equal seeds.
     trace: u64,
     polls: u64,
 }
+
+/// What happens behind a number of polls.
+type Alarm = Box<dyn FnOnce() + Send>;
 
 struct Task {
     group: Group,
@@ -105,7 +108,7 @@ pub enum Stopped {
 }
 
 impl State {
-    fn due_alarm(&mut self, group: Group) -> Option<Box<dyn FnOnce() + Send>> {
+    fn due_alarm(&mut self, group: Group) -> Option<Alarm> {
         let (left, _) = self.alarms.get_mut(&group)?;
         *left -= 1;
         if *left > 0 {

@@ -134,7 +134,10 @@ fn files_are_made_beside_a_damaged_group_and_beside_one_that_cannot_be_read() {
 fn last_write(device: &Device) -> (BlockNo, u64) {
     let written = device.log().into_iter().rev().find_map(|event| match event {
         Event::Issued { at, data, .. } => Some((at, data.len() as u64)),
-        Event::Written { .. } | Event::FlushBegan { .. } | Event::Flushed { .. } => None,
+        Event::Written { .. }
+        | Event::FlushBegan { .. }
+        | Event::Flushed { .. }
+        | Event::Flipped { .. } => None,
     });
     written.expect("something was written")
 }

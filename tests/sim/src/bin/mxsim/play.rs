@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use sim::fleet::plan::Plan;
 use sim::fleet::{Report, run as play};
 
@@ -54,7 +55,7 @@ struct Tally {
 impl Tally {
     fn failed(&self, seed: u64, wish: &Wish, what: &str) {
         self.violations.fetch_add(1, Ordering::SeqCst);
-        let _one = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.output.lock();
         println!("seed {seed} FAILED: {what}");
         println!("again, with a log:  cargo xtask replay {seed}{}", wish.words());
         println!("the smallest like it:  cargo xtask shrink {seed}{}", wish.words());
