@@ -207,7 +207,9 @@ fn try_one(program: &Path, mutation: Mutation) -> Outcome {
             Outcome::Caught { seed, .. } if play(seed, &["--kept"]) != Outcome::Missed => {
                 first = seed + 1;
             }
-            outcome => return outcome,
+            outcome @ (Outcome::Caught { .. } | Outcome::Missed | Outcome::Failed(_)) => {
+                return outcome;
+            }
         }
     }
 }
