@@ -202,7 +202,8 @@ impl Oracle {
             | Fault::GreetedTwice
             | Fault::TooManyStrangers
             | Fault::HeldTooMuch
-            | Fault::TakesNothing => panic!("a node broke the rules: {fault}"),
+            | Fault::TakesNothing
+            | Fault::Distrusted => panic!("a node broke the rules: {fault}"),
         }
     }
 }
