@@ -14,7 +14,7 @@ use crate::workspace::{Metadata, cargo};
 /// Runs the tests with real mounts, each in its long form
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Rounds of the tests that kill nodes [default: what the test asks for, 20]
+    /// Rounds of the tests that kill nodes [default: what the test asks for, 20 or 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// Only tests whose names contain this
