@@ -53,6 +53,16 @@ fn clusters_of_seeds_from_600_lose_nothing_and_hang_nowhere() {
 }
 
 #[test]
+fn clusters_of_seeds_from_700_lose_nothing_and_hang_nowhere() {
+    play(700..800);
+}
+
+#[test]
+fn clusters_of_seeds_from_800_lose_nothing_and_hang_nowhere() {
+    play(800..900);
+}
+
+#[test]
 fn clusters_of_seeds_from_900_lose_nothing_and_hang_nowhere() {
     play(900..1000);
 }

@@ -10,12 +10,12 @@ use mx_base::Duration;
 use mx_node::Surroundings;
 use mx_node::report::{Lock, Member, ResourceFilter};
 
-use super::Fleet;
 use super::host::Living;
 use super::oracle::bounds::UNAFFECTED_WITHIN;
 use super::oracle::{grants, homes};
 use super::plan::Workload;
 use super::work::bystanders::Needs;
+use super::{Fleet, LifeId};
 
 /// Between two looks at what all nodes hold.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
@@ -49,6 +49,9 @@ impl Fleet {
         let bystanders = &self.work.bystanders;
         for (life, groups) in bystanders.waiting(self.exec.now(), UNAFFECTED_WITHIN / 2) {
             let Some(Living { node, .. }) = living.iter().find(|l| l.life.id == life) else {
+                if self.has_lost_its_majority(life) {
+                    bystanders.excuse(life, Needs::Home);
+                }
                 continue;
             };
             let dump = node.lock_dump(&Surroundings::default(), None, 10_000);
@@ -68,6 +71,19 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// Are half of the members of its view dead? Then nobody serves what it has cached before there
+    /// is another view (R13).
+    fn has_lost_its_majority(&self, life: LifeId) -> bool {
+        let lives: Vec<_> = self.lives().into_iter().flatten().collect();
+        let node = lives.iter().find(|l| l.id == life).and_then(|l| l.node());
+        let Some(view) = node.and_then(|node| node.view()) else { return false };
+        let is_alive = |member: &mx_base::Member| {
+            lives.iter().any(|l| l.member == *member && !self.oracle.is_lost(l.id))
+        };
+        let alive = view.members().iter().filter(|member| is_alive(member)).count();
+        2 * alive <= view.members().len()
     }
 
     /// May it be a bystander that wants the lock, whose files lie in these groups?

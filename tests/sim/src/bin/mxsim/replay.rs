@@ -1,5 +1,6 @@
 //! `mxsim replay`: one run, with a log.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use mx_base::Duration;
@@ -63,8 +64,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         let seconds = |s: f64| Duration::from_secs_f64(s.max(0.0));
         let until = args.until.map_or(Duration::MAX, seconds);
         let columns = Columns::new(plan.nodes, args.width, seconds(args.from), until);
-        println!("{}", plan.to_json());
-        println!("{}", columns.head());
+        // Whoever reads it may have enough.
+        let _ = writeln!(std::io::stdout(), "{}\n{}", plan.to_json(), columns.head());
         let shown = match args.all {
             true => "info,sim::operations=debug,sim::locks=debug",
             false => "info,cluster=warn",

@@ -55,7 +55,9 @@ pub(in crate::fleet) fn check(
     if matches!(resource, Resource::Superblock | Resource::Slot(_)) {
         return;
     }
-    for Living { life, node } in living.iter().filter(|l| l.life.member != writer) {
+    // Whoever had its mount revoked keeps its locks until it mounts again, and can write no more.
+    let may_look = |l: &&Living| l.life.member != writer && l.life.mount().is_some();
+    for Living { life, node } in living.iter().filter(may_look) {
         let mode = node.table().find(&resource.name()).map_or(Mode::NL, |entry| entry.mode());
         if mode != Mode::NL {
             let what = format!(

@@ -4,7 +4,8 @@
 //! Two things are not theirs to choose: a lock that they take for the first time may be decided on by
 //! a dead node, and where others remove files (the mixed workload), a new file may get the place, or
 //! the group, of one that a dead node has removed. Then they wait until the buckets of the dead have
-//! new homes, or like everybody for what it held.
+//! new homes, or like everybody for what it held. Nor is it theirs when half of a view dies at once
+//! (R13).
 
 use std::collections::{BTreeMap, BTreeSet};
 
