@@ -96,6 +96,12 @@ rules! {
     /// Only what is older in place is live, and only that is redone.
     /// `mfs::journal::replay`
     RedoOnlyNewer,
+    /// A block that is torn in a later version than all of a journal is not mended with it.
+    /// `mfs::journal::replay`
+    SeeWhoTore,
+    /// What is rebuilt in the place of a block that says nothing any more is isolated.
+    /// `mfs::journal::replay`
+    DoubtUnknown,
     /// A slot that was left dirty is nobody's before it is replayed, not even its own node's.
     /// `mfs::mount::slots`, `mfs::mount::recover`
     LeaveDirtySlots,

@@ -44,6 +44,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What is the matter with an object that is marked, and may have nothing else.
+pub const ISOLATED: &str = "isolated by a recovery";
+
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {

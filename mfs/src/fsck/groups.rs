@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Check, CheckError};
+use super::{Check, CheckError, ISOLATED};
 use crate::alloc::bits;
 use crate::alloc::chunk::first_version;
 use crate::block::{BlockNo, as_usize};
@@ -65,7 +65,7 @@ impl Check<'_> {
             }
         };
         if header.isolated.get() != 0 {
-            self.problem(&name, "isolated by a recovery");
+            self.problem(&name, ISOLATED);
         }
         let blocks = layout.group_len(no);
         let mut bitmap = Vec::new();

@@ -1,6 +1,6 @@
 //! Inodes: every block that a group says is one.
 
-use super::{Check, CheckError};
+use super::{Check, CheckError, ISOLATED};
 use crate::alloc::bits;
 use crate::block::{BlockNo, as_usize};
 use crate::env::Disk;
@@ -11,7 +11,7 @@ use crate::layout::GroupNo;
 use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX, ROOT_ENTRIES_MAX};
 use crate::ondisk::header::{self, Kind, Owner};
-use crate::ondisk::inode::{AreaKind, InodeBlock};
+use crate::ondisk::inode::{AreaKind, InodeBlock, InodeCore};
 use zerocopy::FromBytes;
 
 /// An inode in use, and what is known of it.
@@ -71,13 +71,19 @@ impl Check<'_> {
             Ok(header) => *header,
             Err(corruption) => return Ok(Err(corruption)),
         };
-        let on_disk: InodeBlock = *block.get();
+        let mut on_disk: InodeBlock = *block.get();
+        let flags = on_disk.core.flags.get();
+        on_disk.core.flags.set(flags & !InodeCore::ISOLATED);
         let core = &on_disk.core;
         let generation = core.generation.get();
         if header.kind() != Some(Kind::Inode) || header.owner() != (Owner { id: no.0, generation })
         {
             self.problem(name, "the header is not that of this inode");
             return Ok(Ok(()));
+        }
+        // What it is made of is checked like everybody's: then that is all there is to mend.
+        if flags & InodeCore::ISOLATED != 0 {
+            self.problem(&name, ISOLATED);
         }
         if let Err(what) = check_core(core) {
             self.problem(name, what);

@@ -36,8 +36,15 @@ impl Disk for Overlay {
         let below = self.below.read(at, count);
         let changed = Arc::clone(&self.changed);
         Box::pin(async move {
-            let mut blocks = below.await?;
-            for (number, block) in changed.lock().range(at..at.plus(count as u64)) {
+            let below = below.await;
+            let changed = changed.lock();
+            let changed = changed.range(at..at.plus(count as u64));
+            let mut blocks = match below {
+                // What is below does not matter.
+                Err(_) if changed.clone().count() == count => Block::zeroed_many(count),
+                below => below?,
+            };
+            for (number, block) in changed {
                 blocks[as_usize(number.0 - at.0)] = Block::clone(block);
             }
             Ok(blocks)

@@ -51,10 +51,16 @@ impl Check<'_> {
             replays.push((slot, replay));
         }
         for (slot, replay) in replays {
-            let redone = replay.redo(&replay.locks(), &newest).await?;
-            for lock in &redone.damaged {
+            let redo = replay.rebuild(&replay.locks(), &newest).await;
+            for lock in &redo.damaged {
                 self.problem(slot, format!("journal does not reach back far enough for {lock:?}"));
             }
+            for lock in &redo.doubtful {
+                let what = format!("nothing says whether the journal has the newest of {lock:?}");
+                self.problem(slot, what);
+            }
+            // In memory.
+            replay.write(redo.changed).await?;
         }
         Ok(())
     }

@@ -4,7 +4,9 @@
 //! account (nobody else can have changed it since), and only with a newer version than is in
 //! place; so replaying twice is replaying once. If a record of a transaction cannot be applied,
 //! none of the locks that the transaction touched is replayed: they are reported as damaged, and
-//! so on for every transaction that shares a lock with those (never half a rename).
+//! so on for every transaction that shares a lock with those (never half a rename). What is rebuilt
+//! in the place of a block that says nothing any more may be older than what was there: its object
+//! is reported as doubtful, and nobody sees it unmarked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +33,7 @@ const BATCH: usize = 256;
 pub(crate) struct Replay {
     fs_id: FsId,
     /// The dead slot: its blocks are written in its name.
-    writer: Writer,
+    pub(crate) writer: Writer,
     disk: Arc<dyn Disk>,
     scan: Scan,
     /// The lock that covers a block after its last record.
@@ -45,18 +47,24 @@ pub(crate) struct Redo {
     /// By lock, those of them that have to be in place before anybody gets it: what it covers, and
     /// what it covered before it was another lock's.
     pub(crate) needs: BTreeMap<ResourceName, Vec<BlockNo>>,
-    /// Locks whose objects have to be isolated.
+    /// Locks whose objects have to be isolated before anything is written: of some transactions
+    /// with them nothing is.
     pub(crate) damaged: BTreeSet<ResourceName>,
+    /// The same, but all that the journal has of them is in `changed`.
+    pub(crate) doubtful: BTreeSet<ResourceName>,
 }
 
-/// What was done for some locks.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Redone {
-    pub(crate) blocks_written: u64,
-    /// Locks whose objects have to be isolated.
-    pub(crate) damaged: BTreeSet<ResourceName>,
-    /// Locks with blocks that could not be written: they have to stay in limbo.
-    pub(crate) unwritable: BTreeSet<ResourceName>,
+/// A block as it lies in place.
+#[derive(Clone, Debug)]
+enum InPlace {
+    Whole(Box<Block>),
+    /// Its header can be read, the rest is not what belongs to it: torn, or damaged later. A write
+    /// in place is torn between sectors, so the version is that of the last write or of the one before it.
+    Torn {
+        version: u64,
+    },
+    /// Unreadable, or not even a header: nobody knows who wrote it last.
+    Unknown,
 }
 
 impl Replay {
@@ -80,10 +88,13 @@ impl Replay {
             let in_place = self.read(batch).await;
             for (number, block) in batch.iter().zip(in_place) {
                 let chain = &chains[number];
-                let newest = chain.iter().map(|record| record.new_version).max();
-                let version = block.as_ref().map(|b| Header::of(b).version());
-                if version < newest || !is_kept(Rule::RedoOnlyNewer) {
-                    live.extend(concerned(block.as_deref(), chain));
+                let is_in_place = match &block {
+                    InPlace::Whole(block) => Header::of(block).version() >= newest_of(chain),
+                    InPlace::Torn { version } => *version > newest_of(chain),
+                    InPlace::Unknown => false,
+                };
+                if !is_in_place || !is_kept(Rule::RedoOnlyNewer) {
+                    live.extend(concerned(&block, chain));
                 }
             }
         }
@@ -103,29 +114,10 @@ impl Replay {
         }
     }
 
-    /// Brings the blocks covered by `limbo` up to date in place, durably. A block that cannot be
-    /// rebuilt is left to another journal that is replayed too, if that one has it in a later
-    /// version: `newest` are the newest versions in all of them.
-    ///
-    /// # Errors
-    /// When the device could not be flushed, or refuses this node. Locks whose blocks cannot be rebuilt
-    /// or written are no error here but part of the answer.
-    pub(crate) async fn redo(
-        &self,
-        limbo: &BTreeSet<ResourceName>,
-        newest: &BTreeMap<BlockNo, u64>,
-    ) -> Result<Redone, DiskError> {
-        let Redo { changed, damaged, .. } = self.rebuild(limbo, newest).await;
-        let blocks = changed.len();
-        let failed = self.write(changed).await?;
-        let blocks_written = (blocks - failed.len()) as u64;
-        let unwritable = failed.iter().map(|number| self.lock_of[number]).collect();
-        Ok(Redone { blocks_written, damaged, unwritable })
-    }
-
     /// The blocks covered by `limbo` as they have to be in place, those that are not. What is damaged
     /// is known for all of them before the first is written and given free: no half of a transaction
-    /// is shown.
+    /// is shown. A block that cannot be rebuilt is left to another journal that is replayed too, if
+    /// that one has it in a later version: `newest` are the newest versions in all of them.
     pub(crate) async fn rebuild(
         &self,
         limbo: &BTreeSet<ResourceName>,
@@ -140,21 +132,33 @@ impl Replay {
         let mut changed: BTreeMap<BlockNo, Box<Block>> = BTreeMap::new();
         let mut needs: BTreeMap<ResourceName, Vec<BlockNo>> = BTreeMap::new();
         let mut broken: BTreeSet<BlockNo> = BTreeSet::new();
+        let mut doubtful: BTreeSet<ResourceName> = BTreeSet::new();
         let numbers: Vec<BlockNo> = chains.keys().copied().collect();
         for batch in numbers.chunks(BATCH) {
             for (number, in_place) in batch.iter().zip(self.read(batch).await) {
-                let concerned = concerned(in_place.as_deref(), &chains[number]);
-                match rebuild(in_place, &chains[number]) {
+                let chain = &chains[number];
+                let concerned = concerned(&in_place, chain);
+                let is_unknown = matches!(in_place, InPlace::Unknown);
+                match rebuild(in_place, chain) {
                     Rebuilt::Unchanged => {}
+                    // Whoever had the block last was torn off in a write in place of it, which comes
+                    // behind everything here.
+                    Rebuilt::Changed(_) | Rebuilt::Broken
+                        if is_unknown && is_later(newest.get(number), chain) => {}
                     Rebuilt::Changed(block) => {
+                        if is_unknown && is_kept(Rule::DoubtUnknown) {
+                            tracing::error!(
+                                block = number.0,
+                                "rebuilt without knowing what it was"
+                            );
+                            doubtful.insert(self.lock_of[number]);
+                        }
                         changed.insert(*number, block);
                         for lock in concerned {
                             needs.entry(lock).or_default().push(*number);
                         }
                     }
-                    // Whoever had the block last was torn off in a write in place of it, which comes
-                    // behind everything here.
-                    Rebuilt::Broken if is_later(newest.get(number), &chains[number]) => {}
+                    Rebuilt::Broken if is_later(newest.get(number), chain) => {}
                     Rebuilt::Broken => {
                         tracing::error!(block = number.0, "journal does not reach back far enough");
                         broken.insert(*number);
@@ -164,7 +168,7 @@ impl Replay {
         }
         let damaged = self.tainted(&broken, limbo);
         changed.retain(|number, _| !damaged.contains(&self.lock_of[number]));
-        Redo { changed, needs, damaged }
+        Redo { changed, needs, damaged, doubtful }
     }
 
     /// Locks that share a transaction with a broken block, directly or over others. Only those in
@@ -193,16 +197,25 @@ impl Replay {
         }
     }
 
-    /// The blocks in place, `None` where one is unreadable or not whole.
-    async fn read(&self, numbers: &[BlockNo]) -> Vec<Option<Box<Block>>> {
-        let reads = numbers.iter().map(|number| self.disk.read(*number, 1)).collect::<Vec<_>>();
-        let blocks = join_all(reads).await;
-        let checked = numbers.iter().zip(blocks).map(|(number, read)| {
-            let block = Box::new(read.ok()?.into_vec().pop()?);
-            header::check(&block, self.fs_id, *number).ok()?;
-            Some(block)
+    /// The blocks in place.
+    async fn read(&self, numbers: &[BlockNo]) -> Vec<InPlace> {
+        let blocks = join_all(numbers.iter().map(|number| self.disk.read(*number, 1))).await;
+        let seen = numbers.iter().zip(blocks).map(|(number, read)| {
+            let Some(block) = read.ok().and_then(|blocks| blocks.into_vec().pop()) else {
+                return InPlace::Unknown;
+            };
+            match header::check(&block, self.fs_id, *number) {
+                Ok(_) => InPlace::Whole(Box::new(block)),
+                Err(_) => match header::of_damaged(&block, self.fs_id, *number) {
+                    Some(header) if is_kept(Rule::SeeWhoTore) => {
+                        InPlace::Torn { version: header.version() }
+                    }
+                    Some(_) => InPlace::Torn { version: 0 },
+                    None => InPlace::Unknown,
+                },
+            }
         });
-        checked.collect()
+        seen.collect()
     }
 
     /// Writes blocks durably; returns those that cannot be written.
@@ -252,15 +265,20 @@ enum Rebuilt {
 }
 
 /// The locks that cover a block in the course of its records, and in place.
-fn concerned(in_place: Option<&Block>, chain: &[&Record]) -> BTreeSet<ResourceName> {
+fn concerned(in_place: &InPlace, chain: &[&Record]) -> BTreeSet<ResourceName> {
     let mut locks: BTreeSet<ResourceName> = chain.iter().map(|record| record.lock).collect();
-    let header = in_place.map(Header::of);
+    let InPlace::Whole(block) = in_place else { return locks };
+    let header = Header::of(block);
     let was_of_inode =
         |kind| matches!(kind, Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket);
-    if let Some(header) = header.filter(|header| header.kind().is_some_and(was_of_inode)) {
+    if header.kind().is_some_and(was_of_inode) {
         locks.insert(Resource::Inode(InodeNo(header.owner.get())).name());
     }
     locks
+}
+
+fn newest_of(chain: &[&Record]) -> u64 {
+    chain.iter().map(|record| record.new_version).max().expect("a chain has a record")
 }
 
 fn is_slot(lock: &ResourceName) -> bool {
@@ -275,8 +293,15 @@ fn is_later(newest: Option<&u64>, chain: &[&Record]) -> bool {
 /// Applies what is newer than the block in place, in order. A delta without its base leads nowhere,
 /// but an image behind it does not need it: the tail moves lock by lock, so it may stand before
 /// deltas that are in place already, of a block that a later write in place has torn.
-fn rebuild(in_place: Option<Box<Block>>, chain: &[&Record]) -> Rebuilt {
-    let mut block = in_place;
+///
+/// A block that is torn in a later version than all of this journal is not this one's to mend:
+/// what is here was in place before somebody else had it.
+fn rebuild(in_place: InPlace, chain: &[&Record]) -> Rebuilt {
+    let mut block = match in_place {
+        InPlace::Whole(block) => Some(block),
+        InPlace::Torn { version } if version > newest_of(chain) => return Rebuilt::Unchanged,
+        InPlace::Torn { .. } | InPlace::Unknown => None,
+    };
     let mut changed = false;
     for record in chain {
         let version = block.as_ref().map(|b| Header::of(b).version());
@@ -363,6 +388,14 @@ mod tests {
         }
     }
 
+    /// As [`block`], with one sector of something else.
+    fn torn(number: u64, version: u64) -> Block {
+        let mut torn = block(number, version);
+        header::seal(&mut torn, WRITER);
+        torn.0[512..1024].fill(7);
+        *torn
+    }
+
     fn lock(inode: u64) -> ResourceName {
         Resource::Inode(InodeNo(inode)).name()
     }
@@ -411,6 +444,26 @@ mod tests {
         Some(header::check(block, FS, BlockNo(number)).expect("whole").version())
     }
 
+    /// What was done for some locks.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Redone {
+        blocks_written: usize,
+        damaged: BTreeSet<ResourceName>,
+        doubtful: BTreeSet<ResourceName>,
+        not_written: Vec<BlockNo>,
+    }
+
+    fn redo(
+        replay: &Replay,
+        limbo: &BTreeSet<ResourceName>,
+        newest: &BTreeMap<BlockNo, u64>,
+    ) -> Redone {
+        let Redo { changed, damaged, doubtful, .. } = now(replay.rebuild(limbo, newest));
+        let blocks = changed.len();
+        let not_written = now(replay.write(changed)).expect("the disk works");
+        Redone { blocks_written: blocks - not_written.len(), damaged, doubtful, not_written }
+    }
+
     fn now<T>(future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -448,10 +501,39 @@ mod tests {
             transaction(1, &[(9, RecordKind::Delta, 5)]),
             transaction(2, &[(9, RecordKind::Image, 6)]),
         ];
+        disk.0.lock().insert(BlockNo(9), torn(9, 6));
         let replay = journal(&disk, deltas_first);
-        let redone = now(replay.redo(&locks(&[9]), &BTreeMap::new())).expect("the disk works");
+        let redone = redo(&replay, &locks(&[9]), &BTreeMap::new());
         assert_eq!(redone, Redone { blocks_written: 1, ..Redone::default() });
         assert_eq!(version(&disk, 9), Some(6));
+    }
+
+    /// This journal had it in version 5 and gave it up in place; somebody else has changed it since,
+    /// and then the medium was damaged. What this journal has is out of date.
+    #[test]
+    fn a_block_that_somebody_else_has_written_since_is_not_rebuilt_from_an_old_image() {
+        let disk = Arc::new(Memory::default());
+        disk.0.lock().insert(BlockNo(9), torn(9, 7));
+        let replay = journal(&disk, vec![transaction(1, &[(9, RecordKind::Image, 5)])]);
+        assert_eq!(now(replay.live()), BTreeSet::new());
+        let redone = redo(&replay, &locks(&[9]), &BTreeMap::new());
+        assert_eq!(redone, Redone::default());
+        assert_eq!(disk.0.lock().get(&BlockNo(9)).map(|b| Header::of(b).version()), Some(7));
+    }
+
+    /// Nobody can say whether the image is the newest that there was.
+    #[test]
+    fn what_replaces_a_block_that_says_nothing_any_more_is_doubtful() {
+        let disk = Arc::new(Memory::default());
+        disk.0.lock().insert(BlockNo(9), *Block::zeroed());
+        let both = [(9, RecordKind::Image, 5), (8, RecordKind::Image, 2)];
+        disk.0.lock().insert(BlockNo(8), torn(8, 1));
+        let replay = journal(&disk, vec![transaction(1, &both)]);
+        assert_eq!(now(replay.live()), locks(&[8, 9]));
+        let redone = redo(&replay, &locks(&[8, 9]), &BTreeMap::new());
+        let expected = Redone { blocks_written: 2, doubtful: locks(&[9]), ..Redone::default() };
+        assert_eq!(redone, expected);
+        assert_eq!((version(&disk, 9), version(&disk, 8)), (Some(5), Some(2)));
     }
 
     #[test]
@@ -459,7 +541,7 @@ mod tests {
         let disk = Arc::new(Memory::default());
         disk.0.lock().insert(BlockNo(9), *block(9, 3));
         let replay = journal(&disk, vec![transaction(1, &[(9, RecordKind::Delta, 5)])]);
-        let redone = now(replay.redo(&locks(&[9]), &BTreeMap::new())).expect("the disk works");
+        let redone = redo(&replay, &locks(&[9]), &BTreeMap::new());
         assert_eq!(redone, Redone { damaged: locks(&[9]), ..Redone::default() });
     }
 
@@ -467,6 +549,8 @@ mod tests {
     #[test]
     fn a_block_that_a_later_holder_has_torn_is_rebuilt_from_the_journal_of_that_one() {
         let disk = Arc::new(Memory::default());
+        disk.0.lock().insert(BlockNo(9), torn(9, 4));
+        disk.0.lock().insert(BlockNo(8), torn(8, 1));
         let both = [(9, RecordKind::Delta, 5), (8, RecordKind::Image, 2)];
         let first = journal(&disk, vec![transaction(1, &both)]);
         let second = journal(&disk, vec![transaction(1, &[(9, RecordKind::Image, 6)])]);
@@ -474,7 +558,7 @@ mod tests {
         first.add_newest(&mut newest);
         second.add_newest(&mut newest);
         for replay in [first, second] {
-            let redone = now(replay.redo(&replay.locks(), &newest)).expect("the disk works");
+            let redone = redo(&replay, &replay.locks(), &newest);
             assert_eq!(redone, Redone { blocks_written: 1, ..Redone::default() });
         }
         assert_eq!((version(&disk, 9), version(&disk, 8)), (Some(6), Some(2)));
@@ -487,7 +571,7 @@ mod tests {
         let together =
             [(9, RecordKind::Delta, 5), (8, RecordKind::Image, 2), (7, RecordKind::Image, 2)];
         let replay = journal(&disk, vec![transaction(1, &together)]);
-        let redone = now(replay.redo(&locks(&[9, 8]), &BTreeMap::new())).expect("the disk works");
+        let redone = redo(&replay, &locks(&[9, 8]), &BTreeMap::new());
         assert_eq!(redone.damaged, locks(&[9, 8]));
     }
 
@@ -500,10 +584,13 @@ mod tests {
             transaction.records.last_mut().expect("two").lock = Resource::Slot(SlotId(0)).name();
             transaction
         };
+        for (number, version) in [(9, 3), (8, 1), (5, 1)] {
+            disk.0.lock().insert(BlockNo(number), torn(number, version));
+        }
         let first = slot(1, &[(9, RecordKind::Delta, 5), (5, RecordKind::Image, 2)]);
         let second = slot(2, &[(8, RecordKind::Image, 2), (5, RecordKind::Image, 3)]);
         let replay = journal(&disk, vec![first, second]);
-        let redone = now(replay.redo(&replay.locks(), &BTreeMap::new())).expect("the disk works");
+        let redone = redo(&replay, &replay.locks(), &BTreeMap::new());
         assert_eq!(redone, Redone { blocks_written: 2, damaged: locks(&[9]), ..Redone::default() });
         assert_eq!((version(&disk, 8), version(&disk, 5)), (Some(2), Some(3)));
     }
@@ -512,11 +599,14 @@ mod tests {
     fn what_cannot_be_written_stays_in_limbo_and_the_rest_is_replayed() {
         let disk = Arc::new(Memory::default());
         let worn_out = UNWRITABLE.0;
+        for number in [worn_out, 9] {
+            disk.0.lock().insert(BlockNo(number), torn(number, 1));
+        }
         let both = [(worn_out, RecordKind::Image, 2), (9, RecordKind::Image, 2)];
         let replay = journal(&disk, vec![transaction(1, &both)]);
-        let redone = now(replay.redo(&replay.locks(), &BTreeMap::new())).expect("goes on");
+        let redone = redo(&replay, &replay.locks(), &BTreeMap::new());
         let expected =
-            Redone { blocks_written: 1, unwritable: locks(&[worn_out]), ..Redone::default() };
+            Redone { blocks_written: 1, not_written: vec![UNWRITABLE], ..Redone::default() };
         assert_eq!(redone, expected);
         assert_eq!(version(&disk, 9), Some(2));
     }

@@ -111,43 +111,53 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
     for mut head in live {
         let (replay, segments) = open_journal(env, sb, &head).await?;
         let all = replay.locks();
-        let redone = replay.redo(&all, &newest).await?;
-        if !redone.unwritable.is_empty() {
-            return Err(MountError::NotReplayed(redone.unwritable.len()));
+        let mut redo = replay.rebuild(&all, &newest).await;
+        let isolated = isolate(env, sb, writer_of(&head), &mut redo).await?;
+        let blocks = redo.changed.len() as u64;
+        let not_written = replay.write(redo.changed).await?;
+        if !not_written.is_empty() {
+            return Err(MountError::NotReplayed(not_written.len()));
         }
-        isolate(env, sb, &redone.damaged).await?;
         recovered.slots += 1;
         recovered.segments += segments;
         recovered.locks += all.len() as u64;
         recovered.locks_live += all.len() as u64;
-        recovered.blocks_replayed += redone.blocks_written;
-        recovered.locks_damaged += redone.damaged.len() as u64;
+        recovered.blocks_replayed += blocks;
+        recovered.locks_damaged += isolated;
         // Only now: until the slot is clean, another crash replays it again.
         head.state = SlotState::Clean;
         let writer = writer_of(&head);
         head.write(&*env.disk, sb.fs_id, &sb.layout, writer).await?;
-        let (slot, blocks) = (head.slot.0, redone.blocks_written);
-        tracing::info!(slot, segments, blocks, "slot replayed");
+        tracing::info!(slot = head.slot.0, segments, blocks, "slot replayed");
     }
     Ok(recovered)
 }
 
-/// Marks objects that could not be replayed, so that every node refuses them.
+/// Marks objects that could not be replayed, or not for certain, so that every node refuses them;
+/// durably, before anything else of the journal is written. Returns how many.
 async fn isolate(
     env: &Env,
     sb: &Superblock,
-    damaged: &BTreeSet<ResourceName>,
-) -> Result<(), DiskError> {
-    for name in damaged {
+    dead: Writer,
+    redo: &mut Redo,
+) -> Result<u64, DiskError> {
+    let isolated: BTreeSet<ResourceName> = redo.damaged.union(&redo.doubtful).copied().collect();
+    for name in &isolated {
         let at = match Resource::of_name(name) {
             Some(Resource::Inode(inode)) => BlockNo(inode.0),
             Some(Resource::Group(group)) => sb.layout.group_header(group),
             _ => continue,
         };
         tracing::error!(resource = ?name, "not replayable, isolated");
-        let mut block = Box::new(env.disk.read(at, 1).await?.into_vec().remove(0));
-        let Ok(header) = header::check(&block, sb.fs_id, at) else { continue };
-        match header.kind() {
+        let (mut block, writer) = match redo.changed.remove(&at) {
+            Some(block) => (block, dead),
+            None => match in_place(env, sb, at).await? {
+                Some(found) => found,
+                // Whoever reads it finds out.
+                None => continue,
+            },
+        };
+        match Header::of(&block).kind() {
             Some(Kind::Inode) => {
                 let core = &mut block.get_mut::<InodeBlock>().core;
                 core.flags.set(core.flags.get() | InodeCore::ISOLATED);
@@ -155,19 +165,35 @@ async fn isolate(
             Some(Kind::GroupHeader) => {
                 block.get_mut::<GroupHeaderBlock>().isolated = U32::new(1);
             }
-            _ => continue,
+            _ => {}
         }
-        let head = Header::of_mut(&mut block);
-        head.version.set(head.version() + 1);
-        let writer = Writer {
-            slot: SlotId(head.slot.get()),
-            incarnation: Incarnation(head.incarnation.get()),
-        };
         header::seal(&mut block, writer);
         let data = WriteData::Blocks(vec![block.into()]);
         env.disk.write(at, data, Durability::Durable).await?;
     }
-    Ok(())
+    Ok(isolated.len() as u64)
+}
+
+/// A block to be marked, in its next version, and who has written it; `None` for one that is not
+/// what it should be.
+async fn in_place(
+    env: &Env,
+    sb: &Superblock,
+    at: BlockNo,
+) -> Result<Option<(Box<Block>, Writer)>, DiskError> {
+    let mut block = match env.disk.read(at, 1).await {
+        Ok(blocks) => Box::new(blocks.into_vec().remove(0)),
+        Err(DiskError::Failed { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Ok(header) = header::check(&block, sb.fs_id, at) else { return Ok(None) };
+    if !matches!(header.kind(), Some(Kind::Inode | Kind::GroupHeader)) {
+        return Ok(None);
+    }
+    let (slot, incarnation) = (SlotId(header.slot.get()), Incarnation(header.incarnation.get()));
+    let version = header.version();
+    Header::of_mut(&mut block).version.set(version + 1);
+    Ok(Some((block, Writer { slot, incarnation })))
 }
 
 impl Fs {
@@ -242,10 +268,9 @@ impl Fs {
         shared: &BTreeSet<ResourceName>,
         recovered: &mut Recovered,
     ) -> Result<(), MountError> {
-        let Redo { mut changed, needs, damaged } =
-            replay.rebuild(&queue.names, &BTreeMap::new()).await;
-        isolate(&self.env, sb, &damaged).await?;
-        recovered.locks_damaged += damaged.len() as u64;
+        let mut redo = replay.rebuild(&queue.names, &BTreeMap::new()).await;
+        recovered.locks_damaged += isolate(&self.env, sb, replay.writer, &mut redo).await?;
+        let Redo { mut changed, needs, .. } = redo;
         let mut failed: BTreeSet<BlockNo> = BTreeSet::new();
         queue.begin();
         let mut limit = REDONE_FIRST;

@@ -200,6 +200,17 @@ pub fn check(block: &Block, fs_id: FsId, number: BlockNo) -> Result<&Header, Cor
     Ok(header)
 }
 
+/// The header of a block that [`check`] refuses, if it is that of this block all the same: then the
+/// sector with it is one that was written here, whatever has become of the others.
+pub fn of_damaged(block: &Block, fs_id: FsId, number: BlockNo) -> Option<&Header> {
+    let header = Header::of(block);
+    let is_here = header.magic.get() == MAGIC
+        && header.fs_id == fs_id.0
+        && header.block.get() == number.0
+        && header.kind().is_some();
+    is_here.then_some(header)
+}
+
 /// CRC-32C (Castagnoli), as iSCSI, ext4 and btrfs use it.
 #[expect(clippy::cast_possible_truncation, reason = "a 32-bit CRC in a 64-bit return value")]
 pub fn crc32c(bytes: &[u8]) -> u32 {

@@ -15,7 +15,7 @@ use mx_base::rules::Rule;
 use parking_lot::Mutex;
 
 use crate::fleet::host::GLANCES_EVERY;
-use crate::fleet::plan::{FaultName, Plan, Weather, Wishes};
+use crate::fleet::plan::{Fault, FaultName, Plan, Weather, Wishes};
 use crate::fleet::{self, Violation};
 use crate::single;
 
@@ -27,6 +27,8 @@ pub enum World {
     /// Clusters in which one node does not hear another for a while, or some do not hear the rest, and
     /// whose fences often fail: who is dropped is alive, and does not know.
     Unheard,
+    /// Clusters in which blocks of files are damaged shortly before nodes crash.
+    Damaged,
     /// One node with a device that crashes behind every few of its events, of [`single`].
     Alone,
 }
@@ -36,6 +38,7 @@ impl fmt::Display for World {
         f.write_str(match self {
             World::Cluster => "cluster",
             World::Unheard => "unheard",
+            World::Damaged => "damaged",
             World::Alone => "one node",
         })
     }
@@ -55,6 +58,10 @@ const fn cluster(rule: Rule, within: u64) -> Mutation {
 
 const fn unheard(rule: Rule, within: u64) -> Mutation {
     Mutation { rule, world: World::Unheard, within }
+}
+
+const fn damaged(rule: Rule, within: u64) -> Mutation {
+    Mutation { rule, world: World::Damaged, within }
 }
 
 const fn alone(rule: Rule, within: u64) -> Mutation {
@@ -82,6 +89,8 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::TellLiveNamesAgain, 200),
     cluster(Rule::RedoBeforeRelease, 20),
     cluster(Rule::RedoOnlyNewer, 20),
+    damaged(Rule::SeeWhoTore, 60),
+    damaged(Rule::DoubtUnknown, 20),
     cluster(Rule::LeaveDirtySlots, 200),
     cluster(Rule::AdoptOrphans, 20),
     cluster(Rule::AwaitFence, 200),
@@ -125,6 +134,7 @@ impl Mutation {
         match self.world {
             World::Cluster => fleet::run(&Plan::of(seed)).map(|_| ()),
             World::Unheard => fleet::run(&unheard_plan(seed)).map(|_| ()),
+            World::Damaged => fleet::run(&damaged_plan(seed)).map(|_| ()),
             World::Alone => {
                 let nth = usize::try_from(seed).expect("few seeds");
                 let profile = Profile::ALL[nth % Profile::ALL.len()];
@@ -145,6 +155,24 @@ fn unheard_plan(seed: u64) -> Plan {
     let wishes = Wishes { nodes: Some(nodes), fault: Some(fault), ..Wishes::default() };
     let plan = Plan::wished((seed + 1) * GLANCES_EVERY - 1, wishes);
     Plan { weather: Weather { mishap: 60, ..Weather::CALM }, ..plan }
+}
+
+/// Every crash finds the blocks of all victims damaged, in one way or the other.
+fn damaged_plan(seed: u64) -> Plan {
+    let wishes = Wishes { nodes: Some(3), fault: Some(FaultName::Crash), ..Wishes::default() };
+    let mut plan = Plan::wished(seed, wishes);
+    let crashes = std::mem::take(&mut plan.faults);
+    for (i, (at, crash)) in (0..).zip(crashes) {
+        for victim in 0..plan.victims {
+            let damage = match (seed + i) % 2 {
+                0 => Fault::BitFlip { victim, bit: 4096 * 4 + seed },
+                _ => Fault::ReadError { victim },
+            };
+            plan.faults.push((at, damage));
+        }
+        plan.faults.push((at, crash));
+    }
+    Plan { weather: Weather::CALM, ..plan }
 }
 
 /// One node alone has three oracles.

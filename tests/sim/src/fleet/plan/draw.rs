@@ -188,8 +188,25 @@ impl Plan {
             let fault = plan.named(name, random);
             plan.faults.push((at, fault));
         }
+        if wishes.fault.is_none() {
+            plan.damage();
+        }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// Damaged media, in a part of the runs. Drawn apart: the rest of a seed stays what it was.
+    fn damage(&mut self) {
+        let random = &mut Random::new(self.seed ^ 0xda3a);
+        if random.chance(75) {
+            return;
+        }
+        for _ in 0..1 + random.below(3) {
+            let at = Duration::from_millis(random.below(6_500));
+            let name = random.pick(&[FaultName::BitFlip, FaultName::BitFlip, FaultName::ReadError]);
+            let fault = self.named(name, random);
+            self.faults.push((at, fault));
+        }
     }
 
     fn named(&self, name: FaultName, random: &mut Random) -> Fault {
@@ -254,7 +271,8 @@ impl Plan {
 }
 
 /// Faults in the shares in which they are drawn. Those of which section 5 of
-/// `docs/spec/simulator.md` tells what is open are not drawn, only played by name.
+/// `docs/spec/simulator.md` tells what is open are not drawn, only played by name; damaged media are
+/// drawn apart.
 const LIKELY: [FaultName; 28] = [
     FaultName::Crash,
     FaultName::Crash,

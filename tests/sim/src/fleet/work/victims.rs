@@ -3,9 +3,12 @@
 //!
 //! A victim is a counter in the inode's own block, which has a checksum.
 
+use std::collections::BTreeSet;
+
 use mfs::FsError;
 use mfs::error::DiskError;
 use mfs::file::{FileId, InodeNo};
+use parking_lot::Mutex;
 
 use super::{App, READ, WRITE, Work};
 use crate::fleet::chain::Chain;
@@ -33,6 +36,13 @@ impl Work {
         let victim = &mut *self.victims.get(victim)?.lock();
         victim.is_damaged = true;
         victim.file.map(|file| file.inode)
+    }
+
+    /// What may be isolated by now, as a check of the device calls it.
+    pub fn damaged(&self) -> BTreeSet<String> {
+        let victims = self.victims.iter().map(Mutex::lock);
+        let damaged = victims.filter(|victim| victim.is_damaged);
+        damaged.filter_map(|victim| Some(format!("inode {}", victim.file?.inode))).collect()
     }
 }
 
