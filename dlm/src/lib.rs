@@ -27,7 +27,7 @@ pub mod violation;
 pub use counters::Counters;
 pub use lock::{Ast, Denial, LockId, LockRef};
 pub use lockspace::{Lockspace, Output};
-pub use message::{BucketName, DecodeError, LockspaceId, Message};
+pub use message::{BucketName, Bundle, DecodeError, LockspaceId, Message};
 pub use mode::Mode;
 pub use mode_set::ModeSet;
 pub use name::{Bucket, ResourceName};

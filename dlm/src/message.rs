@@ -1,10 +1,11 @@
 //! What lock managers say to each other, and its exact form in bytes (`docs/spec/locks.md`).
 //!
 //! A message travels over the ordered, exactly-once link between two incarnations; the frame names
-//! the sender. Every message about a bucket carries the bucket's epoch, every other one the view
+//! the sender. What one member is told in one step may share a payload ([`Bundle`]). Every message about a bucket carries the bucket's epoch, every other one the view
 //! it was sent under (I6). Decoding never panics and never allocates more than the input's size
 //! calls for.
 
+mod bundle;
 mod codec;
 mod layout;
 
@@ -15,6 +16,7 @@ use crate::mode::Mode;
 use crate::name::{Bucket, ResourceName};
 use crate::value_block::ValueBlock;
 
+pub use bundle::{Bundle, Messages};
 pub use codec::DecodeError;
 
 /// Tells the lock managers of several file systems on one link apart.

@@ -7,6 +7,7 @@
 pub mod report;
 pub mod world;
 
+mod bundles;
 mod describe;
 mod fs_locks;
 mod group;

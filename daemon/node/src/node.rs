@@ -23,6 +23,7 @@ use mx_base::rules::{Rule, is_kept};
 use mx_base::{ClusterId, FsId, Instant, Member, NodeId, ViewId};
 use parking_lot::Mutex;
 
+use crate::bundles::Bundles;
 use crate::fs_locks::{LockClasses, NodeRequester};
 use crate::group::Announced;
 use crate::mount::{Interrupted, Mounting};
@@ -100,8 +101,10 @@ pub(crate) struct Core {
     pub(crate) locks: Option<LockCache>,
     /// Members of the present view that have broken a rule of the locks.
     distrusted: BTreeSet<Member>,
-    /// Lock messages that a link would not take yet, in order.
+    /// Lock payloads that a link would not take yet, in order.
     backlog: BTreeMap<Member, VecDeque<Arc<[u8]>>>,
+    /// Lock payloads handed to links since this life began.
+    pub(crate) payloads: u64,
     /// The view for which every bucket homed here is rebuilt.
     rebuilt: Option<ViewId>,
     rebuild_asked: Option<ViewId>,
@@ -145,6 +148,7 @@ impl Node {
             locks: None,
             distrusted: BTreeSet::new(),
             backlog: BTreeMap::new(),
+            payloads: 0,
             rebuilt: None,
             rebuild_asked: None,
             caches_gone: BTreeMap::new(),
@@ -505,9 +509,11 @@ impl Node {
         if core.distrusted.contains(&from) {
             return;
         }
-        let outcome = match (lcl::Message::decode(payload), &mut core.locks) {
-            (Ok((id, message)), Some(locks)) if id.0 == lockspace.0 => {
-                match locks.handle_message(from, id, message, now) {
+        let outcome = match (lcl::Bundle::decode(payload), &mut core.locks) {
+            (Ok((id, messages)), Some(locks)) if id.0 == lockspace.0 => {
+                let mut messages = messages.into_iter();
+                match messages.try_for_each(|message| locks.handle_message(from, id, message, now))
+                {
                     Err(error @ lcl::HandleError::TooFarBehind { .. }) => {
                         tracing::error!(%from, %error, "locks cannot follow the views");
                         return self.end(core, End::Expelled, Closed::Contradiction);
@@ -531,13 +537,20 @@ impl Node {
 
     fn carry_out_locks(&self, core: &mut Core, now: Instant) -> bool {
         let mut moved = false;
+        let mut bundles = Bundles::default();
         while let Some(output) = core.locks.as_mut().and_then(LockCache::poll_output) {
             moved = true;
+            let is_message =
+                matches!(output, lcl::Output::Send { .. } | lcl::Output::Surrender { .. });
+            if !is_message {
+                // What follows may speak to members, too: not before what was said until now.
+                self.send_bundles(core, &mut bundles);
+            }
             match output {
                 lcl::Output::Send { to, message } => {
-                    let mut bytes = Vec::new();
-                    message.encode(LOCKSPACE, &mut bytes);
-                    self.send_lock(core, to, bytes.into());
+                    if let Some(full) = bundles.add(to, LOCKSPACE, &message) {
+                        self.send_lock(core, to, full);
+                    }
                 }
                 lcl::Output::Surrender { entry, to, class, .. } => {
                     let weak = self.weak.clone();
@@ -564,7 +577,14 @@ impl Node {
                 lcl::Output::Recovered { dead } => core.lock_space_recovered(dead),
             }
         }
+        self.send_bundles(core, &mut bundles);
         moved
+    }
+
+    fn send_bundles(&self, core: &mut Core, bundles: &mut Bundles) {
+        while let Some((to, payload)) = bundles.pop() {
+            self.send_lock(core, to, payload);
+        }
     }
 
     /// In order with what is waiting for the same member.
@@ -575,7 +595,7 @@ impl Node {
         }
         let lockspace = cluster::LockspaceId(LOCKSPACE.0);
         match core.cluster.send_lock(to, lockspace, Arc::clone(&payload)) {
-            Ok(()) => {}
+            Ok(()) => core.payloads += 1,
             Err(cluster::SendError::Full(_)) => {
                 core.backlog.entry(to).or_default().push_back(payload);
             }
@@ -595,7 +615,10 @@ impl Node {
             while let Some(payload) = waiting.pop_front() {
                 let lockspace = cluster::LockspaceId(LOCKSPACE.0);
                 match core.cluster.send_lock(to, lockspace, Arc::clone(&payload)) {
-                    Ok(()) => moved = true,
+                    Ok(()) => {
+                        core.payloads += 1;
+                        moved = true;
+                    }
                     Err(cluster::SendError::Full(_)) => {
                         waiting.push_front(payload);
                         break;

@@ -45,6 +45,10 @@ pub enum DecodeError {
     Node(u16),
     #[error("bytes that must be zero are not")]
     NotZero,
+    #[error("a bundle of {0} messages")]
+    Count(u16),
+    #[error("a message of lock space {} in a bundle of another", .0.0)]
+    OtherLockspace(LockspaceId),
 }
 
 impl Message {
@@ -273,10 +277,10 @@ struct LockFields {
     count: u32,
 }
 
-struct Input<'a>(&'a [u8]);
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
 
 impl Input<'_> {
-    fn take<T: FromBytes + KnownLayout + Immutable + Unaligned>(
+    pub(super) fn take<T: FromBytes + KnownLayout + Immutable + Unaligned>(
         &mut self,
     ) -> Result<T, DecodeError> {
         match T::read_from_prefix(self.0) {
@@ -288,7 +292,7 @@ impl Input<'_> {
         }
     }
 
-    fn bytes(&mut self, len: usize) -> Result<&[u8], DecodeError> {
+    pub(super) fn bytes(&mut self, len: usize) -> Result<&[u8], DecodeError> {
         let Some((taken, rest)) = self.0.split_at_checked(len) else {
             return Err(DecodeError::Short { missing: len - self.0.len() });
         };

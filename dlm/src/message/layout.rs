@@ -74,9 +74,29 @@ pub(super) struct BucketNameField {
     pub(super) name: NameField,
 }
 
+/// Before the messages of a bundle.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct BundleHead {
+    pub(super) kind: u8,
+    pub(super) zero: u8,
+    pub(super) count: U16,
+    /// That of every message in it.
+    pub(super) lockspace: U32,
+}
+
+/// Before each message of a bundle: its length.
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct EntryLen {
+    pub(super) bytes: U32,
+}
+
 const _: () = assert!(size_of::<Head>() == 16);
 const _: () = assert!(size_of::<LockBody>() == 16);
 const _: () = assert!(size_of::<NameField>() == 32);
 const _: () = assert!(size_of::<ReportField>() == 48);
 const _: () = assert!(size_of::<MemberField>() == 8);
 const _: () = assert!(size_of::<BucketNameField>() == 36);
+const _: () = assert!(size_of::<BundleHead>() == 8);
+const _: () = assert!(size_of::<EntryLen>() == 4);

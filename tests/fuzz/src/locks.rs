@@ -2,7 +2,7 @@
 
 use dlm::message::{BucketEpoch, BucketName, LimboName, ReportedLock};
 use dlm::rebuild::welcome::Welcome;
-use dlm::{Bucket, Denial, LockId, LockspaceId, Message, Mode, ResourceName, ValueBlock};
+use dlm::{Bucket, Bundle, Denial, LockId, LockspaceId, Message, Mode, ResourceName, ValueBlock};
 use mx_base::{Incarnation, Member, NodeId, SanGeneration, View, ViewId};
 
 use crate::{Target, no_checksum};
@@ -77,6 +77,31 @@ pub const MESSAGE: Target = Target {
         let decoded = Message::decode(bytes);
         if let Ok((lockspace, message)) = &decoded {
             assert_eq!(encoded(message, *lockspace), bytes, "one message has one encoding");
+        }
+        decoded.is_ok()
+    },
+};
+
+fn bundled(messages: &[Message], lockspace: LockspaceId) -> Vec<u8> {
+    let mut bundle = Bundle::new(lockspace, &messages[0]);
+    assert!(messages[1..].iter().all(|message| bundle.push(message)), "it fits");
+    bundle.payload().to_vec()
+}
+
+/// What a lock frame carries: a message, or several.
+pub const BUNDLE: Target = Target {
+    seeds: || {
+        let messages = messages();
+        let all = bundled(&messages, LockspaceId(6));
+        let pairs = messages.windows(2).map(|pair| bundled(pair, LockspaceId(6)));
+        let alone = messages.iter().map(|message| encoded(message, LockspaceId(6)));
+        std::iter::once(all).chain(pairs).chain(alone).collect()
+    },
+    mend: no_checksum,
+    run: |bytes| {
+        let decoded = Bundle::decode(bytes);
+        if let Ok((lockspace, messages)) = &decoded {
+            assert_eq!(bundled(messages, *lockspace), bytes, "one payload has one encoding");
         }
         decoded.is_ok()
     },

@@ -42,6 +42,11 @@ fn lock_messages() {
 }
 
 #[test]
+fn payloads_of_lock_frames() {
+    check(locks::BUNDLE, 100_000, 400);
+}
+
+#[test]
 fn the_welcome_of_lock_tables() {
     check(locks::WELCOME, 3_000, 30);
 }
