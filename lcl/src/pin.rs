@@ -15,11 +15,13 @@
 //!
 //! Does no I/O and sends nothing: a mode that is not held is asked for through [`Requester`].
 
+mod ahead;
 mod entry;
 mod future;
 mod table;
 mod word;
 
+pub use ahead::Ahead;
 pub use entry::Entry;
 pub use future::{Pin, PinFuture};
 pub use table::Table;
@@ -94,6 +96,12 @@ pub trait Requester: Send + Sync {
     /// An operation waits on `entry` for a mode that the held one does not cover. Called without
     /// any lock of the entry held; may be called again for a wait that is known already.
     fn missed(&self, entry: &std::sync::Arc<Entry>, want: Want);
+
+    /// As `missed`, for many entries in one step, so that what has to be said to one home shares a
+    /// message.
+    fn missed_together(&self, missed: &[(std::sync::Arc<Entry>, Want)]) {
+        missed.iter().for_each(|(entry, want)| self.missed(entry, *want));
+    }
 
     /// Somebody who waited for a mode that is not held does not wait any more. Called as `missed`
     /// is; whoever does not care does nothing.

@@ -35,7 +35,7 @@ use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::sync::mpsc;
 use shuttle::thread;
-use src::pin::{Entry, PinError, Requester, Table, Want};
+use src::pin::{Ahead, Entry, PinError, Requester, Table, Want};
 
 /// Passes misses on to the thread that plays the lock cache's machine.
 struct Misses(shuttle::sync::Mutex<mpsc::Sender<Event>>);
@@ -162,6 +162,9 @@ fn pins_exclude_as_they_promise_and_everybody_is_served() {
                         }
                         drop(pin);
                     }
+                    let ahead = Ahead::new([entry], Want::read());
+                    let _ = (ahead.len(), ahead.is_empty());
+                    block_on(ahead);
                     misses.tell(Event::WorkerDone);
                 })
             };

@@ -435,36 +435,40 @@ impl Entry {
 
     // --- for the wait for a pin ---
 
-    /// Enters the queue and, if need be, lets the cluster be asked. The outcome may be there
-    /// already: [`Entry::poll_ticket`] tells, and nobody is woken before it was called.
+    /// Enters the queue and, if need be, lets the cluster be asked.
     pub(super) fn enqueue(self: &Arc<Self>, want: Want) -> u32 {
-        let ticket = {
-            let mut slot = self.queue.lock();
-            let ticket = slot.next_ticket;
-            // Far fewer wait at once.
-            slot.next_ticket = ticket.wrapping_add(1);
-            let queue = slot.get();
-            let refusal = queue.called_out_to.filter(|to| want.no_queue && !to.covers(want.mode));
-            let outcome = refusal.map(|_| Err(PinError::Busy));
-            queue.waiters.push(Waiter { ticket, want, outcome, waker: None });
-            // Set before the word is read: whoever unpins afterwards sees it.
-            self.update(|word| word.waited(true));
-            if self.load().is_cut_off() {
-                queue.settle_all(Err(PinError::CutOff));
-            }
-            self.serve(&mut slot);
-            ticket
-        };
-        let word = self.load();
-        // While a surrender is under way its end looks who waits.
-        let needs_more = !word.is_closing() && !word.mode().covers(want.mode);
-        if needs_more
-            && !word.is_cut_off()
-            && let Some(requester) = self.requester.upgrade()
-        {
-            requester.missed(self, want);
+        let ticket = self.join_queue(want);
+        if self.needs_more(want) {
+            self.tell(|requester, entry| requester.missed(entry, want));
         }
         ticket
+    }
+
+    /// Enters the queue. The outcome may be there already: [`Entry::poll_ticket`] tells, and
+    /// nobody is woken before it was called.
+    pub(super) fn join_queue(&self, want: Want) -> u32 {
+        let mut slot = self.queue.lock();
+        let ticket = slot.next_ticket;
+        // Far fewer wait at once.
+        slot.next_ticket = ticket.wrapping_add(1);
+        let queue = slot.get();
+        let refusal = queue.called_out_to.filter(|to| want.no_queue && !to.covers(want.mode));
+        let outcome = refusal.map(|_| Err(PinError::Busy));
+        queue.waiters.push(Waiter { ticket, want, outcome, waker: None });
+        // Set before the word is read: whoever unpins afterwards sees it.
+        self.update(|word| word.waited(true));
+        if self.load().is_cut_off() {
+            queue.settle_all(Err(PinError::CutOff));
+        }
+        self.serve(&mut slot);
+        ticket
+    }
+
+    /// Does the cluster have to be asked for somebody who has just entered the queue? While a
+    /// surrender is under way its end looks who waits.
+    pub(super) fn needs_more(&self, want: Want) -> bool {
+        let word = self.load();
+        !word.is_closing() && !word.mode().covers(want.mode) && !word.is_cut_off()
     }
 
     /// Says something to the requester, without any lock held.

@@ -63,6 +63,14 @@ impl PinFuture {
     pub(super) fn new(entry: Arc<Entry>, want: Want) -> PinFuture {
         PinFuture { entry, want, ticket: None, is_told: false, done: false }
     }
+
+    /// Takes its place in the queue before the first poll. Gives what the cluster has to be asked
+    /// for, if it has to be: whoever calls tells the requester.
+    pub(super) fn begin(&mut self) -> Option<(Arc<Entry>, Want)> {
+        assert!(self.ticket.is_none(), "a wait takes one place");
+        self.ticket = Some(self.entry.join_queue(self.want));
+        self.entry.needs_more(self.want).then(|| (Arc::clone(&self.entry), self.want))
+    }
 }
 
 impl Future for PinFuture {

@@ -1,6 +1,7 @@
 //! Whole clusters of lock caches in one thread, with objects under the locks: rules one by one, and
 //! random histories in which every read must see the last write.
 
+mod ahead;
 mod ends;
 mod node;
 mod objects;

@@ -29,13 +29,17 @@ pub(crate) struct Shell {
 }
 
 pub(crate) enum Event {
-    Missed(Arc<Entry>, Want),
+    Missed(Vec<(Arc<Entry>, Want)>),
     Abandoned(Arc<Entry>),
 }
 
 impl Requester for Shell {
     fn missed(&self, entry: &Arc<Entry>, want: Want) {
-        self.events.lock().push_back(Event::Missed(Arc::clone(entry), want));
+        self.missed_together(&[(Arc::clone(entry), want)]);
+    }
+
+    fn missed_together(&self, missed: &[(Arc<Entry>, Want)]) {
+        self.events.lock().push_back(Event::Missed(missed.to_vec()));
     }
 
     fn abandoned(&self, entry: &Arc<Entry>) {
@@ -157,7 +161,11 @@ impl Node {
     pub(crate) fn take_event(&mut self, now: Instant) -> bool {
         let Some(event) = self.shell.events.lock().pop_front() else { return false };
         match event {
-            Event::Missed(entry, want) => self.cache.handle_missed(&entry, want, now),
+            Event::Missed(missed) => {
+                for (entry, want) in missed {
+                    self.cache.handle_missed(&entry, want, now);
+                }
+            }
             Event::Abandoned(entry) => self.cache.handle_abandoned(&entry, now),
         }
         true

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use lcl::{Bucket, BucketName, Message, Mode, Output, ResourceName, Welcome, surrender};
+use lcl::{Bucket, BucketName, Bundle, Mode, Output, ResourceName, Welcome, surrender};
 use mx_base::{Incarnation, Instant, Member, NodeId, SanGeneration, View, ViewId};
 use parking_lot::Mutex;
 
@@ -19,6 +19,8 @@ pub(crate) struct World {
     pub(crate) kernels: BTreeMap<Member, Arc<Objects>>,
     pub(crate) links: BTreeMap<(Member, Member), VecDeque<Vec<u8>>>,
     pub(crate) severed: BTreeSet<(Member, Member)>,
+    /// How many payloads each has sent to each.
+    pub(crate) payloads: BTreeMap<(Member, Member), u64>,
     pub(crate) views: Vec<Committed>,
     pub(crate) followed: BTreeMap<Member, usize>,
     pub(crate) dead: BTreeMap<Member, DeadMember>,
@@ -69,6 +71,7 @@ impl World {
             kernels: BTreeMap::new(),
             links: BTreeMap::new(),
             severed: BTreeSet::new(),
+            payloads: BTreeMap::new(),
             views: Vec::new(),
             followed: BTreeMap::new(),
             dead: BTreeMap::new(),
@@ -167,11 +170,13 @@ impl World {
             return;
         };
         let now = self.instant();
-        let (lockspace, message) = Message::decode(&bytes).expect("nodes send what decodes");
-        self.tell(|| format!("{to} <- {from}: {message:?}"));
-        let Some(node) = self.nodes.get_mut(&to) else { return };
-        if let Err(error) = node.cache.handle_message(from, lockspace, message, now) {
-            panic!("{to} refuses a message: {error}");
+        let (lockspace, messages) = Bundle::decode(&bytes).expect("nodes send what decodes");
+        for message in messages {
+            self.tell(|| format!("{to} <- {from}: {message:?}"));
+            let Some(node) = self.nodes.get_mut(&to) else { return };
+            if let Err(error) = node.cache.handle_message(from, lockspace, message, now) {
+                panic!("{to} refuses a message: {error}");
+            }
         }
         self.drain(to);
     }
@@ -337,21 +342,41 @@ impl World {
 
     // --- outputs ---
 
+    /// What a member has to say to another one leaves in one payload.
     pub(crate) fn drain(&mut self, member: Member) {
+        let mut bundles: BTreeMap<Member, Bundle> = BTreeMap::new();
         while let Some(output) = self.node(member).cache.poll_output() {
             self.tell(|| format!("{member}: {output:?}"));
-            self.carry_out(member, output);
+            self.carry_out(member, output, &mut bundles);
+        }
+        for (to, bundle) in bundles {
+            self.send(member, to, bundle);
         }
     }
 
-    fn carry_out(&mut self, member: Member, output: Output) {
+    fn send(&mut self, from: Member, to: Member, mut bundle: Bundle) {
+        self.add_to_trace(bundle.payload());
+        *self.payloads.entry((from, to)).or_default() += 1;
+        if !self.severed.contains(&(from, to)) {
+            self.links.entry((from, to)).or_default().push_back(bundle.payload().to_vec());
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        member: Member,
+        output: Output,
+        bundles: &mut BTreeMap<Member, Bundle>,
+    ) {
         match output {
             Output::Send { to, message } => {
-                let mut bytes = Vec::new();
-                message.encode(LOCKSPACE, &mut bytes);
-                self.add_to_trace(&bytes);
-                if !self.severed.contains(&(member, to)) {
-                    self.links.entry((member, to)).or_default().push_back(bytes);
+                let Some(bundle) = bundles.get_mut(&to) else {
+                    bundles.insert(to, Bundle::new(LOCKSPACE, &message));
+                    return;
+                };
+                if !bundle.push(&message) {
+                    let full = std::mem::replace(bundle, Bundle::new(LOCKSPACE, &message));
+                    self.send(member, to, full);
                 }
             }
             Output::Surrender { entry, from, to, class } => {
