@@ -29,6 +29,20 @@ impl Requester for NodeRequester {
         });
     }
 
+    fn missed_together(&self, missed: &[(Arc<Entry>, Want)]) {
+        let Some(node) = self.0.upgrade() else {
+            return missed.iter().for_each(|(entry, _)| entry.cut_off());
+        };
+        node.run(|core, now| {
+            for (entry, want) in missed {
+                match &mut core.locks {
+                    Some(locks) => locks.handle_missed(entry, *want, now),
+                    None => entry.cut_off(),
+                }
+            }
+        });
+    }
+
     fn abandoned(&self, entry: &Arc<Entry>) {
         let Some(node) = self.0.upgrade() else { return };
         node.run(|core, now| {

@@ -22,4 +22,10 @@ impl Node {
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
+
+    /// Payloads of lock traffic that this node has handed to its links, each with one message or a
+    /// bundle of them.
+    pub fn lock_payloads(&self) -> u64 {
+        self.look(|core| core.payloads)
+    }
 }

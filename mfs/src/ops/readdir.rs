@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lcl::pin::{Pin, Want};
+use lcl::pin::{Ahead, Pin, Want};
 
 use super::lookup::{Entry, Keep, kernel_keeps_attributes};
 use crate::dir::Directory;
@@ -82,8 +82,9 @@ impl Fs {
         Ok(Listing { entries, keep: Keep { name: false, attributes, pins: vec![pin] } })
     }
 
-    /// As [`Fs::readdir`], with attributes. Where another node has to be asked, that is done for all
-    /// entries of the piece at once, with the directory let go meanwhile.
+    /// As [`Fs::readdir`], with attributes. Where other nodes have to be asked, that is done for all
+    /// entries of the piece at once, one message to each home, with the directory let go meanwhile.
+    /// What comes with a value block is not read from disk.
     ///
     /// # Errors
     /// As [`Fs::readdir`].
@@ -99,10 +100,15 @@ impl Fs {
             self.add_attributes(dir, &mut listing, pins).await?;
             return Ok(listing);
         }
+        let missing = listing.entries.iter().zip(&pins).filter(|(_, pin)| pin.is_none());
+        let missing: Vec<FileId> = missing.map(|(listed, _)| listed.file).collect();
         drop(pins);
-        let files: Vec<FileId> = listing.entries.iter().map(|e| e.file).collect();
         drop(listing);
-        let fetch = files.into_iter().map(|file| async move {
+        // Kept until their attributes are known: what a grant brings is for an inode that is there.
+        let inodes: Vec<Arc<Inode>> =
+            missing.iter().map(|file| self.inode(file.inode)).collect::<Result<_, _>>()?;
+        Ahead::new(inodes.iter().map(|inode| Arc::clone(&inode.entry)), Want::read()).await;
+        let fetch = missing.into_iter().map(|file| async move {
             // Whether it worked shows below; an entry may be gone by then.
             let _ = self.getattr(file).await;
         });
@@ -110,6 +116,7 @@ impl Fs {
         let mut listing = self.readdir(dir, cookie, max).await?;
         let pins = self.pin_cached(&listing)?;
         self.add_attributes(dir, &mut listing, pins).await?;
+        drop(inodes);
         Ok(listing)
     }
 
