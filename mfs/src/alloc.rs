@@ -5,13 +5,16 @@
 //!     transaction that makes the block used or free;
 //!   * a freed block is used again only when the freeing transaction is durable; I/O of this node to
 //!     it has ended by then, because it happens under pins that the freeing operation waited for;
-//!   * data comes from chunks of kind data that this mount has claimed, so that space promised to
-//!     a write stays promised when the group's lock goes to another node;
+//!   * data and the nodes that map it come from chunks that this mount has claimed, so that space
+//!     promised to a write stays promised when the group's lock goes to another node ([`claim`]);
+//!   * nobody is told that there is no room before the others have given back what they have claimed
+//!     and promised to nobody ([`give_back`]);
 //!   * a block becomes metadata only in a chunk whose blocks all have headers on disk (I4).
 
 pub(crate) mod bits;
 pub(crate) mod chunk;
 pub(crate) mod claim;
+pub(crate) mod give_back;
 pub(crate) mod group;
 pub(crate) mod pick;
 pub(crate) mod take;

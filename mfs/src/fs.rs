@@ -12,6 +12,7 @@ use mx_base::{Duration, FsId, SlotId, Timestamp};
 use parking_lot::Mutex;
 
 use crate::alloc::claim::Claimant;
+use crate::alloc::claim::Use;
 use crate::alloc::{Groups, Space};
 use crate::cache::{Fault, Step};
 use crate::env::{Env, Usage};
@@ -71,7 +72,10 @@ pub struct Fs {
     pub(crate) head: Mutex<Option<SlotHead>>,
     pub(crate) inodes: Mutex<BTreeMap<InodeNo, Arc<Inode>>>,
     pub(crate) groups: Groups,
+    /// Claims on blocks for data, and what of them is promised.
     pub(crate) space: Space,
+    /// Claims on blocks for nodes of extent trees.
+    pub(crate) nodes: Space,
     pub(crate) dirty: DirtyFiles,
     pub(crate) slot_usage: SlotUsage,
     damage: Mutex<BTreeMap<Resource, String>>,
@@ -101,6 +105,7 @@ impl Fs {
             inodes: Mutex::default(),
             groups: Groups::default(),
             space: Space::default(),
+            nodes: Space::default(),
             dirty: DirtyFiles::new(options.dirty_pages_max),
             slot_usage: SlotUsage::default(),
             damage: Mutex::default(),
@@ -154,6 +159,14 @@ impl Fs {
         Claimant { slot: self.journal.slot(), member: self.env.group.me() }
     }
 
+    /// The claims of one use, and what of them is promised.
+    pub(crate) fn account(&self, of: Use) -> &Space {
+        match of {
+            Use::Data => &self.space,
+            Use::Nodes => &self.nodes,
+        }
+    }
+
     pub(crate) fn transaction(&self) -> Transaction {
         Transaction::new(self.fs_id)
     }
@@ -164,9 +177,9 @@ impl Fs {
 
     /// Makes a transaction happen; see [`Journal::commit`].
     pub(crate) fn commit(&self, mut tx: Transaction, reservation: Reservation) -> Lsn {
-        for (group, blocks) in tx.take_claims() {
-            self.space.change(blocks);
-            group.claims_changed(blocks);
+        for (group, of, blocks) in tx.take_claims() {
+            self.account(of).change(blocks);
+            group.claims_changed(of, blocks);
         }
         let cores = tx.take_cores();
         let lsn = self.journal.commit(tx, reservation);

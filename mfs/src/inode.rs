@@ -9,6 +9,7 @@
 
 pub(crate) mod extents;
 pub(crate) mod flush;
+pub(crate) mod growth;
 pub(crate) mod pages;
 pub(crate) mod reap;
 pub(crate) mod truncate;
@@ -55,6 +56,8 @@ pub(crate) struct Inode {
 pub(crate) struct State {
     pub(crate) core: Option<Core>,
     pub(crate) pages: Pages,
+    /// Blocks promised for nodes of the extent tree that the flush of those pages may need.
+    pub(crate) nodes_promised: u64,
     /// Open handles on this mount, and those of them that may write.
     pub(crate) opens: u32,
     pub(crate) writers: u32,

@@ -17,7 +17,6 @@ use lcl::pin::{PinError, Want};
 use mx_base::SlotId;
 use mx_base::rules::{Rule, is_kept};
 
-use crate::block::as_usize;
 use crate::env::Env;
 use crate::error::{DiskError, FsError};
 use crate::fs::{Fs, Options};
@@ -172,22 +171,5 @@ impl Fs {
     pub async fn give_back(&self) -> Result<(), FsError> {
         self.write_back_all().await?;
         self.give_up_claims().await
-    }
-
-    /// Gives back what was claimed ahead, so that others find it.
-    async fn give_up_claims(&self) -> Result<(), FsError> {
-        for group in self.known_groups() {
-            if group.claimed().is_empty() {
-                continue;
-            }
-            let pinned = self.pin_group(group.no).await?;
-            let blocks = 2 + as_usize(self.layout.chunk_table_blocks(group.no));
-            self.transact(blocks, |tx| {
-                group.claimed().into_iter().try_for_each(|chunk| pinned.unclaim_data(tx, chunk))
-            })
-            .await?;
-            self.space.change(-group.unclaim_all());
-        }
-        Ok(())
     }
 }

@@ -135,6 +135,13 @@ impl Fs {
         }
     }
 
+    /// Writes what is dirty in files whose locks are there: no lock is waited for.
+    pub(crate) async fn write_back_idle(&self) {
+        for no in self.dirty.since(None) {
+            self.write_back(no).await;
+        }
+    }
+
     /// Writes one file, unless its lock is on its way to another node: the surrender does it then.
     async fn write_back(&self, no: InodeNo) {
         let Some(inode) = self.known_inode(no) else { return };

@@ -371,6 +371,7 @@ impl ResourceFilter {
         Some(match (self.kind.as_str(), number) {
             ("superblock", None) => Resource::Superblock,
             ("rename", None) => Resource::Rename,
+            ("space", None) => Resource::Space,
             ("slot", Some(slot)) => Resource::Slot(mx_base::SlotId(u16::try_from(slot).ok()?)),
             ("group", Some(group)) => Resource::Group(mfs::layout::GroupNo(group)),
             ("inode", Some(inode)) => Resource::Inode(mfs::file::InodeNo(inode)),
@@ -394,6 +395,7 @@ fn kind_and_number(name: &ResourceName) -> Option<(&'static str, Option<u64>)> {
         Resource::Inode(inode) => ("inode", Some(inode.0)),
         Resource::Open(inode) => ("open", Some(inode.0)),
         Resource::Rename => ("rename", None),
+        Resource::Space => ("space", None),
     })
 }
 

@@ -38,7 +38,8 @@ impl Node {
             | Resource::Slot(_)
             | Resource::Group(_)
             | Resource::Open(_)
-            | Resource::Rename => None,
+            | Resource::Rename
+            | Resource::Space => None,
         });
         let unwritten: Vec<_> = resources.iter().zip(unwritten).collect();
         self.look(|core| Why {

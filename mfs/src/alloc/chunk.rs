@@ -9,8 +9,7 @@ use std::sync::Arc;
 use mx_base::FsId;
 use mx_base::rules::{Rule, is_kept};
 
-use super::Space;
-use super::claim::signed;
+use super::claim::{Aside, Use, signed};
 use super::group::PinnedGroup;
 use crate::block::{Block, BlockNo, as_usize};
 use crate::cache::{CachedBlock, Step};
@@ -30,7 +29,8 @@ pub(crate) fn first_version(epoch: u32) -> u64 {
 }
 
 impl Fs {
-    /// Makes chunks of `kind` out of free ones; false when the group has none.
+    /// Makes chunks of `kind` out of free ones; false when the group has none. With `claim` it is
+    /// one, claimed for nodes.
     ///
     /// # Errors
     /// When the disk or the journal fails.
@@ -38,18 +38,19 @@ impl Fs {
         &self,
         group: &PinnedGroup,
         kind: ChunkKind,
+        claim: bool,
     ) -> Result<bool, FsError> {
         let chunk_blocks = group.group.geometry.chunk_blocks;
-        let chunks = as_usize((CLAIM_BLOCKS / chunk_blocks).max(1));
+        let chunks = if claim { 1 } else { as_usize((CLAIM_BLOCKS / chunk_blocks).max(1)) };
         let mut found = self.settle(|| free_chunks(group, chunks)).await?;
-        let mut own_claim = None;
-        if found.is_empty() {
+        let mut own_claim = Aside::nothing(&self.space);
+        let is_own = found.is_empty();
+        if is_own {
             // At last a chunk that this mount has claimed for data and does not need.
             let spare = self.settle(|| spare_claim(group)).await?;
-            let Some(spare) = spare.filter(|_| self.space.try_promise(chunk_blocks)) else {
+            let Some(spare) = spare.filter(|_| own_claim.try_more(chunk_blocks)) else {
                 return Ok(false);
             };
-            own_claim = Some(SpareClaim { space: &self.space, blocks: chunk_blocks });
             found.push(spare);
         }
         let mut fresh = Vec::new();
@@ -62,19 +63,26 @@ impl Fs {
 
         let reservation = self.journal.reserve(2 + found.len()).await?;
         let mut tx = self.transaction();
-        for (chunk, mut entry) in found {
+        for (chunk, mut entry) in found.iter().copied() {
             if entry.kind == ChunkKind::Free as u8 {
                 self.settle_now(group.group.add_free(&mut tx, &group.pin, 0, -1))?;
-            } else {
-                group.group.unclaim(chunk, signed(chunk_blocks));
-                self.space.change(-signed(chunk_blocks));
             }
             entry.kind = kind as u8;
             entry.epoch.set(entry.epoch.get() + 1);
-            entry.set_claimant(None);
+            entry.set_claimant(claim.then(|| self.claimant()));
             self.settle_now(group.group.set_chunk(&mut tx, &group.pin, chunk, entry))?;
         }
         self.commit(tx, reservation);
+        for (chunk, _) in &found {
+            if is_own {
+                group.group.unclaim(Use::Data, *chunk, signed(chunk_blocks));
+                self.space.change(-signed(chunk_blocks));
+            }
+            if claim {
+                group.group.claim(Use::Nodes, *chunk, signed(chunk_blocks));
+                self.nodes.change(signed(chunk_blocks));
+            }
+        }
         drop(own_claim);
         for block in fresh {
             group.group.set.adopt(&block);
@@ -113,23 +121,11 @@ impl Fs {
     }
 }
 
-/// Blocks of a claim set aside while its chunk is turned into something else.
-struct SpareClaim<'a> {
-    space: &'a Space,
-    blocks: u64,
-}
-
-impl Drop for SpareClaim<'_> {
-    fn drop(&mut self) {
-        self.space.settle(self.blocks);
-    }
-}
-
 /// A chunk that this mount has claimed and nothing of which is in use or rests.
 fn spare_claim(group: &PinnedGroup) -> Step<Option<(u64, ChunkEntry)>> {
     let geometry = &group.group.geometry;
     let tx = Transaction::new(FsId::default());
-    for chunk in group.group.claimed() {
+    for chunk in group.group.claimed(Use::Data) {
         let entry = group.group.chunk(&tx, chunk)?;
         let first = chunk * geometry.chunk_blocks;
         if u64::from(entry.free.get()) == geometry.chunk_blocks
@@ -149,7 +145,7 @@ fn free_chunks(group: &PinnedGroup, count: usize) -> crate::cache::Step<Vec<(u64
     for chunk in 0..geometry.chunks {
         let entry = group.group.chunk(&tx, chunk)?;
         let first = chunk * geometry.chunk_blocks;
-        if entry.kind == ChunkKind::Free as u8
+        if group.group.is_whole(&entry)
             && entry.epoch.get() < u32::MAX
             && group.group.rested_run(first, geometry.chunk_blocks) == geometry.chunk_blocks
         {

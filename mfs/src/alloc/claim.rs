@@ -1,9 +1,14 @@
-//! Claims of this mount on data chunks, and what of them is promised to writes.
+//! Claims of this mount on chunks, and what of them is promised to writes.
 //!
-//! A claim is on disk, in the chunk table, and outlives the group's lock: only the claiming mount
-//! allocates from the chunk. A write reserves blocks before it is acknowledged, so that the flush
-//! that follows finds room whoever fills the device meanwhile. Claims of a mount that is gone are
-//! void: its incarnation is in them.
+//! Keeps true:
+//!   * a claim is on disk, in the chunk table, and outlives the group's lock: only the claiming
+//!     mount allocates from the chunk, data from a data chunk, nodes of extent trees from a tree
+//!     chunk. Claims of a mount that is gone are void: its incarnation is in them;
+//!   * of each use no more is promised than the claims have free. A write is answered when it has
+//!     promises for all that its flush may take, data and nodes, or not at all; so the flush finds
+//!     room whoever fills the device meanwhile;
+//!   * who has claims holds SPACE in PR, or has asked for it: there is somebody to ask for what is
+//!     claimed and not needed ([`super::give_back`]).
 
 use mx_base::{Incarnation, Member, NodeId, SlotId};
 use parking_lot::Mutex;
@@ -11,11 +16,20 @@ use zerocopy::little_endian::{U16, U32};
 
 use super::group::PinnedGroup;
 use crate::cache::Step;
+use crate::env::MountGroup;
 use crate::fs::Fs;
 use crate::journal::Transaction;
 use crate::ondisk::alloc_group::{ChunkEntry, ChunkKind};
 
-/// Free blocks in this mount's claims, and how many of them are promised.
+/// What a claimed chunk is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Use {
+    Data,
+    /// Nodes of extent trees.
+    Nodes,
+}
+
+/// Free blocks in this mount's claims for one use, and how many of them are promised.
 #[derive(Debug, Default)]
 pub(crate) struct Space(Mutex<Promises>);
 
@@ -23,6 +37,8 @@ pub(crate) struct Space(Mutex<Promises>);
 struct Promises {
     claimed_free: i64,
     promised: i64,
+    /// How often claimed blocks came, or became free.
+    gains: u64,
 }
 
 impl Space {
@@ -53,12 +69,45 @@ impl Space {
 
     /// Claimed blocks became used (negative) or free.
     pub(crate) fn change(&self, blocks: i64) {
-        self.0.lock().claimed_free += blocks;
+        let promises = &mut *self.0.lock();
+        promises.claimed_free += blocks;
+        promises.gains += u64::from(blocks > 0);
+    }
+
+    /// Changes whenever there may be blocks where there were none: who has found none anywhere looks
+    /// again then.
+    pub(crate) fn gains(&self) -> u64 {
+        self.0.lock().gains
     }
 
     /// Blocks that writes were promised and that are not allocated yet.
     pub(crate) fn promised(&self) -> u64 {
         u64::try_from(self.0.lock().promised).unwrap_or(0)
+    }
+}
+
+/// Blocks promised and not used yet; the promise ends with it.
+pub(crate) struct Aside<'a> {
+    space: &'a Space,
+    pub(crate) blocks: u64,
+}
+
+impl<'a> Aside<'a> {
+    pub(crate) fn nothing(space: &'a Space) -> Aside<'a> {
+        Aside { space, blocks: 0 }
+    }
+
+    /// Sets so many more aside; false when that many are not there.
+    pub(crate) fn try_more(&mut self, blocks: u64) -> bool {
+        let more = self.space.try_promise(blocks);
+        self.blocks += if more { blocks } else { 0 };
+        more
+    }
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.space.settle(self.blocks);
     }
 }
 
@@ -97,6 +146,23 @@ impl ChunkEntry {
     }
 }
 
+/// Is the chunk free as a whole, for whatever use? One that is still claimed for data, by a mount that
+/// is gone, is too.
+pub(crate) fn is_whole(entry: &ChunkEntry, chunk_blocks: u64, mounts: &dyn MountGroup) -> bool {
+    match entry.chunk_kind() {
+        Some(ChunkKind::Free) => true,
+        Some(ChunkKind::Data) => {
+            u64::from(entry.free.get()) == chunk_blocks && !is_taken(entry, mounts)
+        }
+        _ => false,
+    }
+}
+
+/// Has a mount that lives claimed the chunk? Claims of others are void.
+pub(crate) fn is_taken(entry: &ChunkEntry, mounts: &dyn MountGroup) -> bool {
+    entry.claimant().is_some_and(|claimant| mounts.is_member(claimant.member))
+}
+
 impl PinnedGroup {
     /// Claims chunks for data until `want` free blocks are won or the group has no more: whole
     /// free chunks first, then what is left over in others. Returns the chunks with their free
@@ -115,7 +181,8 @@ impl PinnedGroup {
                     return Ok(claimed);
                 }
                 let mut entry = self.group.chunk(tx, chunk)?;
-                if entry.kind != kind as u8 || entry.free.get() == 0 || is_taken(fs, &entry) {
+                if entry.kind != kind as u8 || entry.free.get() == 0 || self.group.is_taken(&entry)
+                {
                     continue;
                 }
                 if kind == ChunkKind::Free {
@@ -131,11 +198,41 @@ impl PinnedGroup {
         Ok(claimed)
     }
 
+    /// Claims tree chunks that have free blocks and that nobody has claimed, until `want` blocks are
+    /// won or the group has no more. Returns the chunks with their free blocks.
+    pub(crate) fn claim_trees(
+        &self,
+        fs: &Fs,
+        tx: &mut Transaction,
+        want: u64,
+    ) -> Step<Vec<(u64, i64)>> {
+        let mut claimed = Vec::new();
+        let mut won = 0;
+        for chunk in 0..self.group.geometry.chunks {
+            if won >= want {
+                break;
+            }
+            let mut entry = self.group.chunk(tx, chunk)?;
+            if entry.kind != ChunkKind::Tree as u8
+                || entry.free.get() == 0
+                || self.group.is_taken(&entry)
+            {
+                continue;
+            }
+            entry.set_claimant(Some(fs.claimant()));
+            self.group.set_chunk(tx, &self.pin, chunk, entry)?;
+            claimed.push((chunk, i64::from(entry.free.get())));
+            won += u64::from(entry.free.get());
+        }
+        Ok(claimed)
+    }
+
     /// Gives the claim on a chunk up.
-    pub(crate) fn unclaim_data(&self, tx: &mut Transaction, chunk: u64) -> Step<()> {
+    pub(crate) fn unclaim(&self, tx: &mut Transaction, chunk: u64) -> Step<()> {
         let mut entry = self.group.chunk(tx, chunk)?;
         entry.set_claimant(None);
-        if u64::from(entry.free.get()) == self.group.geometry.chunk_blocks {
+        let whole = u64::from(entry.free.get()) == self.group.geometry.chunk_blocks;
+        if whole && entry.kind == ChunkKind::Data as u8 {
             entry.kind = ChunkKind::Free as u8;
             self.group.add_free(tx, &self.pin, 0, 1)?;
         }
@@ -143,7 +240,35 @@ impl PinnedGroup {
     }
 }
 
-/// Has a mount that lives claimed the chunk, this one included?
-fn is_taken(fs: &Fs, entry: &ChunkEntry) -> bool {
-    entry.claimant().is_some_and(|claimant| fs.env.group.is_member(claimant.member))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_promised_than_the_claims_have_free() {
+        let space = Space::default();
+        assert!(!space.try_promise(1));
+        space.change(10);
+        assert!(space.try_promise(7));
+        assert!(!space.try_promise(4));
+        assert_eq!(space.shortage(4), 1);
+        // What is given back is set aside first, so that it cannot be promised meanwhile.
+        let mut aside = Aside::nothing(&space);
+        assert!(!aside.try_more(4), "promised");
+        assert!(aside.try_more(3));
+        assert!(!space.try_promise(1));
+        space.change(-3);
+        drop(aside);
+        assert!(!space.try_promise(1));
+    }
+
+    #[test]
+    fn what_comes_to_the_claims_is_seen_by_who_has_found_nothing() {
+        let space = Space::default();
+        let before = space.gains();
+        space.change(-1);
+        assert_eq!(space.gains(), before);
+        space.change(1);
+        assert_ne!(space.gains(), before);
+    }
 }

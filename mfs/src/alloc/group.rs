@@ -7,8 +7,10 @@ use std::sync::Arc;
 use lcl::pin::{Entry, Pin};
 use parking_lot::Mutex;
 
+use super::claim::{self, Use};
 use crate::block::{BlockNo, as_usize};
 use crate::cache::{BlockSet, CachedBlock, Expect, Step};
+use crate::env::MountGroup;
 use crate::journal::{Lsn, Transaction};
 use crate::layout::{GroupNo, Layout};
 use crate::locks::Resource;
@@ -23,6 +25,8 @@ pub(crate) struct Group {
     pub(crate) entry: Arc<Entry>,
     pub(crate) set: Arc<BlockSet>,
     pub(crate) geometry: Geometry,
+    /// Whose claims count.
+    mounts: Arc<dyn MountGroup>,
     memory: Mutex<Memory>,
 }
 
@@ -43,12 +47,28 @@ pub(crate) struct Geometry {
 struct Memory {
     /// Freed runs that rest until their transaction is durable: start to (length, transaction).
     resting: BTreeMap<u64, (u64, Lsn)>,
-    /// Chunks that this mount has claimed for data. Only this mount changes its claims.
-    claimed: BTreeSet<u64>,
-    /// Free blocks in those chunks, as counted into [`super::Space`].
-    claimed_free: i64,
+    /// What this mount has claimed. Only this mount changes its claims.
+    data: Claims,
+    nodes: Claims,
     /// Where the last search for each purpose ended.
     cursors: BTreeMap<u8, u64>,
+}
+
+/// Chunks of a group that this mount has claimed for one use.
+#[derive(Debug, Default)]
+struct Claims {
+    chunks: BTreeSet<u64>,
+    /// Free blocks in those chunks, as counted into [`super::Space`].
+    free: i64,
+}
+
+impl Memory {
+    fn claims(&mut self, of: Use) -> &mut Claims {
+        match of {
+            Use::Data => &mut self.data,
+            Use::Nodes => &mut self.nodes,
+        }
+    }
 }
 
 /// What a group has left.
@@ -116,12 +136,18 @@ impl Geometry {
 }
 
 impl Group {
-    pub(crate) fn new(no: GroupNo, layout: &Layout, entry: Arc<Entry>) -> Arc<Group> {
+    pub(crate) fn new(
+        no: GroupNo,
+        layout: &Layout,
+        entry: Arc<Entry>,
+        mounts: Arc<dyn MountGroup>,
+    ) -> Arc<Group> {
         Arc::new(Group {
             no,
             entry,
             set: BlockSet::new(Resource::Group(no)),
             geometry: Geometry::of(layout, no),
+            mounts,
             memory: Mutex::default(),
         })
     }
@@ -246,57 +272,65 @@ impl Group {
         self.memory.lock().cursors.insert(purpose, at);
     }
 
+    /// Has a mount that lives claimed the chunk, this one included?
+    pub(super) fn is_taken(&self, entry: &ChunkEntry) -> bool {
+        claim::is_taken(entry, &*self.mounts)
+    }
+
+    /// Is the chunk free as a whole, for whatever use?
+    pub(crate) fn is_whole(&self, entry: &ChunkEntry) -> bool {
+        claim::is_whole(entry, self.geometry.chunk_blocks, &*self.mounts)
+    }
+
     /// This mount has won a chunk with so many free blocks.
-    pub(super) fn claim(&self, chunk: u64, free: i64) {
+    pub(super) fn claim(&self, of: Use, chunk: u64, free: i64) {
         let memory = &mut *self.memory.lock();
-        memory.claimed.insert(chunk);
-        memory.claimed_free += free;
+        memory.claims(of).chunks.insert(chunk);
+        memory.claims(of).free += free;
     }
 
     /// This mount has given one claim up.
-    pub(super) fn unclaim(&self, chunk: u64, free: i64) {
+    pub(super) fn unclaim(&self, of: Use, chunk: u64, free: i64) {
         let memory = &mut *self.memory.lock();
-        memory.claimed.remove(&chunk);
-        memory.claimed_free -= free;
+        memory.claims(of).chunks.remove(&chunk);
+        memory.claims(of).free -= free;
     }
 
-    /// This mount has given all its claims here up; returns the free blocks that were counted.
-    pub(crate) fn unclaim_all(&self) -> i64 {
-        let memory = &mut *self.memory.lock();
-        memory.claimed.clear();
-        std::mem::take(&mut memory.claimed_free)
+    pub(crate) fn claims_changed(&self, of: Use, blocks: i64) {
+        self.memory.lock().claims(of).free += blocks;
     }
 
-    pub(crate) fn claims_changed(&self, blocks: i64) {
-        self.memory.lock().claimed_free += blocks;
+    /// Free blocks in this mount's claims here, as they were counted last.
+    pub(crate) fn claimed_free(&self, of: Use) -> u64 {
+        u64::try_from(self.memory.lock().claims(of).free).unwrap_or(0)
     }
 
     /// Counts the free blocks in the claims anew: other nodes may have freed some. Returns the
     /// difference.
-    pub(super) fn recount_claims(&self) -> Step<i64> {
-        let claimed = self.claimed();
+    pub(super) fn recount_claims(&self, of: Use) -> Step<i64> {
+        let claimed = self.claimed(of);
         let tx = Transaction::new(mx_base::FsId::default());
         let mut free = 0;
         for chunk in claimed {
             free += i64::from(self.chunk(&tx, chunk)?.free.get());
         }
         let memory = &mut *self.memory.lock();
-        Ok(free - std::mem::replace(&mut memory.claimed_free, free))
+        Ok(free - std::mem::replace(&mut memory.claims(of).free, free))
     }
 
-    pub(super) fn is_claimed(&self, chunk: u64) -> bool {
-        self.memory.lock().claimed.contains(&chunk)
+    pub(super) fn is_claimed(&self, of: Use, chunk: u64) -> bool {
+        self.memory.lock().claims(of).chunks.contains(&chunk)
     }
 
-    pub(crate) fn claimed(&self) -> Vec<u64> {
-        self.memory.lock().claimed.iter().copied().collect()
+    pub(crate) fn claimed(&self, of: Use) -> Vec<u64> {
+        self.memory.lock().claims(of).chunks.iter().copied().collect()
     }
 
-    /// Claimed chunks from `from` on, then those before it.
+    /// Chunks claimed for data from `from` on, then those before it.
     pub(super) fn claimed_from(&self, from: u64) -> Vec<u64> {
         let memory = self.memory.lock();
-        let later = memory.claimed.range(from..).copied();
-        let earlier = memory.claimed.range(..from).copied();
+        let later = memory.data.chunks.range(from..).copied();
+        let earlier = memory.data.chunks.range(..from).copied();
         later.chain(earlier).collect()
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use lcl::pin::{PinError, Want};
 use parking_lot::Mutex;
 
+use super::claim::Use;
 use super::group::{Group, PinnedGroup};
 use crate::block::as_usize;
 use crate::cache::Step;
@@ -52,8 +53,8 @@ pub(crate) struct Groups {
 #[derive(Clone, Copy)]
 enum Ask {
     Metadata(Needs),
-    /// So many blocks to be promised for data.
-    Space(u64),
+    /// So many blocks to be promised.
+    Space(Use, u64),
 }
 
 /// How a candidate's lock is asked for.
@@ -72,7 +73,7 @@ impl Fs {
         let group = known.entry(no).or_insert_with(|| {
             let resource = Resource::Group(no);
             let entry = self.env.locks.entry(resource.name(), resource.bucket(&self.layout));
-            Group::new(no, &self.layout, entry)
+            Group::new(no, &self.layout, entry, Arc::clone(&self.env.group))
         });
         Arc::clone(group)
     }
@@ -103,7 +104,9 @@ impl Fs {
     async fn loaded(&self, group: PinnedGroup) -> Result<PinnedGroup, FsError> {
         self.settle(|| group.group.loaded(&self.layout)).await?;
         group.group.wake(self.journal.durable());
-        self.space.change(self.settle_now(group.group.recount_claims())?);
+        for of in [Use::Data, Use::Nodes] {
+            self.account(of).change(self.settle_now(group.group.recount_claims(of))?);
+        }
         Ok(group)
     }
 
@@ -115,22 +118,29 @@ impl Fs {
         self.pick(Ask::Metadata(needs)).await
     }
 
-    /// Claims data chunks until `blocks` can be promised, and promises them.
+    /// Claims chunks until `blocks` can be promised, and promises them.
     ///
     /// # Errors
     /// [`FsError::NoSpace`] when the device has not that much left.
-    pub(crate) async fn promise_space(&self, blocks: u64) -> Result<(), FsError> {
-        if self.space.try_promise(blocks) {
+    pub(crate) async fn promise_space(&self, of: Use, blocks: u64) -> Result<(), FsError> {
+        if self.account(of).try_promise(blocks) {
             return Ok(());
         }
-        self.pick(Ask::Space(blocks)).await.map(|_| ())
+        self.pick(Ask::Space(of, blocks)).await.map(|_| ())
     }
 
     /// Does the pinned group give what is asked for?
     async fn suits(&self, group: &PinnedGroup, ask: Ask) -> Result<bool, FsError> {
         match ask {
             Ask::Metadata(needs) => self.provide(group, needs).await,
-            Ask::Space(blocks) => {
+            Ask::Space(Use::Nodes, blocks) => {
+                let short = self.nodes.shortage(blocks);
+                if short > 0 {
+                    self.claim_nodes(group, short, blocks).await?;
+                }
+                Ok(self.nodes.try_promise(blocks))
+            }
+            Ask::Space(Use::Data, blocks) => {
                 // Somewhat more than is needed, so that not every write goes to a group; less than
                 // a small part of the device, so that no mount sits on what others need.
                 let ahead = (self.layout.usable_blocks() / 256).clamp(64, 16_384);
@@ -159,8 +169,38 @@ impl Fs {
             .await?;
         self.commit(tx, reservation);
         for (chunk, free) in claimed {
-            group.group.claim(chunk, free);
+            group.group.claim(Use::Data, chunk, free);
             self.space.change(free);
+        }
+        Ok(())
+    }
+
+    /// Claims blocks for nodes, `short` of them if there are: in tree chunks that are there, then in
+    /// new ones.
+    async fn claim_nodes(
+        &self,
+        group: &PinnedGroup,
+        short: u64,
+        blocks: u64,
+    ) -> Result<(), FsError> {
+        let tables = as_usize(self.layout.chunk_table_blocks(group.group.no));
+        let reservation = self.journal.reserve(1 + tables).await?;
+        let (tx, claimed) = self
+            .settle(|| {
+                let mut tx = self.transaction();
+                let claimed = group.claim_trees(self, &mut tx, short)?;
+                Ok((tx, claimed))
+            })
+            .await?;
+        self.commit(tx, reservation);
+        for (chunk, free) in claimed {
+            group.group.claim(Use::Nodes, chunk, free);
+            self.nodes.change(free);
+        }
+        while self.nodes.shortage(blocks) > 0 {
+            if !self.claim_metadata(group, ChunkKind::Tree, true).await? {
+                break;
+            }
         }
         Ok(())
     }
@@ -177,7 +217,7 @@ impl Fs {
                 if free >= need {
                     break;
                 }
-                if !self.claim_metadata(group, kind).await? {
+                if !self.claim_metadata(group, kind, false).await? {
                     return Ok(false);
                 }
             }
@@ -195,8 +235,33 @@ impl Fs {
         Ok(self.settle(|| group.take_data(&mut scratch, 1, None)).await?.is_some())
     }
 
-    /// Goes through the groups, the best first, until one suits; it stays pinned.
+    /// Finds a group that suits; it stays pinned. When there is none, the others are asked once for
+    /// what they have claimed and do not need.
     async fn pick(&self, ask: Ask) -> Result<PinnedGroup, FsError> {
+        let claims = match ask {
+            Ask::Space(..) => true,
+            Ask::Metadata(needs) => needs.data > 0,
+        };
+        {
+            let _claiming = if claims { Some(self.pin_to_claim().await?) } else { None };
+            match self.look_through(ask).await {
+                Err(FsError::NoSpace) => {}
+                found => return found,
+            }
+        }
+        self.free_own().await?;
+        let everything = self.take_back().await?;
+        if !matches!(ask, Ask::Space(Use::Data, _)) {
+            self.give_back_surplus().await?;
+        }
+        let found = self.look_through(ask).await;
+        drop(everything);
+        self.let_others_claim();
+        found
+    }
+
+    /// Goes through the groups, the best first, until one suits; it stays pinned.
+    async fn look_through(&self, ask: Ask) -> Result<PinnedGroup, FsError> {
         let mut unreadable = None;
         let current = *self.groups.current.lock();
         if let Some(current) = current

@@ -6,6 +6,7 @@ use lcl::pin::Pin;
 
 use super::Freed;
 use super::bits;
+use super::claim::Use;
 use super::group::PinnedGroup;
 use crate::block::{BlockNo, as_usize};
 use crate::cache::{BlockSet, CachedBlock, Step};
@@ -41,10 +42,30 @@ impl PinnedGroup {
         kind: ChunkKind,
     ) -> Step<Option<Arc<CachedBlock>>> {
         assert!(kind.is_metadata());
+        let Some(chunk) = self.find_chunk(tx, kind)? else { return Ok(None) };
+        self.group.set_cursor(kind as u8, chunk);
+        self.first_free(tx, chunk).map(Some)
+    }
+
+    /// A block for a node of an extent tree, out of this mount's claims, marked used; `None` when
+    /// the claims in this group have none left.
+    pub(crate) fn take_node(&self, tx: &mut Transaction) -> Step<Option<Arc<CachedBlock>>> {
+        for chunk in self.group.claimed(Use::Nodes) {
+            if self.group.chunk(tx, chunk)?.free.get() == 0 {
+                continue;
+            }
+            let block = self.first_free(tx, chunk)?;
+            self.mark_used(tx, self.group.geometry.index(block.number), 1)?;
+            tx.claims_change(&self.group, Use::Nodes, -1);
+            return Ok(Some(block));
+        }
+        Ok(None)
+    }
+
+    /// The first free block of a metadata chunk that has some.
+    fn first_free(&self, tx: &Transaction, chunk: u64) -> Step<Arc<CachedBlock>> {
         let group = &self.group;
         let geometry = &group.geometry;
-        let Some(chunk) = self.find_chunk(tx, kind, 1)? else { return Ok(None) };
-        group.set_cursor(kind as u8, chunk);
         let first = chunk * geometry.chunk_blocks;
         let (bitmap, bit) = geometry.bit(first);
         let bitmap = group.bitmap_block(bitmap)?;
@@ -60,7 +81,7 @@ impl PinnedGroup {
         if Header::of(&tx.see(&block)).kind() != Some(Kind::Free) {
             return Err(self.contradiction(chunk, "a free block is in use").into());
         }
-        Ok(Some(block))
+        Ok(block)
     }
 
     /// Up to `want` blocks in a row for data, out of this mount's claims, marked used; `None` when
@@ -107,8 +128,12 @@ impl PinnedGroup {
             let chunk_end = (index / geometry.chunk_blocks + 1) * geometry.chunk_blocks;
             let len = end.min(chunk_end) - index;
             self.mark_free(tx, index, len, ChunkKind::Data)?;
-            if self.group.is_claimed(index / geometry.chunk_blocks) {
-                tx.claims_change(&self.group, i64::try_from(len).expect("a chunk is small"));
+            if self.group.is_claimed(Use::Data, index / geometry.chunk_blocks) {
+                tx.claims_change(
+                    &self.group,
+                    Use::Data,
+                    i64::try_from(len).expect("a chunk is small"),
+                );
             }
             index += len;
         }
@@ -132,26 +157,29 @@ impl PinnedGroup {
             Some(kind) if kind.is_metadata() => self.mark_free(tx, index, 1, kind)?,
             _ => return Err(self.contradiction(index, "metadata outside its chunks").into()),
         }
+        if group.is_claimed(Use::Nodes, index / group.geometry.chunk_blocks) {
+            tx.claims_change(group, Use::Nodes, 1);
+        }
         tx.use_blocks(-1);
         tx.release(owner_pin, owner, block, &self.pin, &group.set, group.owner());
         Ok(())
     }
 
-    /// A chunk of `kind` with at least `free` free blocks, from the cursor on.
-    fn find_chunk(&self, tx: &Transaction, kind: ChunkKind, free: u16) -> Step<Option<u64>> {
+    /// A chunk of `kind` with free blocks that nobody has claimed, from the cursor on.
+    fn find_chunk(&self, tx: &Transaction, kind: ChunkKind) -> Step<Option<u64>> {
         let chunks = self.group.geometry.chunks;
         let from = self.group.cursor(kind as u8);
         for i in 0..chunks {
             let chunk = (from + i) % chunks;
             let entry = self.group.chunk(tx, chunk)?;
-            if entry.kind == kind as u8 && entry.free.get() >= free {
+            if entry.kind == kind as u8 && entry.free.get() > 0 && !self.group.is_taken(&entry) {
                 return Ok(Some(chunk));
             }
         }
         Ok(None)
     }
 
-    /// Free blocks in the group's chunks of `kind`, counted up to `enough`.
+    /// Free blocks in the group's chunks of `kind` that nobody has claimed, counted up to `enough`.
     pub(crate) fn free_metadata(
         &self,
         tx: &Transaction,
@@ -163,7 +191,7 @@ impl PinnedGroup {
         let mut free = 0;
         for i in 0..chunks {
             let entry = self.group.chunk(tx, (from + i) % chunks)?;
-            if entry.kind == kind as u8 {
+            if entry.kind == kind as u8 && !self.group.is_taken(&entry) {
                 free += u64::from(entry.free.get());
                 if free >= enough {
                     break;
@@ -202,7 +230,7 @@ impl PinnedGroup {
         // Up to the end of a bitmap block: runs across it are rare and merge as extents anyway.
         let bitmap_end = (index / BITS_PER_BLOCK + 1) * BITS_PER_BLOCK;
         let limit = (index + want).min(bitmap_end).min(geometry.blocks);
-        while end < limit && group.is_claimed(end / geometry.chunk_blocks) {
+        while end < limit && group.is_claimed(Use::Data, end / geometry.chunk_blocks) {
             let chunk_end = (end / geometry.chunk_blocks + 1) * geometry.chunk_blocks;
             end = chunk_end.min(limit);
         }
@@ -228,7 +256,7 @@ impl PinnedGroup {
             self.mark_used(tx, at, part)?;
             at += part;
         }
-        tx.claims_change(&self.group, -i64::try_from(len).expect("a run is short"));
+        tx.claims_change(&self.group, Use::Data, -i64::try_from(len).expect("a run is short"));
         Ok((self.group.geometry.first.plus(index), len))
     }
 

@@ -18,7 +18,6 @@ use crate::block::BlockNo;
 use crate::cache::{CachedBlock, Expect, Step};
 use crate::error::{Corruption, CorruptionKind};
 use crate::journal::Transaction;
-use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX, ROOT_ENTRIES_MAX};
 use crate::ondisk::header::{Kind, Owner};
 use crate::ondisk::inode::{AreaKind, InodeBlock};
@@ -125,8 +124,8 @@ pub(crate) enum Grown {
 pub(crate) struct ExtentEditor<'a, 'b> {
     pub(crate) tree: &'a ExtentTree<'a>,
     pub(crate) pin: &'a Pin,
-    /// Where new nodes come from, if any may be needed.
-    pub(crate) group: Option<&'a PinnedGroup>,
+    /// Where new nodes come from, if any may be needed: this mount's claims in these groups.
+    pub(crate) nodes: &'a [&'a PinnedGroup],
     pub(crate) tx: &'b mut Transaction,
 }
 
@@ -445,10 +444,14 @@ impl ExtentEditor<'_, '_> {
 
     #[expect(clippy::cast_possible_truncation, reason = "a block holds less than 2^16 entries")]
     fn new_node(&mut self, level: u8, entries: &[ExtentEntry]) -> Step<Option<BlockNo>> {
-        let Some(group) = self.group else { return Ok(None) };
-        let Some(block) = group.take_metadata(self.tx, ChunkKind::Tree)? else {
-            return Ok(None);
-        };
+        let mut found = None;
+        for group in self.nodes {
+            if let Some(block) = group.take_node(self.tx)? {
+                found = Some((*group, block));
+                break;
+            }
+        }
+        let Some((group, block)) = found else { return Ok(None) };
         let inode = self.tree.inode;
         let owner: Owner = inode.owner(self.tree.generation);
         let data = self.tx.adopt(

@@ -5,6 +5,7 @@
 //! any point shows zeros or the data, never what the blocks held before (I10). No cluster lock
 //! below the inode's is held while the data is on its way.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lcl::pin::Pin;
@@ -12,12 +13,14 @@ use mx_base::rules::{Rule, is_kept};
 
 use super::extents::{Extent, ExtentEditor, ExtentTree, Grown, Mapping};
 use super::pages::PageOut;
-use super::{INLINE_BYTES_MAX, Inode};
-use crate::alloc::{Needs, PinnedGroup};
+use super::{INLINE_BYTES_MAX, Inode, State};
+use crate::alloc::PinnedGroup;
+use crate::alloc::claim::Use;
 use crate::block::{BlockNo, as_usize};
 use crate::env::{Durability, WriteData};
 use crate::error::{DiskError, FsError};
 use crate::fs::Fs;
+use crate::journal::Transaction;
 use crate::layout::GroupNo;
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 use crate::runs::Runs;
@@ -26,8 +29,8 @@ use crate::runs::Runs;
 const BATCH_PAGES: usize = 4096;
 /// Runs of pages that one transaction maps.
 const RUNS_PER_TRANSACTION: usize = 16;
-/// Tree nodes that mapping those runs may need, and that marking them written may need.
-const NODES_PER_TRANSACTION: u64 = 20;
+/// Groups whose claims serve one transaction with nodes.
+const NODE_GROUPS: usize = 8;
 
 /// Where a page goes.
 struct Target {
@@ -45,10 +48,15 @@ impl Fs {
     pub(crate) async fn flush_inode(&self, inode: &Arc<Inode>, pin: &Pin) -> Result<(), FsError> {
         let turn = Turn::wait(inode).await;
         let result = self.flush_data_and_core(inode, pin).await;
-        drop(turn);
-        if result.is_err() {
-            inode.state.lock().failures += 1;
+        {
+            let mut state = inode.state.lock();
+            match &result {
+                // What is left dirty has nothing mapped that is not marked written.
+                Ok(()) => self.trim_nodes(&mut state),
+                Err(_) => state.failures += 1,
+            }
         }
+        drop(turn);
         result
     }
 
@@ -150,7 +158,7 @@ impl Fs {
         self.change(inode, 4, |_, tx| {
             let taken = group.take_data(tx, 1, Some(BlockNo(at.0 - 1)))?;
             assert_eq!(taken, Some((at, 1)), "the group was pinned all the time");
-            let mut editor = ExtentEditor { tree: &tree, pin, group: Some(&group), tx };
+            let mut editor = ExtentEditor { tree: &tree, pin, nodes: &[], tx };
             let extent = Extent { logical: 0, physical: at, blocks: 1, unwritten: false };
             let grown = editor.insert(extent)?;
             assert!(matches!(grown, Grown::Done), "one extent fits the root");
@@ -187,20 +195,26 @@ impl Fs {
         let generation = inode.state.lock().core().attributes.generation.get();
         let tree = ExtentTree { inode, generation };
         let mut missing = self.unmapped(&tree, writing).await?;
-        let mut in_vain = 0;
         while !missing.is_empty() {
             let near = self.settle(|| tree.last(&self.transaction())).await?;
             let near = near.map(|e| e.physical.plus(e.blocks - 1));
+            let gains = self.nodes.gains();
             let data = self.data_group(near).await?;
-            let mut done = self.map_runs(&tree, pin, &data, &data, near, &missing).await?;
+            let mut done = self.map_runs(&tree, pin, &data, &[&data], near, &missing).await?;
             if done.is_none() {
-                // The group has no room for nodes of the tree: those come from another one.
+                // The group has no room for nodes of the tree: those come from other ones.
                 let no = data.group.no;
                 drop(data);
-                let (data, nodes) = self.pin_data_and_nodes(no).await?;
-                let nodes = nodes.as_ref().unwrap_or(&data);
-                done = self.map_runs(&tree, pin, &data, nodes, near, &missing).await?;
+                let mut groups = self.node_groups();
+                groups.insert(no);
+                let pinned = self.pin_groups(groups).await?;
+                let nodes: Vec<&PinnedGroup> = pinned.values().collect();
+                done = self.map_runs(&tree, pin, &pinned[&no], &nodes, near, &missing).await?;
+                if done.is_none() && self.nodes.gains() == gains {
+                    return Err(FsError::NoSpace);
+                }
             }
+            // None, when others have taken what was found in the group: what is promised is elsewhere.
             let done = done.unwrap_or_default();
             writing.settle_promises(&done);
             for (first, len) in &done {
@@ -209,30 +223,17 @@ impl Fs {
                 run.1 -= len;
             }
             missing.retain(|(_, len)| *len > 0);
-            in_vain = if done.is_empty() { in_vain + 1 } else { 0 };
-            if in_vain > 3 {
-                return Err(FsError::NoSpace);
-            }
         }
         Ok(())
     }
 
-    /// A group with claims, and another one with room for nodes (`None`: the same), both pinned in
-    /// order.
-    async fn pin_data_and_nodes(
-        &self,
-        data: GroupNo,
-    ) -> Result<(PinnedGroup, Option<PinnedGroup>), FsError> {
-        for _ in 0..16 {
-            let nodes = self.metadata_group(Needs::tree(NODES_PER_TRANSACTION)).await?.group.no;
-            let mut pinned = self.pin_groups([data, nodes].into()).await?;
-            // Between the two looks somebody else may have taken the room.
-            if self.provide(&pinned[&nodes], Needs::tree(NODES_PER_TRANSACTION)).await? {
-                let data = pinned.remove(&data).expect("pinned");
-                return Ok((data, pinned.remove(&nodes)));
-            }
-        }
-        Err(FsError::NoSpace)
+    /// Groups in which this mount has claims with room for nodes, those with most first chosen.
+    fn node_groups(&self) -> BTreeSet<GroupNo> {
+        let groups = self.known_groups().into_iter();
+        let mut free: Vec<_> = groups.map(|g| (g.claimed_free(Use::Nodes), g.no)).collect();
+        free.retain(|(free, _)| *free > 0);
+        free.sort_unstable_by(|a, b| b.cmp(a));
+        free.into_iter().take(NODE_GROUPS).map(|(_, no)| no).collect()
     }
 
     /// Runs of pages of the batch that are not mapped: first page, length.
@@ -267,19 +268,19 @@ impl Fs {
         tree: &ExtentTree<'_>,
         pin: &Pin,
         data: &PinnedGroup,
-        nodes: &PinnedGroup,
+        nodes: &[&PinnedGroup],
         near: Option<BlockNo>,
         missing: &[(u64, u64)],
     ) -> Result<Option<Vec<(u64, u64)>>, FsError> {
         // Inode, nodes on the path and new ones, headers, bitmap and table blocks.
-        self.change(tree.inode, 64, |_, tx| {
+        let mapped = self.change(tree.inode, 64, |state, tx| {
             let mut near = near;
             let mut done = Vec::new();
             for (first, len) in missing.iter().take(RUNS_PER_TRANSACTION) {
                 let Some((physical, got)) = data.take_data(tx, *len, near)? else { break };
                 near = Some(physical.plus(got - 1));
                 let extent = Extent { logical: *first, physical, blocks: got, unwritten: true };
-                let mut editor = ExtentEditor { tree, pin, group: Some(nodes), tx };
+                let mut editor = ExtentEditor { tree, pin, nodes, tx };
                 if let Grown::NoRoom = editor.insert(extent)? {
                     tx.abandon();
                     return Ok(None);
@@ -290,9 +291,11 @@ impl Fs {
                     break;
                 }
             }
-            Ok(Some(done))
-        })
-        .await
+            Ok(Some((done, nodes_used(state, tx))))
+        });
+        let Some((done, nodes)) = mapped.await? else { return Ok(None) };
+        self.nodes.settle(nodes);
+        Ok(Some(done))
     }
 
     /// A group in which this mount has claims with blocks to take, pinned; the one near a block
@@ -300,20 +303,26 @@ impl Fs {
     async fn data_group(&self, near: Option<BlockNo>) -> Result<PinnedGroup, FsError> {
         let near = near.and_then(|block| self.layout.group_of(block));
         let mut groups = self.known_groups();
-        groups.retain(|group| !group.claimed().is_empty());
         groups.sort_by_key(|group| Some(group.no) != near);
-        for forced in [false, true] {
-            if forced {
-                self.journal.force(self.journal.last()).await?;
-            }
-            for known in &groups {
-                let group = self.pin_group(known.no).await?;
-                if self.has_data(&group).await? {
-                    return Ok(group);
+        loop {
+            let gains = self.space.gains();
+            for forced in [false, true] {
+                if forced {
+                    self.journal.force(self.journal.last()).await?;
+                }
+                for known in groups.iter().filter(|group| !group.claimed(Use::Data).is_empty()) {
+                    let group = self.pin_group(known.no).await?;
+                    if self.has_data(&group).await? {
+                        return Ok(group);
+                    }
                 }
             }
+            // Meanwhile blocks may have come to groups that had none when they were looked at.
+            if self.space.gains() == gains {
+                return Err(FsError::NoSpace);
+            }
+            groups = self.known_groups();
         }
-        Err(FsError::NoSpace)
     }
 
     /// Where each page of the batch is written, all of them being mapped, and which runs are marked
@@ -363,10 +372,15 @@ impl Fs {
         let generation = inode.state.lock().core().attributes.generation.get();
         let tree = ExtentTree { inode, generation };
         for runs in runs.chunks(RUNS_PER_TRANSACTION) {
-            if let Grown::NoRoom = self.mark_runs(&tree, pin, None, runs).await? {
-                let group = self.metadata_group(Needs::tree(NODES_PER_TRANSACTION)).await?;
-                let grown = self.mark_runs(&tree, pin, Some(&group), runs).await?;
-                assert!(matches!(grown, Grown::Done), "room for nodes was provided");
+            let mut grown = self.mark_runs(&tree, pin, &[], runs).await?;
+            while let Grown::NoRoom = grown {
+                let gains = self.nodes.gains();
+                let pinned = self.pin_groups(self.node_groups()).await?;
+                let nodes: Vec<&PinnedGroup> = pinned.values().collect();
+                grown = self.mark_runs(&tree, pin, &nodes, runs).await?;
+                if matches!(grown, Grown::NoRoom) && self.nodes.gains() == gains {
+                    return Err(FsError::NoSpace);
+                }
             }
         }
         Ok(())
@@ -376,20 +390,22 @@ impl Fs {
         &self,
         tree: &ExtentTree<'_>,
         pin: &Pin,
-        group: Option<&PinnedGroup>,
+        nodes: &[&PinnedGroup],
         runs: &[(u64, u64)],
     ) -> Result<Grown, FsError> {
-        self.change(tree.inode, 64, |_, tx| {
-            let mut editor = ExtentEditor { tree, pin, group, tx };
+        let marked = self.change(tree.inode, 64, |state, tx| {
+            let mut editor = ExtentEditor { tree, pin, nodes, tx };
             for (from, to) in runs {
                 if let Grown::NoRoom = editor.mark_written(*from, *to)? {
                     tx.abandon();
-                    return Ok(Grown::NoRoom);
+                    return Ok(None);
                 }
             }
-            Ok(Grown::Done)
-        })
-        .await
+            Ok(Some(nodes_used(state, tx)))
+        });
+        let Some(nodes) = marked.await? else { return Ok(Grown::NoRoom) };
+        self.nodes.settle(nodes);
+        Ok(Grown::Done)
     }
 
     /// Attributes into the log; the size as far as data up to `size` is durable by now.
@@ -402,6 +418,13 @@ impl Fs {
         })
         .await
     }
+}
+
+/// Nodes that the transaction takes out of the inode's promise.
+fn nodes_used(state: &mut State, tx: &Transaction) -> u64 {
+    let used = tx.nodes_taken().min(state.nodes_promised);
+    state.nodes_promised -= used;
+    used
 }
 
 /// The right to flush an inode: one flush at a time, so that pages go out in the order in which

@@ -18,8 +18,18 @@ pub(crate) struct Pages {
     pages: BTreeMap<u64, Page>,
     dirty: BTreeSet<u64>,
     writing: BTreeSet<u64>,
+    /// Promised pages, and runs of them, at most: see [`Pages::growth`].
+    growth: Growth,
     /// Changes so far: a page read from disk is kept only if none happened meanwhile.
     pub(crate) changes: u64,
+}
+
+/// What the extent tree of a file may have to take in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Growth {
+    pub(crate) pages: u64,
+    /// Runs of pages that follow each other in the file.
+    pub(crate) runs: u64,
 }
 
 #[derive(Debug)]
@@ -55,6 +65,39 @@ impl Pages {
     /// Pages for which a block has been promised.
     pub(crate) fn promised_len(&self) -> u64 {
         self.dirty.iter().filter(|page| self.is_promised(**page)).count() as u64
+    }
+
+    /// Pages that may not be mapped yet, those on their way to disk included; never too few.
+    pub(crate) fn growth(&self) -> Growth {
+        self.growth
+    }
+
+    /// These pages, in order, are promised too.
+    pub(crate) fn grown_by(&self, pages: &[u64]) -> Growth {
+        let Growth { pages: mut count, mut runs } = self.growth;
+        let mut before = None;
+        for page in pages {
+            count += 1;
+            let follows = before.is_some_and(|before| before + 1 == *page)
+                || page.checked_sub(1).is_some_and(|before| self.is_promised(before));
+            runs += u64::from(!follows);
+            before = Some(*page);
+        }
+        Growth { pages: count, runs }
+    }
+
+    pub(crate) fn set_growth(&mut self, growth: Growth) {
+        self.growth = growth;
+    }
+
+    /// Counts anew, when nothing is being written.
+    pub(crate) fn recount_growth(&mut self) {
+        assert!(self.writing.is_empty(), "pages being written have taken their promises along");
+        let promised = self.dirty.iter().filter(|page| self.is_promised(**page)).copied();
+        let promised: Vec<u64> = promised.collect();
+        let runs = promised.windows(2).filter(|w| w[0] + 1 != w[1]).count() as u64;
+        let pages = promised.len() as u64;
+        self.growth = Growth { pages, runs: runs + u64::from(pages > 0) };
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -56,6 +56,7 @@ impl Fs {
             let mut state = inode.state.lock();
             let promised = state.pages.clear();
             self.space.settle(promised);
+            self.trim_nodes(&mut state);
             let core = state.core_mut();
             core.attributes.size.set(core.durable_size);
             self.note_dirty(inode, &state);

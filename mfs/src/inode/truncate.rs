@@ -182,7 +182,7 @@ impl Fs {
         if freed > 0 {
             let freed = i64::try_from(freed).expect("a transaction frees little");
             let tree = ExtentTree { inode, generation: 0 };
-            ExtentEditor { tree: &tree, pin, group: None, tx }.add_blocks(-freed)?;
+            ExtentEditor { tree: &tree, pin, nodes: &[], tx }.add_blocks(-freed)?;
         }
         Ok(cut.done)
     }
@@ -208,5 +208,5 @@ fn cut_tree(
         return Ok(Cut { done: true, ..Cut::default() });
     }
     let tree = ExtentTree { inode, generation: core.generation.get() };
-    ExtentEditor { tree: &tree, pin, group: None, tx }.cut(from, runs)
+    ExtentEditor { tree: &tree, pin, nodes: &[], tx }.cut(from, runs)
 }

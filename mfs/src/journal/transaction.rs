@@ -11,6 +11,7 @@ use lcl::Mode;
 use lcl::pin::Pin;
 use mx_base::FsId;
 
+use crate::alloc::claim::Use;
 use crate::alloc::{Freed, Group};
 use crate::block::{Block, BlockNo, SharedBlock};
 use crate::cache::{BlockSet, CachedBlock};
@@ -29,7 +30,7 @@ pub(crate) struct Transaction {
     /// Blocks that may be used again once the transaction is durable.
     pub(super) freed: Vec<Freed>,
     /// Free blocks that this mount's claims win or lose.
-    claims: Vec<(Arc<Group>, i64)>,
+    claims: Vec<(Arc<Group>, Use, i64)>,
     /// Attributes as they are after the commit.
     cores: Vec<(Arc<Inode>, Core)>,
 }
@@ -210,8 +211,8 @@ impl Transaction {
         self.freed.push(freed);
     }
 
-    pub(crate) fn claims_change(&mut self, group: &Arc<Group>, blocks: i64) {
-        self.claims.push((Arc::clone(group), blocks));
+    pub(crate) fn claims_change(&mut self, group: &Arc<Group>, of: Use, blocks: i64) {
+        self.claims.push((Arc::clone(group), of, blocks));
     }
 
     /// An inode's attributes as this transaction has changed them.
@@ -228,7 +229,13 @@ impl Transaction {
         std::mem::take(&mut self.cores)
     }
 
-    pub(crate) fn take_claims(&mut self) -> Vec<(Arc<Group>, i64)> {
+    /// Blocks for nodes that were taken out of claims.
+    pub(crate) fn nodes_taken(&self) -> u64 {
+        let taken = self.claims.iter().filter(|(_, of, blocks)| *of == Use::Nodes && *blocks < 0);
+        taken.map(|(_, _, blocks)| blocks.unsigned_abs()).sum()
+    }
+
+    pub(crate) fn take_claims(&mut self) -> Vec<(Arc<Group>, Use, i64)> {
         std::mem::take(&mut self.claims)
     }
 

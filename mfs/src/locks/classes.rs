@@ -52,10 +52,16 @@ impl LockClass for Classes {
     fn revoke<'a>(&'a self, entry: &'a Arc<Entry>, to: Mode, pass: u32) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let Some(fs) = self.fs() else { return };
-            if let Some(Resource::Inode(no)) = resource(entry)
-                && let Some(inode) = fs.known_inode(no)
-            {
-                fs.revoke_inode(&inode, to, pass).await;
+            match resource(entry) {
+                Some(Resource::Inode(no)) => {
+                    if let Some(inode) = fs.known_inode(no) {
+                        fs.revoke_inode(&inode, to, pass).await;
+                    }
+                }
+                Some(Resource::Space) if pass == 0 && !to.covers(Mode::PR) => {
+                    fs.make_space_for_others().await;
+                }
+                _ => {}
             }
         })
     }
@@ -76,7 +82,11 @@ impl LockClass for Classes {
                     fs.set_in_place(&group.set).await
                 }
                 Some(
-                    Resource::Superblock | Resource::Slot(_) | Resource::Open(_) | Resource::Rename,
+                    Resource::Superblock
+                    | Resource::Slot(_)
+                    | Resource::Open(_)
+                    | Resource::Rename
+                    | Resource::Space,
                 )
                 | None => Ok(()),
             }
@@ -106,7 +116,11 @@ impl LockClass for Classes {
                 }
                 None
             }
-            Resource::Superblock | Resource::Slot(_) | Resource::Open(_) | Resource::Rename => None,
+            Resource::Superblock
+            | Resource::Slot(_)
+            | Resource::Open(_)
+            | Resource::Rename
+            | Resource::Space => None,
         }
     }
 
@@ -123,7 +137,8 @@ impl LockClass for Classes {
                 | Resource::Group(_)
                 | Resource::Slot(_)
                 | Resource::Open(_)
-                | Resource::Rename,
+                | Resource::Rename
+                | Resource::Space,
             )
             | None => {}
         }
@@ -187,6 +202,7 @@ impl Fs {
             let promised = state.pages.clear();
             state.core = None;
             self.space.settle(promised);
+            self.trim_nodes(&mut state);
         }
         self.note_dirty(inode, &state);
         flushed
@@ -246,6 +262,7 @@ fn purge_inode(fs: &Fs, inode: &Arc<Inode>) {
     );
     let promised = state.pages.clear();
     fs.space.settle(promised);
+    fs.trim_nodes(&mut state);
     state.core = None;
     state.kernel = KernelView::default();
     inode.set.purge(damaged || fs.is_damaged(inode.set.resource()));

@@ -27,6 +27,8 @@ pub enum Resource {
     Open(InodeNo),
     /// Moving directories between directories.
     Rename,
+    /// Claims on chunks: PR to have some, EX to have the others give back what they do not need.
+    Space,
 }
 
 impl Resource {
@@ -40,6 +42,7 @@ impl Resource {
             Resource::Inode(inode) => (5, inode.0),
             Resource::Open(inode) => (8, inode.0),
             Resource::Rename => (9, 0),
+            Resource::Space => (14, 0),
         };
         let mut bytes = [0; 9];
         bytes[0] = kind;
@@ -61,6 +64,7 @@ impl Resource {
             5 => Resource::Inode(InodeNo(id)),
             8 => Resource::Open(InodeNo(id)),
             9 if id == 0 => Resource::Rename,
+            14 if id == 0 => Resource::Space,
             _ => return None,
         })
     }
@@ -85,6 +89,7 @@ impl Resource {
             }
             Resource::Superblock => Bucket::of(NAMES | 1),
             Resource::Rename => Bucket::of(NAMES | 2),
+            Resource::Space => Bucket::of(NAMES | 3),
             Resource::Slot(slot) => Bucket::of(NAMES | (1 << 32) | u64::from(slot.0)),
         }
     }
@@ -135,6 +140,7 @@ mod tests {
             Resource::Inode(InodeNo(1 << 51)),
             Resource::Open(InodeNo(3)),
             Resource::Rename,
+            Resource::Space,
         ] {
             assert_eq!(Resource::of_name(&resource.name()), Some(resource));
         }

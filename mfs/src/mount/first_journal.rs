@@ -5,12 +5,18 @@
 //! and its first transactions mark them used. The slot's head, written behind that, makes the
 //! whole valid with one write; before it, the chunks are free and what is in them means
 //! nothing.
+//!
+//! Where there is no room, the other mounts are asked once for what they have claimed and do not
+//! need, and groups that they hold are waited for, in order.
 
 use std::sync::Arc;
 
+use lcl::Mode;
 use lcl::pin::{Pin, PinError, Want};
 
 use super::MountError;
+use crate::alloc::claim::is_whole;
+use crate::alloc::give_back::space_entry;
 use crate::alloc::group::Group;
 use crate::alloc::{PinnedGroup, bits};
 use crate::block::{Block, BlockNo, as_usize};
@@ -28,6 +34,9 @@ use crate::ondisk::alloc_group::{
 use crate::ondisk::header::{self, Kind, Writer};
 use crate::ondisk::slot::JOURNAL_EXTENTS_MAX;
 use crate::superblock::Superblock;
+
+/// Half of the ring has to take the largest transaction of a truncation, of 80 blocks.
+const BLOCKS_MIN: u64 = 192;
 
 /// Chunks found for a journal, with the locks that keep them free for us.
 pub(super) struct Found {
@@ -67,45 +76,67 @@ impl Found {
 /// Finds free chunks for a journal of the size that the superblock says, or half of it where there
 /// is no more.
 pub(super) async fn find(env: &Env, sb: &Superblock) -> Result<Found, MountError> {
+    match look_through(env, sb, false).await {
+        Err(MountError::NoRoomForJournal) => {}
+        found => return found,
+    }
+    let space = space_entry(&*env.locks, &sb.layout);
+    let pin = space.pin(Want::shared(Mode::EX)).await?;
+    let found = look_through(env, sb, true).await;
+    drop(pin);
+    env.locks.idle(&space);
+    found
+}
+
+/// One look at the groups: those homed here first, trying their locks; or all of them, ascending,
+/// waiting for their locks.
+async fn look_through(env: &Env, sb: &Superblock, waits: bool) -> Result<Found, MountError> {
     let layout = sb.layout;
     let want = u64::from(layout.journal_blocks);
     let mut found = Found { layout, groups: Vec::new() };
     // Groups homed here first, as for every allocation.
     let is_home = |no: &GroupNo| env.locks.is_home(Resource::Group(*no).bucket(&layout));
     let mut order: Vec<GroupNo> = layout.groups().take(4096).collect();
-    order.sort_by_key(|no| !is_home(no));
+    if !waits {
+        order.sort_by_key(|no| !is_home(no));
+    }
     for no in order {
         if found.blocks() >= want || found.extent_count() >= JOURNAL_EXTENTS_MAX {
             break;
         }
-        look_into(env, sb, no, want, &mut found).await?;
+        look_into(env, sb, no, want, waits, &mut found).await?;
+        if waits {
+            // Leaders are needed for their groups.
+            found.groups.retain(|g| !g.runs.is_empty() || layout.map_leader(g.no) == g.no);
+        }
     }
-    if found.blocks() < want / 2 || found.blocks() < 64 {
+    if found.blocks() < (want / 2).max(BLOCKS_MIN).min(want) {
         return Err(MountError::NoRoomForJournal);
     }
     Ok(found)
 }
 
-/// Adds free chunks of one group. Locks are only tried when others are held, as they come in no
-/// order; the first one, a leader's, is waited for: another mount has it cached for as long as
-/// nobody asks.
+/// Adds free chunks of one group. Unless they come in order, and are waited for, locks are only tried
+/// when others are held; the first one, a leader's, is waited for all the same: another mount has it
+/// cached for as long as nobody asks.
 async fn look_into(
     env: &Env,
     sb: &Superblock,
     no: GroupNo,
     want: u64,
+    waits: bool,
     found: &mut Found,
 ) -> Result<(), MountError> {
     let layout = &sb.layout;
     let leader = layout.map_leader(no);
-    if !hold(env, layout, leader, found).await? {
+    if !hold(env, layout, leader, waits, found).await? {
         return Ok(());
     }
     let expect =
         |group: GroupNo, kind| Expect { kind, owner: crate::ondisk::header::Owner::plain(group.0) };
     let map = read(env, sb, layout.group_map(leader), expect(leader, Kind::GroupMap)).await?;
     let in_use = bits::get(&map.get::<GroupMapBlock>().bits, (no.0 % GROUPS_PER_MAP) as usize);
-    if no != leader && !hold(env, layout, no, found).await? {
+    if no != leader && !hold(env, layout, no, waits, found).await? {
         return Ok(());
     }
     if !in_use {
@@ -127,7 +158,7 @@ async fn look_into(
             if chunk >= layout.chunk_count(no) || have >= want {
                 break;
             }
-            if entry.kind != ChunkKind::Free as u8 {
+            if !is_whole(entry, chunk_blocks, &*env.group) {
                 continue;
             }
             let full = runs.len() == room;
@@ -150,6 +181,7 @@ async fn hold(
     env: &Env,
     layout: &Layout,
     no: GroupNo,
+    waits: bool,
     found: &mut Found,
 ) -> Result<bool, MountError> {
     if found.groups.iter().any(|g| g.no == no) {
@@ -157,7 +189,8 @@ async fn hold(
     }
     let resource = Resource::Group(no);
     let entry = env.locks.entry(resource.name(), resource.bucket(layout));
-    let want = if found.groups.is_empty() { Want::write() } else { Want::write().no_queue() };
+    let want =
+        if waits || found.groups.is_empty() { Want::write() } else { Want::write().no_queue() };
     match entry.pin(want).await {
         Ok(pin) => {
             found.groups.push(FoundGroup { no, pin, runs: Vec::new(), is_new: false });
@@ -229,11 +262,12 @@ impl PinnedGroup {
     ) -> crate::cache::Step<()> {
         let chunk_blocks = self.group.geometry.chunk_blocks;
         let mut entry: ChunkEntry = self.group.chunk(tx, chunk)?;
-        assert_eq!(entry.kind, ChunkKind::Free as u8, "found free under its lock");
+        assert!(self.group.is_whole(&entry), "found free under its lock");
+        let was_free = entry.kind == ChunkKind::Free as u8;
         entry.kind = ChunkKind::Journal as u8;
         entry.set_claimant(None);
         self.group.set_chunk(tx, &self.pin, chunk, entry)?;
-        self.group.add_free(tx, &self.pin, 0, -1)?;
+        self.group.add_free(tx, &self.pin, 0, -i64::from(was_free))?;
         self.mark_used(tx, chunk * chunk_blocks, chunk_blocks)
     }
 }

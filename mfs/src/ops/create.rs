@@ -9,6 +9,7 @@ use zerocopy::little_endian::{U32, U64};
 use super::lookup::{Entry, Keep, kernel_keeps_attributes};
 use super::open::{OpenFile, OpenFlags};
 use super::{check_name, symlink};
+use crate::alloc::claim::Use;
 use crate::alloc::{Needs, PinnedGroup};
 use crate::cache::Step;
 use crate::dir::{Directory, DirectoryEditor, area};
@@ -116,7 +117,7 @@ impl Fs {
         check_name(name)?;
         let spilled = symlink::check_target(new.kind)?;
         if spilled {
-            self.promise_space(1).await?;
+            self.promise_space(Use::Data, 1).await?;
         }
         let made = self.make_promised(parent, name, new, spilled).await;
         if spilled {

@@ -52,7 +52,7 @@ impl WrittenTarget {
         let taken = group.take_data(tx, 1, Some(BlockNo(at.0 - 1)))?;
         assert_eq!(taken, Some((at, 1)), "the group was pinned all the time");
         let tree = ExtentTree { inode, generation };
-        let mut editor = ExtentEditor { tree: &tree, pin, group: None, tx };
+        let mut editor = ExtentEditor { tree: &tree, pin, nodes: &[], tx };
         let extent = Extent { logical: 0, physical: at, blocks: 1, unwritten: false };
         let grown = editor.insert(extent)?;
         assert!(matches!(grown, Grown::Done), "one extent fits the root");

@@ -7,12 +7,14 @@ use lcl::Mode;
 use lcl::pin::{Pin, Want};
 use mx_base::rules::{Rule, is_kept};
 
+use crate::alloc::claim::{Aside, Use};
 use crate::block::{BLOCK_SIZE_U64, as_usize};
 use crate::cache::Step;
 use crate::error::FsError;
 use crate::file::{FILE_SIZE_MAX, FileId, FileType};
 use crate::fs::Fs;
 use crate::inode::extents::{ExtentTree, Mapping};
+use crate::inode::growth::nodes_at_most;
 use crate::inode::pages::{page_of, pieces};
 use crate::inode::{INLINE_BYTES_MAX, Inode, State};
 use crate::ondisk::inode::AreaKind;
@@ -23,8 +25,10 @@ use crate::ops::open::OpenFile;
 struct Preparation {
     /// Pages of which only a part is overwritten.
     bring: Vec<u64>,
-    /// Pages that have no block yet and none promised.
+    /// Pages that have no block yet, or one never written, and none promised.
     promise: Vec<u64>,
+    /// Further nodes of the extent tree to be promised.
+    nodes: u64,
     /// The last page of the file, if its end becomes visible: it is written too.
     tail: Option<u64>,
     /// The first page leaves the inode.
@@ -118,7 +122,7 @@ impl Fs {
         if bytes.is_empty() {
             return Ok(Written { offset, len: 0 });
         }
-        let mut promised = Promised { fs: self, blocks: 0 };
+        let mut promised = Promised::nothing(self);
         loop {
             // Found with the state latched, done with it unlatched, looked at again: another write
             // of this node may have come between.
@@ -131,8 +135,8 @@ impl Fs {
                             return Err(FsError::FileTooLarge.into());
                         }
                         let need = self.prepare(inode, file, state, at, bytes.len() as u64)?;
-                        if need.bring.is_empty() && need.promise.len() as u64 <= promised.blocks {
-                            promised.blocks -= need.promise.len() as u64;
+                        if need.bring.is_empty() && promised.cover(&need) {
+                            promised.use_up(&need);
                             self.lay(inode, state, at, bytes, &need);
                             return Ok((at, None));
                         }
@@ -143,11 +147,7 @@ impl Fs {
             let Some(need) = need else {
                 return Ok(Written { offset: at, len: bytes.len() as u64 });
             };
-            let short = (need.promise.len() as u64).saturating_sub(promised.blocks);
-            if short > 0 {
-                self.promise_space(short).await?;
-                promised.blocks += short;
-            }
+            promised.make_up(&need).await?;
             self.bring_pages(inode, file, &need.bring).await?;
         }
     }
@@ -203,10 +203,16 @@ impl Fs {
             if state.pages.is_promised(page) {
                 continue;
             }
-            let mapped = !inline && matches!(self.map(inode, file, page)?, Mapping::Mapped(_));
+            let is_there =
+                |mapping| matches!(mapping, Mapping::Mapped(extent) if !extent.unwritten);
+            let mapped = !inline && is_there(self.map(inode, file, page)?);
             if !mapped {
                 need.promise.push(page);
             }
+        }
+        if !need.promise.is_empty() {
+            let nodes = nodes_at_most(core, state.pages.grown_by(&need.promise));
+            need.nodes = nodes.saturating_sub(state.nodes_promised);
         }
         Ok(need)
     }
@@ -238,7 +244,7 @@ impl Fs {
         file: FileId,
         size: u64,
     ) -> Result<(), FsError> {
-        let mut promised = Promised { fs: self, blocks: 0 };
+        let mut promised = Promised::nothing(self);
         loop {
             let need = self
                 .settle(|| {
@@ -246,8 +252,8 @@ impl Fs {
                         let old = state.core().size();
                         // As a write of nothing at the new end.
                         let need = self.prepare(inode, file, state, size, 0)?;
-                        if need.bring.is_empty() && need.promise.len() as u64 <= promised.blocks {
-                            promised.blocks -= need.promise.len() as u64;
+                        if need.bring.is_empty() && promised.cover(&need) {
+                            promised.use_up(&need);
                             self.lay_size(inode, state, old, size, &need);
                             return Ok(None);
                         }
@@ -256,11 +262,7 @@ impl Fs {
                 })
                 .await?;
             let Some(need) = need else { return Ok(()) };
-            let short = (need.promise.len() as u64).saturating_sub(promised.blocks);
-            if short > 0 {
-                self.promise_space(short).await?;
-                promised.blocks += short;
-            }
+            promised.make_up(&need).await?;
             self.bring_pages(inode, file, &need.bring).await?;
         }
     }
@@ -278,6 +280,9 @@ impl Fs {
         if let Some(tail) = need.tail {
             state.pages.mark_dirty(tail);
         }
+        let growth = state.pages.grown_by(&need.promise);
+        state.pages.set_growth(growth);
+        state.nodes_promised += need.nodes;
         for page in &need.promise {
             state.pages.set_promised(*page);
         }
@@ -291,11 +296,37 @@ impl Fs {
 /// Blocks promised for pages that do not carry the promise yet; settled when given up.
 struct Promised<'a> {
     fs: &'a Fs,
-    blocks: u64,
+    data: Aside<'a>,
+    nodes: Aside<'a>,
 }
 
-impl Drop for Promised<'_> {
-    fn drop(&mut self) {
-        self.fs.space.settle(self.blocks);
+impl Promised<'_> {
+    fn nothing(fs: &Fs) -> Promised<'_> {
+        Promised { fs, data: Aside::nothing(&fs.space), nodes: Aside::nothing(&fs.nodes) }
+    }
+
+    fn cover(&self, need: &Preparation) -> bool {
+        need.promise.len() as u64 <= self.data.blocks && need.nodes <= self.nodes.blocks
+    }
+
+    /// The pages and the inode carry them from now on.
+    fn use_up(&mut self, need: &Preparation) {
+        self.data.blocks -= need.promise.len() as u64;
+        self.nodes.blocks -= need.nodes;
+    }
+
+    /// Gets what is missing.
+    async fn make_up(&mut self, need: &Preparation) -> Result<(), FsError> {
+        let want = need.promise.len() as u64;
+        for (of, want, have) in
+            [(Use::Data, want, &mut self.data), (Use::Nodes, need.nodes, &mut self.nodes)]
+        {
+            let short = want.saturating_sub(have.blocks);
+            if short > 0 {
+                self.fs.promise_space(of, short).await?;
+                have.blocks += short;
+            }
+        }
+        Ok(())
     }
 }

@@ -151,4 +151,28 @@ fn sixteen_nodes_recover_from_a_death() {
 #[test]
 fn a_new_mount_finds_room_for_its_journal_when_a_full_device_was_emptied() {
     play_plan(include_str!("plans/full-device.json"));
+    play_full_device(&[26, 34, 51]);
+}
+
+#[test]
+fn a_write_that_was_answered_finds_its_room_on_a_device_that_is_full() {
+    play_full_device(&[25, 45, 89, 99, 106, 137]);
+}
+
+#[test]
+fn everybody_finds_room_again_whoever_filled_and_emptied_the_device() {
+    play_full_device(&[8, 24]);
+}
+
+/// Plays seeds in which nothing goes wrong but that the device fills up.
+fn play_full_device(seeds: &[u64]) {
+    for seed in seeds {
+        let fault = Some(FaultName::DeviceFull);
+        let wishes = Wishes { nodes: None, workload: None, fault };
+        if let Err(what) = run(&Plan::wished(*seed, wishes)) {
+            panic!(
+                "seed {seed}: {what}\nwith a log: cargo xtask replay {seed} --fault device-full"
+            );
+        }
+    }
 }

@@ -195,6 +195,7 @@ impl Fleet {
             }
             self.hosts[host].is_wanted.store(true, Ordering::SeqCst);
         }
+        self.work.fills_no_more();
         if self.work.may_be_full() {
             self.exec.spawn(WORLD, self.clone().remove_filler());
         }

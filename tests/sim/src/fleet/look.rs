@@ -95,7 +95,8 @@ impl Fleet {
                 let group = self.layout.group_of(BlockNo(inode.0));
                 group.is_some_and(|group| groups.contains(&group))
             }
-            Some(Resource::Superblock | Resource::Slot(_) | Resource::Rename) | None => false,
+            Some(Resource::Superblock | Resource::Slot(_) | Resource::Rename | Resource::Space)
+            | None => false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A run from its beginning to its end, and what is checked on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -256,17 +256,25 @@ impl Fleet {
         Ok(())
     }
 
-    /// Whoever filled the device may not have come to make room again.
+    /// Whoever filled the device may not have come to make room again. When that is done everybody
+    /// finds room: nobody keeps what he does not need.
     fn make_room(&self) -> Result<(), Violation> {
         let began = self.exec.now();
+        let mut have_room = BTreeSet::new();
         while self.work.may_be_full() {
+            let mut all = true;
             for life in self.lives().into_iter().flatten() {
                 let Some(mount) = life.mount() else { continue };
+                if have_room.contains(&life.member) {
+                    continue;
+                }
                 let work = Arc::clone(&self.work);
                 let found = async move { work.finds_room(&mount).await };
                 match self.exec.run(life.group(), HEALED_WITHIN, found) {
-                    Ok(Ok(true)) => return Ok(()),
-                    Ok(Ok(false)) => {}
+                    Ok(Ok(true)) => {
+                        have_room.insert(life.member);
+                    }
+                    Ok(Ok(false)) => all = false,
                     Ok(Err(error)) => {
                         return Err(Violation::new("room", format!("{}: {error}", life.member)));
                     }
@@ -275,8 +283,13 @@ impl Fleet {
                     }
                 }
             }
+            if all {
+                return Ok(());
+            }
             if self.exec.now().since(began) > HEALED_WITHIN {
-                return Err(Violation::new("room", "nobody finds any again"));
+                self.lives().iter().flatten().for_each(|life| life.log_waits());
+                let what = format!("only {have_room:?} find any again");
+                return Err(Violation::new("room", what));
             }
             self.run_until(self.exec.now() + U)?;
         }

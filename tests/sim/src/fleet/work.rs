@@ -93,6 +93,7 @@ pub struct Work {
     pub bystanders: Bystanders,
     /// Somebody fills the device, or has.
     is_full: AtomicBool,
+    may_fill: AtomicBool,
     workload: Workload,
     times: Mutex<BTreeMap<FileId, TimesByLife>>,
     /// Operations under way.
@@ -143,6 +144,7 @@ impl Work {
             victims: (0..plan.victims).map(|_| Mutex::new(Victim::new())).collect(),
             bystanders: Bystanders::default(),
             is_full: AtomicBool::new(false),
+            may_fill: AtomicBool::new(true),
             workload: plan.workload,
             times: Mutex::default(),
             under_way: Mutex::default(),

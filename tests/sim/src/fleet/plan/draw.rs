@@ -190,6 +190,7 @@ impl Plan {
         }
         if wishes.fault.is_none() {
             plan.damage();
+            plan.fill();
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
@@ -205,6 +206,16 @@ impl Plan {
             let at = Duration::from_millis(random.below(6_500));
             let name = random.pick(&[FaultName::BitFlip, FaultName::BitFlip, FaultName::ReadError]);
             let fault = self.named(name, random);
+            self.faults.push((at, fault));
+        }
+    }
+
+    /// A device that fills up beside everything else, in a part of the runs. Drawn apart as well.
+    fn fill(&mut self) {
+        let random = &mut Random::new(self.seed ^ 0xf0_11ed);
+        if random.chance(12) {
+            let at = Duration::from_millis(random.below(5_000));
+            let fault = self.named(FaultName::DeviceFull, random);
             self.faults.push((at, fault));
         }
     }
@@ -270,9 +281,7 @@ impl Plan {
     }
 }
 
-/// Faults in the shares in which they are drawn. Those of which section 5 of
-/// `docs/spec/simulator.md` tells what is open are not drawn, only played by name; damaged media are
-/// drawn apart.
+/// Faults in the shares in which they are drawn. Damaged media and full devices are drawn apart.
 const LIKELY: [FaultName; 28] = [
     FaultName::Crash,
     FaultName::Crash,

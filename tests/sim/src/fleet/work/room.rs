@@ -1,6 +1,5 @@
 //! A device that is full: changes that find no room fail as a whole, and everything else goes on.
-//! When what filled it is gone, somebody has room again. Not everybody: a mount keeps what it has
-//! claimed until it is left.
+//! When what filled it is gone, everybody has room again, whoever has claimed what.
 
 use std::sync::atomic::Ordering;
 
@@ -17,6 +16,15 @@ impl Work {
     /// Somebody begins to fill the device.
     pub fn fills(&self) {
         self.is_full.store(true, Ordering::SeqCst);
+    }
+
+    /// Nobody fills it any more.
+    pub fn fills_no_more(&self) {
+        self.may_fill.store(false, Ordering::SeqCst);
+    }
+
+    fn may_fill(&self) -> bool {
+        self.may_fill.load(Ordering::SeqCst)
     }
 
     /// May a change find no room?
@@ -36,7 +44,7 @@ impl Work {
         let Some(file) = file else { return Ok(()) };
         let open = mount.open(file, WRITE).await?;
         let (piece, mut at, mut len) = (vec![0xf1; PIECE], 0, PIECE);
-        while len >= 4096 {
+        while len >= 4096 && self.may_fill() {
             match mount.write(&open, at, &piece[..len]).await {
                 Ok(()) => at += u64::try_from(len).expect("a piece"),
                 Err(FsError::NoSpace) => len /= 4,
