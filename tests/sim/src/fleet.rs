@@ -14,6 +14,7 @@ pub mod clock;
 mod faults;
 pub mod host;
 pub mod kernel;
+pub mod listing;
 pub mod log_file;
 mod look;
 pub mod net;

@@ -12,6 +12,7 @@ use mx_base::{BoxFuture, Duration};
 use parking_lot::Mutex;
 use sim::disk::Device;
 use sim::exec::{Executor, Group};
+use sim::fleet::listing::cold_listing;
 use sim::single::{env, formatted};
 
 const NODE: Group = Group(1);
@@ -69,4 +70,15 @@ fn a_listing_of_entries_that_are_not_all_cached_counts_each_of_them_once() {
     let counted = kernel.0.lock();
     assert_eq!(counted.len(), FILES);
     assert!(told.iter().all(|file| counted[file] == 1), "{counted:?}");
+}
+
+#[test]
+fn a_cold_listing_with_attributes_costs_one_message_to_each_home_and_one_back_and_no_read() {
+    for others in [2, 3, 4] {
+        let cost = cold_listing(others, 256).expect("nothing fails");
+        assert_eq!(cost.attributes, 256, "{others} other nodes");
+        assert!(cost.requests <= others as u64, "{others} other nodes: {cost:?}");
+        assert!(cost.replies <= others as u64, "{others} other nodes: {cost:?}");
+        assert_eq!(cost.blocks_read, 0, "{others} other nodes: {cost:?}");
+    }
 }

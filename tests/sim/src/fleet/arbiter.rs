@@ -66,6 +66,8 @@ struct State {
     stuck: BTreeSet<NodeId>,
     /// Lives whose writes are held on their way while they live, and arrive up to so late.
     held: BTreeMap<LifeId, Duration>,
+    /// Blocks that each life has asked for, those of the membership partition not among them.
+    reads: BTreeMap<LifeId, u64>,
     /// Processes that are there no more.
     dead: BTreeSet<LifeId>,
     refused: u64,
@@ -99,6 +101,11 @@ impl Arbiter {
             let old = old.as_deref();
             writes::check(&self.oracle, &self.layout, &living, writer, at, (old, new));
         }
+    }
+
+    /// Blocks of the file system that a life has read so far.
+    pub fn reads(&self, life: LifeId) -> u64 {
+        self.state.lock().reads.get(&life).copied().unwrap_or(0)
     }
 
     /// Writes of fenced lives that were refused so far.
@@ -378,6 +385,9 @@ impl Disk for Way {
     ) -> BoxFuture<'static, Result<Box<[mfs::block::Block]>, DiskError>> {
         let (way, arbiter) = (self.clone(), self.arbiter.clone());
         let key = self.key;
+        if at.0 >= self.arbiter.layout.slot_start {
+            *self.arbiter.state.lock().reads.entry(self.life).or_default() += count as u64;
+        }
         let submitted = self.gate.admit(self.now()).map(|admission| {
             let request = async move { Some(arbiter.read(key, at, count).await) };
             (admission, self.arbiter.carry_out(request))

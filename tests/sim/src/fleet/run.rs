@@ -52,9 +52,9 @@ pub struct Report {
 }
 
 /// A formatted device with a membership partition.
-fn formatted(ids: [u8; 16], nodes_max: u16) -> Result<Image, String> {
+fn formatted(ids: [u8; 16], nodes_max: u16, blocks: u64) -> Result<Image, String> {
     let exec = Executor::new(1);
-    let device = Device::new(DEVICE_BLOCKS, Image::new());
+    let device = Device::new(blocks, Image::new());
     let port = device.port(&exec);
     let superblock = Superblock {
         cluster: ClusterId(ids),
@@ -92,52 +92,7 @@ fn formatted(ids: [u8; 16], nodes_max: u16) -> Result<Image, String> {
 /// # Errors
 /// The first thing that was wrong.
 pub fn run(plan: &Plan) -> Result<Report, Violation> {
-    let ids = [7; 16];
-    let image = formatted(ids, nodes_max(plan)).map_err(|what| Violation::new("mkfs", what))?;
-    let exec = Executor::new(plan.seed);
-    let device = Device::new(DEVICE_BLOCKS, image);
-    let layout = {
-        let port = device.port(&exec);
-        let read = exec.run(WORLD, U * 100, async move { superblock::read(&*port).await });
-        let read = read.map_err(|s| format!("superblock: {s:?}"));
-        let read = read.and_then(|read| read.map_err(|e| e.to_string()));
-        read.map_err(|what| Violation::new("mkfs", what))?.layout
-    };
-    let oracle = Oracle::new(&exec);
-    let work = Work::new(&exec, &oracle, plan);
-    let host = |_| Host {
-        is_wanted: AtomicBool::new(true),
-        is_done: AtomicBool::new(false),
-        life: Mutex::default(),
-    };
-    let clock = |_| {
-        let (ahead, wall) = exec.draw(|r| {
-            (Duration::from_millis(r.below(900_000)), Duration::from_millis(r.below(3_000)))
-        });
-        let drift = |r: &mut Random| r.below(2 * plan.drift + 1);
-        let rate = if plan.drift == 0 { 0 } else { exec.draw(drift) };
-        HostClock::new(&exec, ahead, wall, 1_000_000 - plan.drift + rate)
-    };
-    let fleet = Fleet(Arc::new(Inner {
-        plan: plan.clone(),
-        arbiter: Arbiter::new(&exec, device, oracle.clone(), plan.weather, layout),
-        net: Net::new(&exec, plan.weather),
-        cluster_id: ClusterId(ids),
-        fs_id: FsId(ids),
-        layout,
-        hosts: (0..plan.nodes).map(host).collect(),
-        clocks: (0..plan.nodes).map(clock).collect(),
-        next_life: Mutex::new(0),
-        flipped: Mutex::default(),
-        views: Views::default(),
-        dead_held: Mutex::default(),
-        set_up: AtomicBool::new(false),
-        is_ready: AtomicBool::new(false),
-        oracle,
-        work,
-        exec,
-    }));
-    fleet.arbiter.watch(&fleet);
+    let fleet = Fleet::new(plan, DEVICE_BLOCKS)?;
     let outcome = fleet.play();
     let report = Report {
         operations: fleet.work.done.load(Ordering::Relaxed),
@@ -156,6 +111,58 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
 }
 
 impl Fleet {
+    /// A cluster that nobody has started yet, over a formatted device of so many blocks.
+    pub(super) fn new(plan: &Plan, blocks: u64) -> Result<Fleet, Violation> {
+        let ids = [7; 16];
+        let image =
+            formatted(ids, nodes_max(plan), blocks).map_err(|what| Violation::new("mkfs", what))?;
+        let exec = Executor::new(plan.seed);
+        let device = Device::new(blocks, image);
+        let layout = {
+            let port = device.port(&exec);
+            let read = exec.run(WORLD, U * 100, async move { superblock::read(&*port).await });
+            let read = read.map_err(|s| format!("superblock: {s:?}"));
+            let read = read.and_then(|read| read.map_err(|e| e.to_string()));
+            read.map_err(|what| Violation::new("mkfs", what))?.layout
+        };
+        let oracle = Oracle::new(&exec);
+        let work = Work::new(&exec, &oracle, plan);
+        let host = |_| Host {
+            is_wanted: AtomicBool::new(true),
+            is_done: AtomicBool::new(false),
+            life: Mutex::default(),
+        };
+        let clock = |_| {
+            let (ahead, wall) = exec.draw(|r| {
+                (Duration::from_millis(r.below(900_000)), Duration::from_millis(r.below(3_000)))
+            });
+            let drift = |r: &mut Random| r.below(2 * plan.drift + 1);
+            let rate = if plan.drift == 0 { 0 } else { exec.draw(drift) };
+            HostClock::new(&exec, ahead, wall, 1_000_000 - plan.drift + rate)
+        };
+        let fleet = Fleet(Arc::new(Inner {
+            plan: plan.clone(),
+            arbiter: Arbiter::new(&exec, device, oracle.clone(), plan.weather, layout),
+            net: Net::new(&exec, plan.weather),
+            cluster_id: ClusterId(ids),
+            fs_id: FsId(ids),
+            layout,
+            hosts: (0..plan.nodes).map(host).collect(),
+            clocks: (0..plan.nodes).map(clock).collect(),
+            next_life: Mutex::new(0),
+            flipped: Mutex::default(),
+            views: Views::default(),
+            dead_held: Mutex::default(),
+            set_up: AtomicBool::new(false),
+            is_ready: AtomicBool::new(false),
+            oracle,
+            work,
+            exec,
+        }));
+        fleet.arbiter.watch(&fleet);
+        Ok(fleet)
+    }
+
     fn play(&self) -> Result<(), Violation> {
         for host in 0..self.plan.nodes {
             self.exec.spawn(WORLD, self.clone().run_host(host));
@@ -197,7 +204,7 @@ impl Fleet {
     }
 
     /// Runs up to a moment, unless something is wrong before.
-    fn run_until(&self, at: Instant) -> Result<(), Violation> {
+    pub(super) fn run_until(&self, at: Instant) -> Result<(), Violation> {
         while self.exec.now() < at {
             self.exec.run_for(at.since(self.exec.now()).min(U));
             // Nothing may have been left to run.
@@ -221,7 +228,7 @@ impl Fleet {
         self.oracle.first_violation().map_or(Ok(()), Err)
     }
 
-    fn until(
+    pub(super) fn until(
         &self,
         what: &str,
         limit: Duration,
@@ -361,7 +368,7 @@ impl Fleet {
     }
 
     /// So that nothing refers to itself.
-    fn take_apart(&self) {
+    pub(super) fn take_apart(&self) {
         for life in self.lives().into_iter().flatten() {
             self.kill(&life, true);
         }
