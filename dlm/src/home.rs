@@ -9,6 +9,7 @@
 //! Sends nothing: what owners have to be told is left in [`Notices`].
 
 mod resources;
+mod waiting;
 
 use mx_base::{Instant, Member};
 
@@ -21,6 +22,7 @@ use crate::resource::{Notices, Phase, Queued, Resource};
 use crate::value_block::ValueBlock;
 use crate::violation::Violation;
 use resources::Resources;
+pub(crate) use waiting::Waiting;
 
 /// A resource that may have remnants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +43,7 @@ impl Haunted {
 pub(crate) struct Home {
     buckets: Vec<Option<Box<HomeBucket>>>,
     lingers: Lingers,
+    pub(crate) waiting: Waiting,
 }
 
 /// The resources of one bucket.
@@ -57,7 +60,8 @@ pub(crate) struct HomeBucket {
 
 impl Home {
     pub(crate) fn new(lingers: Lingers) -> Home {
-        Home { buckets: (0..Bucket::COUNT).map(|_| None).collect(), lingers }
+        let buckets = (0..Bucket::COUNT).map(|_| None).collect();
+        Home { buckets, lingers, waiting: Waiting::default() }
     }
 
     /// This node becomes the home of a bucket in which `unknown` may hold anything.
@@ -73,7 +77,9 @@ impl Home {
 
     /// Another node is the home from now on: nothing known here counts any more.
     pub(crate) fn close(&mut self, bucket: Bucket) {
-        self.buckets[bucket.index()] = None;
+        if let Some(closed) = self.buckets[bucket.index()].take() {
+            closed.queued(|owner| self.waiting.end(owner));
+        }
     }
 
     pub(crate) fn lingers(&self) -> Lingers {
@@ -109,12 +115,13 @@ impl HomeBucket {
         &mut self,
         name: ResourceName,
         asked: Queued,
+        has_room: bool,
         notices: &mut Notices<'_>,
     ) -> Result<(), Violation> {
         let phase = self.phase;
         self.resources.list(&name, asked.key.owner);
-        let outcome = self.mention(name).request(asked, phase, notices);
-        if outcome.is_err() {
+        let outcome = self.mention(name).request(asked, phase, has_room, notices);
+        if outcome.is_err() || !has_room {
             self.tidy(name);
         }
         outcome
@@ -124,10 +131,11 @@ impl HomeBucket {
         &mut self,
         name: ResourceName,
         asked: Queued,
+        has_room: bool,
         notices: &mut Notices<'_>,
     ) -> Result<(), Violation> {
         let phase = self.phase;
-        self.known(name)?.convert(asked, phase, notices)
+        self.known(name)?.convert(asked, phase, has_room, notices)
     }
 
     pub(crate) fn lower(

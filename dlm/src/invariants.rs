@@ -27,6 +27,7 @@ impl Lockspace {
                 self.check_bucket(bucket, here);
             }
         }
+        assert_eq!(self.home.count_waiting(), self.home.waiting, "what waits is counted");
         self.check_own_locks();
         for (from, message) in self.early.iter() {
             assert!(*from != self.me, "a node keeps no message of its own: {message:?}");

@@ -40,6 +40,9 @@ pub enum Denial {
     WouldWait,
     /// Its owner cancelled it before it was granted.
     Cancelled,
+    /// It would have had to wait, and as many of its owner wait at this home as may: to be asked
+    /// for again when one of those has ended.
+    TooManyWait,
 }
 
 /// Completion of a request or conversion (asynchronous system trap, in the words of VMS).

@@ -23,7 +23,7 @@ use mx_base::{Incarnation, Instant, Member, NodeId, View, ViewId};
 
 use crate::counters::Counters;
 use crate::early::Early;
-use crate::home::{Home, HomeBucket};
+use crate::home::{Home, HomeBucket, Waiting};
 use crate::homes::Homes;
 use crate::lock::{Ast, Denial, LockId};
 use crate::message::{BucketEpoch, BucketName, LockspaceId, Message};
@@ -33,7 +33,7 @@ use crate::rebuild::dead::DeadTable;
 use crate::rebuild::recovery::{LiveNamesAsked, Recoveries};
 use crate::rebuild::remnant::Lingers;
 use crate::requester::OwnLocks;
-use crate::resource::{News, Notice, Notices};
+use crate::resource::{News, Notice, Notices, Queued};
 use crate::violation::Violation;
 
 /// The lock manager of one node for one file system.
@@ -90,6 +90,10 @@ pub enum Output {
 }
 
 impl Lockspace {
+    /// How many requests and conversions of one member may wait at one home: the next one that
+    /// would have to is denied ([`Denial::TooManyWait`]).
+    pub const WAITING_MAX: u32 = Waiting::MAX;
+
     /// A lock manager that has not entered any view: requests wait until it has. What a dead
     /// member held of a name that `lingers` forbids writing until its caches are gone.
     pub fn new(id: LockspaceId, me: Member, lingers: Lingers) -> Lockspace {
@@ -176,6 +180,30 @@ impl Lockspace {
         outcome
     }
 
+    /// Lets the home take in a request or conversion, which waits if it has to and may.
+    fn ask_home(
+        &mut self,
+        bucket: Bucket,
+        name: ResourceName,
+        asked: Queued,
+        kind: Asking,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let owner = asked.key.owner;
+        let has_room = self.home.waiting.has_room(owner);
+        // Ends with the answer, which may come at once.
+        self.home.waiting.begin(owner);
+        let outcome = self.at_home(bucket, now, |home, notices| match kind {
+            Asking::Request => home.request(name, asked, has_room, notices),
+            Asking::Convert => home.convert(name, asked, has_room, notices),
+        });
+        match outcome {
+            Ok(()) => self.tell_wanted(bucket, name),
+            Err(_) => self.home.waiting.end(owner),
+        }
+        outcome
+    }
+
     /// Lets the home side act as a whole, and passes on what it has to tell.
     fn all_at_home<T>(
         &mut self,
@@ -192,6 +220,9 @@ impl Lockspace {
     /// To owners on other nodes by message, to this node's own locks directly.
     fn pass_on(&mut self, list: &mut Vec<Notice>, now: Instant) {
         for Notice { bucket, to, news } in list.drain(..) {
+            if !matches!(news, News::Callout { .. }) {
+                self.home.waiting.end(to.owner);
+            }
             if to.owner != self.me {
                 let (at, lock) = (self.at(bucket), to.id);
                 let message = match news {
@@ -270,6 +301,13 @@ impl Lockspace {
             self.outputs.push_back(Output::Callout { lock: id, name, wanted, waiters });
         }
     }
+}
+
+/// What is asked of a home.
+#[derive(Clone, Copy)]
+enum Asking {
+    Request,
+    Convert,
 }
 
 impl std::fmt::Debug for Lockspace {

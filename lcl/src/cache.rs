@@ -13,6 +13,7 @@
 
 mod cached;
 mod counters;
+mod deferred;
 mod explain;
 mod invariants;
 mod recover;
@@ -38,6 +39,7 @@ use crate::surrender::Surrendered;
 
 use cached::{CachedLocks, Place, Request, Surrender, least_surrender};
 pub use counters::Counters;
+use deferred::Deferred;
 pub use explain::CachedLock;
 
 /// What an entry says of its place holds.
@@ -52,6 +54,8 @@ pub struct LockCache {
     cached: CachedLocks,
     /// Those that could not be asked for, because this node has too many locks already.
     starved: BTreeSet<ResourceName>,
+    /// Those that could not be asked for, because too much of this node waits at their home.
+    deferred: Deferred,
     /// Where the search for idle locks was last.
     hand: Place,
     surrenders_under_way: usize,
@@ -94,6 +98,7 @@ impl LockCache {
             classes,
             cached: CachedLocks::default(),
             starved: BTreeSet::new(),
+            deferred: Deferred::default(),
             hand: 0,
             surrenders_under_way: 0,
             is_cut_off: false,
@@ -148,7 +153,7 @@ impl LockCache {
         let place = self.cached.insert(entry);
         let cached = self.cached.get(place).expect("just inserted");
         assert!(Arc::ptr_eq(&cached.entry, entry), "a resource has one entry: {entry:?}");
-        if let Request::Asked { no_queue: false, .. } = cached.request
+        if let Request::Asked { no_queue: false, .. } | Request::Deferred = cached.request
             && want.no_queue
         {
             // Somebody waits for other nodes already: whoever would not wait need not ask.
@@ -166,6 +171,9 @@ impl LockCache {
         }
         let Some(place) = entry.place() else { return };
         let cached = self.cached.get_mut(place).expect(PLACED);
+        if cached.request == Request::Deferred && cached.entry.wanted().is_none() {
+            cached.request = Request::None;
+        }
         if let Request::Asked { is_cancelled, .. } = &mut cached.request
             && !*is_cancelled
             && entry.wanted().is_none()
@@ -208,12 +216,13 @@ impl LockCache {
                 entry.reopen(to);
                 entry.raise(mode);
             }
-            Request::None if to == Mode::NL => {
+            request @ (Request::None | Request::Deferred) if to == Mode::NL => {
+                cached.request = request;
                 entry.reopen(to);
                 cached.lock = None;
                 self.lockspace.unlock(lock, value, now);
             }
-            request @ (Request::None | Request::Asked { .. }) => {
+            request @ (Request::None | Request::Deferred | Request::Asked { .. }) => {
                 cached.request = request;
                 entry.reopen(if is_kept(Rule::LowerBeforeTelling) { to } else { from });
                 self.lockspace.lower(lock, to, value, now);
@@ -233,6 +242,8 @@ impl LockCache {
         }
         let outcome = self.lockspace.enter(view, welcome, now);
         self.pump(now);
+        self.feed_all_deferred(now);
+        self.pump(now);
         outcome
     }
 
@@ -247,6 +258,8 @@ impl LockCache {
             return Ok(());
         }
         let outcome = self.lockspace.handle_view(view, left, now);
+        self.pump(now);
+        self.feed_all_deferred(now);
         self.pump(now);
         outcome
     }
@@ -325,7 +338,24 @@ impl LockCache {
         let Request::Asked { wanted, .. } = std::mem::take(&mut cached.request) else {
             panic!("an answer is for what was asked: {name:?}");
         };
+        let home = self.lockspace.home(cached.entry.bucket());
         match ast {
+            Ast::Denied(dlm::Denial::TooManyWait) => {
+                if self.lockspace.held(lock).is_none() {
+                    cached.lock = None;
+                }
+                // Who would not wait is not kept waiting for the others.
+                let is_refused = cached.entry.wanted().is_some_and(|want| want.no_queue);
+                if is_refused {
+                    self.counters.refusals += 1;
+                    cached.entry.refuse(Mode::NL);
+                }
+                if cached.entry.wanted().is_some() {
+                    self.defer(place);
+                }
+                self.advance(place, now);
+                return;
+            }
             Ast::Granted { mode, value } => {
                 self.counters.grants += 1;
                 // A callout from before the grant was for the mode from before; if the new one is
@@ -350,6 +380,7 @@ impl LockCache {
             }
         }
         self.advance(place, now);
+        self.feed_deferred(home, now);
         self.feed_starved(now);
     }
 

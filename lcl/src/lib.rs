@@ -21,7 +21,7 @@ pub use dlm::message::Kind as MessageKind;
 pub use dlm::rebuild::welcome::{Welcome, WelcomeError};
 pub use dlm::rebuild::{Dead, Lingers, RecoveryError, RecoveryStep};
 pub use dlm::{
-    Bucket, BucketName, Bundle, Counters as LockspaceCounters, DecodeError, HandleError, LockId,
-    Lockspace, LockspaceId, Message, Mode, ResourceName, ValueBlock, explain,
+    Bucket, BucketName, Bundle, Counters as LockspaceCounters, DecodeError, Denial, HandleError,
+    LockId, Lockspace, LockspaceId, Message, Mode, ResourceName, ValueBlock, explain,
 };
 pub use surrender::{Surrendered, surrender};

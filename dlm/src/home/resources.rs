@@ -166,7 +166,7 @@ mod tests {
         let asked = Queued { key, wanted: Mode::CR, no_queue: false, since: now };
         resources.list(&name(number), owner);
         let resource = resources.get_or_insert_with(&name(number), || Resource::new(Vec::new()));
-        resource.request(asked, Phase::Ready, &mut notices).expect("a new lock");
+        resource.request(asked, Phase::Ready, true, &mut notices).expect("a new lock");
     }
 
     fn unlock(resources: &mut Resources, owner: Member, number: u64) {

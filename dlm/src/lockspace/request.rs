@@ -2,7 +2,7 @@
 
 use mx_base::Instant;
 
-use super::Lockspace;
+use super::{Asking, Lockspace};
 use crate::lock::{LockId, LockRef};
 use crate::message::Message;
 use crate::mode::Mode;
@@ -31,9 +31,7 @@ impl Lockspace {
         match self.homes.home(bucket) {
             Some(home) if home == self.me => {
                 let asked = Queued { key, wanted, no_queue, since: now };
-                self.at_home(bucket, now, |home, notices| home.request(name, asked, notices))
-                    .expect(SELF_CONSISTENT);
-                self.tell_wanted(bucket, name);
+                self.ask_home(bucket, name, asked, Asking::Request, now).expect(SELF_CONSISTENT);
             }
             Some(home) => {
                 let at = self.at(bucket);
@@ -65,9 +63,7 @@ impl Lockspace {
         let home = self.homes.home(bucket).expect("a lock was granted by a home");
         if home == self.me {
             let asked = Queued { key, wanted, no_queue, since: now };
-            self.at_home(bucket, now, |home, notices| home.convert(name, asked, notices))
-                .expect(SELF_CONSISTENT);
-            self.tell_wanted(bucket, name);
+            self.ask_home(bucket, name, asked, Asking::Convert, now).expect(SELF_CONSISTENT);
         } else {
             let at = self.at(bucket);
             self.send(home, Message::Convert { at, lock, name, wanted, no_queue });

@@ -3,7 +3,7 @@
 use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member};
 
-use super::Lockspace;
+use super::{Asking, Lockspace};
 use crate::early::Early;
 use crate::lock::LockRef;
 use crate::message::{LockspaceId, Message, ReportedLock, Scope};
@@ -124,16 +124,12 @@ impl Lockspace {
             Message::Request { at, lock, name, wanted, no_queue } => {
                 let key = LockRef { owner: from, id: lock };
                 let asked = Queued { key, wanted, no_queue, since: now };
-                self.at_home(at.bucket, now, |home, notices| home.request(name, asked, notices))?;
-                self.tell_wanted(at.bucket, name);
-                Ok(())
+                self.ask_home(at.bucket, name, asked, Asking::Request, now)
             }
             Message::Convert { at, lock, name, wanted, no_queue } => {
                 let key = LockRef { owner: from, id: lock };
                 let asked = Queued { key, wanted, no_queue, since: now };
-                self.at_home(at.bucket, now, |home, notices| home.convert(name, asked, notices))?;
-                self.tell_wanted(at.bucket, name);
-                Ok(())
+                self.ask_home(at.bucket, name, asked, Asking::Convert, now)
             }
             Message::Lower { at, lock, name, to, grants, value } => {
                 let key = LockRef { owner: from, id: lock };
@@ -211,7 +207,11 @@ impl Lockspace {
     ) -> Result<(), Violation> {
         let bucket: Bucket = lock.bucket;
         let key = LockRef { owner: from, id: lock.lock };
+        let waits = lock.wanted.is_some();
         self.at_home(bucket, now, |home, notices| home.report(lock, key, notices))?;
+        if waits {
+            self.home.waiting.begin(from);
+        }
         self.counters.locks_rebuilt += 1;
         Ok(())
     }

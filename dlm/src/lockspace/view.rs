@@ -133,6 +133,9 @@ impl Lockspace {
         if !lost.is_empty() {
             let epochs = self.homes.epochs().to_vec();
             self.all_at_home(now, |home, list| home.lose(lost, &epochs, now, list));
+            if is_kept(Rule::DropQueueOfDead) {
+                lost.iter().for_each(|one| self.home.waiting.forget(one.member));
+            }
         }
         self.reported.retain(|member, _| self.view.contains(*member));
         for bucket in moved.iter().filter(|b| self.homes.home(**b) == Some(self.me)) {

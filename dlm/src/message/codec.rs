@@ -463,6 +463,7 @@ fn reason_byte(reason: Denial) -> u8 {
     match reason {
         Denial::WouldWait => 0,
         Denial::Cancelled => 1,
+        Denial::TooManyWait => 2,
     }
 }
 
@@ -470,6 +471,7 @@ fn reason_of(byte: u8) -> Result<Denial, DecodeError> {
     match byte {
         0 => Ok(Denial::WouldWait),
         1 => Ok(Denial::Cancelled),
+        2 => Ok(Denial::TooManyWait),
         _ => Err(DecodeError::Reason(byte)),
     }
 }

@@ -13,11 +13,12 @@ use crate::value_block::ValueBlock;
 use crate::violation::Violation;
 
 impl Resource {
-    /// A new lock.
+    /// A new lock. Without room it is denied where it would have to wait.
     pub(crate) fn request(
         &mut self,
         asked: Queued,
         phase: Phase,
+        has_room: bool,
         notices: &mut Notices<'_>,
     ) -> Result<(), Violation> {
         if self.knows(asked.key) {
@@ -30,6 +31,9 @@ impl Resource {
             Phase::Ready if asked.no_queue => {
                 notices.push(asked.key, News::Denied(Denial::WouldWait));
             }
+            Phase::Ready | Phase::Rebuilding if !has_room => {
+                notices.push(asked.key, News::Denied(Denial::TooManyWait));
+            }
             Phase::Ready | Phase::Rebuilding => {
                 self.new_queues().waiting.push_back(asked);
                 self.call_out(phase, notices);
@@ -38,11 +42,12 @@ impl Resource {
         Ok(())
     }
 
-    /// A granted lock asks for a mode that it does not cover.
+    /// A granted lock asks for a mode that it does not cover. As for a new lock without room.
     pub(crate) fn convert(
         &mut self,
         asked: Queued,
         phase: Phase,
+        has_room: bool,
         notices: &mut Notices<'_>,
     ) -> Result<(), Violation> {
         let lock = self.lock(asked.key)?;
@@ -62,6 +67,9 @@ impl Resource {
             }
             Phase::Ready if asked.no_queue => {
                 notices.push(asked.key, News::Denied(Denial::WouldWait));
+            }
+            Phase::Ready | Phase::Rebuilding if !has_room => {
+                notices.push(asked.key, News::Denied(Denial::TooManyWait));
             }
             Phase::Ready | Phase::Rebuilding => {
                 self.new_queues().converting.push_back(asked);

@@ -2,6 +2,7 @@
 //! oracle.
 
 mod death;
+mod flood;
 mod leave;
 mod oracle;
 mod random;

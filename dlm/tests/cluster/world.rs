@@ -603,6 +603,7 @@ impl World {
                         self.trace.add(&[match reason {
                             Denial::WouldWait => 100,
                             Denial::Cancelled => 101,
+                            Denial::TooManyWait => 104,
                         }]);
                         if state.held.is_none() {
                             node.locks.remove(&lock);

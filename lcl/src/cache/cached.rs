@@ -27,6 +27,9 @@ pub(super) enum Request {
         no_queue: bool,
         is_cancelled: bool,
     },
+    /// Denied, because too much of this node waits at the home: asked for again when something of
+    /// it has ended there.
+    Deferred,
     /// Granted while a surrender was under way: counts when that is over.
     Granted {
         mode: Mode,

@@ -15,6 +15,8 @@ pub struct Counters {
     pub grants_while_surrendering: u64,
     /// Requests without queueing that would have had to wait.
     pub refusals: u64,
+    /// Requests that a home denied because too many of this node waited there.
+    pub deferrals: u64,
     /// Requests taken back because nobody waited any more.
     pub cancels: u64,
     /// What other nodes asked this one to give up.

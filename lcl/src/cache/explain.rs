@@ -54,7 +54,7 @@ fn describe(cached: &Cached) -> CachedLock {
         kernel_pages,
         waiters: entry.waiters(),
         asked: match cached.request {
-            Request::None => None,
+            Request::None | Request::Deferred => None,
             Request::Asked { wanted, .. } => Some(wanted),
             Request::Granted { mode, .. } => Some(mode),
         },

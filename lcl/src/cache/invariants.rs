@@ -62,18 +62,26 @@ impl LockCache {
                 assert!(entry.is_closing() && usable == *from && from.covers(*to), "{entry:?}");
                 assert_eq!(backed, *mode, "what was granted backs what is kept: {entry:?}");
             }
-            (Some(Surrender { from, to }), Request::None | Request::Asked { .. }) => {
+            (
+                Some(Surrender { from, to }),
+                Request::None | Request::Deferred | Request::Asked { .. },
+            ) => {
                 assert!(entry.is_closing() && usable == *from && from.covers(*to), "{entry:?}");
                 assert_eq!(backed, *from, "held until the surrender is over: {entry:?}");
             }
         }
         assert!(
-            lock.is_some() || *request == Request::None,
+            *request != Request::Deferred || self.deferred.contains(&entry.name()),
+            "what is deferred is listed: {entry:?}"
+        );
+        assert!(
+            lock.is_some() || matches!(request, Request::None | Request::Deferred),
             "what is asked for has a lock: {entry:?}"
         );
         if let (None, None) = (lock, surrender) {
             let name = entry.name();
-            assert!(self.starved.contains(&name), "what has no lock waits for one: {name:?}");
+            let waits = self.starved.contains(&name) || *request == Request::Deferred;
+            assert!(waits, "what has no lock waits for one: {name:?}");
         }
     }
 }

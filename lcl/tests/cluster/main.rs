@@ -3,6 +3,7 @@
 
 mod ahead;
 mod ends;
+mod full;
 mod node;
 mod objects;
 mod random;
