@@ -23,6 +23,7 @@ use crate::journal::{Journal, Lsn, Reservation, Transaction};
 use crate::layout::Layout;
 use crate::locks::Resource;
 use crate::ondisk::inode::InodeBlock;
+use crate::ops::ahead::Listings;
 use crate::ops::statfs::SlotUsage;
 use crate::slot::head::SlotHead;
 use crate::superblock::Superblock;
@@ -78,6 +79,7 @@ pub struct Fs {
     pub(crate) nodes: Space,
     pub(crate) dirty: DirtyFiles,
     pub(crate) slot_usage: SlotUsage,
+    pub(crate) listings: Listings,
     damage: Mutex<BTreeMap<Resource, String>>,
     /// No operation begins any more.
     pub(crate) closing: AtomicBool,
@@ -108,6 +110,7 @@ impl Fs {
             nodes: Space::default(),
             dirty: DirtyFiles::new(options.dirty_pages_max),
             slot_usage: SlotUsage::default(),
+            listings: Listings::default(),
             damage: Mutex::default(),
             closing: AtomicBool::new(false),
             over: Event::new(),

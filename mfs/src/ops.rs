@@ -4,6 +4,7 @@
 //! returns what the kernel is to be told together with the pins that make it true: whoever answers
 //! drops them behind the answer.
 
+pub(crate) mod ahead;
 mod atime;
 pub mod create;
 pub mod fsync;

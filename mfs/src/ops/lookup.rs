@@ -55,7 +55,11 @@ impl Fs {
                 return Ok(Lookup::Absent(keep));
             };
             let child = self.inode(found.file.inode)?;
-            let (dir_pin, child_pin) = match child.entry.try_pin(Want::read()) {
+            let cached = child.entry.try_pin(Want::read());
+            if cached.is_none() {
+                self.ask_ahead(parent.inode, found.file.inode);
+            }
+            let (dir_pin, child_pin) = match cached {
                 Some(child_pin) => (dir_pin, child_pin),
                 None if comes_after(&found, parent) => {
                     let child_pin = child.entry.pin(Want::read()).await?;

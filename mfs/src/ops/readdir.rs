@@ -78,6 +78,8 @@ impl Fs {
             })
             .await?;
         self.touch_atime(&inode);
+        let files = entries.iter().filter(|listed| !is_dots(&listed.name));
+        self.listings.note(dir.inode, cookie == 0, files.map(|listed| listed.file.inode));
         let attributes = kernel_keeps_attributes(&inode);
         Ok(Listing { entries, keep: Keep { name: false, attributes, pins: vec![pin] } })
     }
