@@ -159,8 +159,8 @@ fn bytes_that_are_no_message_are_refused_with_the_reason() {
     lower[64] = 129;
     assert_eq!(Message::decode(&lower), Err(DecodeError::Value(129)));
     let mut denied = encode(&samples()[6]);
-    denied[28] = 2;
-    assert_eq!(Message::decode(&denied), Err(DecodeError::Reason(2)));
+    denied[28] = 3;
+    assert_eq!(Message::decode(&denied), Err(DecodeError::Reason(3)));
     let mut recovered = encode(&samples()[13]);
     recovered[16] = 65;
     assert_eq!(Message::decode(&recovered), Err(DecodeError::Node(65)));

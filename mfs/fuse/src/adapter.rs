@@ -194,7 +194,8 @@ impl fuser::Filesystem for Adapter {
         ];
         // The kernel learns the entries of a listing with attributes one by one, and in between waits
         // for lookups under way; those wait for locks, and who surrenders a lock waits until the
-        // kernel has learnt what it was told. With other nodes that want the locks it would hang.
+        // kernel has learnt what it was told. With other nodes that want the locks it would hang, and
+        // names would outlive their epoch (docs/decisions/0014-no-readdirplus-in-clusters.md).
         let listing = [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_READDIRPLUS_AUTO];
         let listing = listing.into_iter().filter(|_| !self.shared.cluster);
         for flag in wanted.into_iter().chain(listing) {

@@ -12,7 +12,7 @@ use mx_base::{BoxFuture, Duration};
 use parking_lot::Mutex;
 use sim::disk::Device;
 use sim::exec::{Executor, Group};
-use sim::fleet::listing::cold_listing;
+use sim::fleet::listing::{How, cold_look};
 use sim::single::{env, formatted};
 
 const NODE: Group = Group(1);
@@ -75,10 +75,22 @@ fn a_listing_of_entries_that_are_not_all_cached_counts_each_of_them_once() {
 #[test]
 fn a_cold_listing_with_attributes_costs_one_message_to_each_home_and_one_back_and_no_read() {
     for others in [2, 3, 4] {
-        let cost = cold_listing(others, 256).expect("nothing fails");
+        let cost = cold_look(How::Listing, others, 256).expect("nothing fails");
         assert_eq!(cost.attributes, 256, "{others} other nodes");
         assert!(cost.requests <= others as u64, "{others} other nodes: {cost:?}");
         assert!(cost.replies <= others as u64, "{others} other nodes: {cost:?}");
+        assert_eq!(cost.blocks_read, 0, "{others} other nodes: {cost:?}");
+    }
+}
+
+/// The first two ask for themselves; the third may do so beside those that are asked for with it.
+#[test]
+fn cold_look_ups_in_the_order_of_a_listing_cost_few_messages_and_no_read() {
+    for others in [2, 4] {
+        let cost = cold_look(How::LookUps, others, 256).expect("nothing fails");
+        assert_eq!(cost.attributes, 256, "{others} other nodes");
+        assert!(cost.requests <= 3 + others as u64, "{others} other nodes: {cost:?}");
+        assert!(cost.replies <= 3 + others as u64, "{others} other nodes: {cost:?}");
         assert_eq!(cost.blocks_read, 0, "{others} other nodes: {cost:?}");
     }
 }

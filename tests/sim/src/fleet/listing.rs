@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use mfs::FsError;
 use mfs::file::FileId;
-use mfs::ops::{NewFile, NewKind};
+use mfs::ops::{Lookup, NewFile, NewKind};
 use mx_base::Duration;
 
 use super::host::Life;
@@ -32,12 +32,21 @@ pub struct Cost {
     pub blocks_read: u64,
 }
 
-/// One node lists `files` files that the others, `others` of them and at least two, have made and
+/// How the files are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// By one listing with attributes.
+    Listing,
+    /// By look-ups, one after the other, in the order of a listing.
+    LookUps,
+}
+
+/// One node looks at `files` files that the others, `others` of them and at least two, have made and
 /// looked at.
 ///
 /// # Errors
 /// Whatever fails.
-pub fn cold_listing(others: usize, files: usize) -> Result<Cost, Violation> {
+pub fn cold_look(how: How, others: usize, files: usize) -> Result<Cost, Violation> {
     let plan = Plan {
         nodes: others + 1,
         workers: 0,
@@ -46,13 +55,13 @@ pub fn cold_listing(others: usize, files: usize) -> Result<Cost, Violation> {
         ..Plan::of_kind(1, Kind::OneCrash)
     };
     let fleet = Fleet::new(&plan, DEVICE_BLOCKS)?;
-    let cost = fleet.cold_listing(files);
+    let cost = fleet.cold_look(how, files);
     fleet.take_apart();
     cost
 }
 
 impl Fleet {
-    fn cold_listing(&self, files: usize) -> Result<Cost, Violation> {
+    fn cold_look(&self, how: How, files: usize) -> Result<Cost, Violation> {
         for host in 0..self.plan.nodes {
             self.exec.spawn(WORLD, self.clone().run_host(host));
         }
@@ -99,8 +108,18 @@ impl Fleet {
         let all = || (sent(reader), makers.iter().map(sent).sum::<u64>());
         let (before, read_before) = (all(), self.arbiter.reads(reader.id));
         let attributes = self.at(reader, move |fs| async move {
-            let listing = fs.readdir_plus(dir, 0, files + 2).await?;
-            Ok(listing.entries.iter().filter(|listed| listed.entry.is_some()).count())
+            if how == How::Listing {
+                let listing = fs.readdir_plus(dir, 0, files + 2).await?;
+                return Ok(listing.entries.iter().filter(|listed| listed.entry.is_some()).count());
+            }
+            let listing = fs.readdir(dir, 0, files + 2).await?;
+            let names = listing.entries.into_iter().map(|listed| listed.name);
+            drop(listing.keep);
+            let mut found = 0;
+            for name in names.filter(|name| name.starts_with(b"f")) {
+                found += usize::from(matches!(fs.lookup(dir, &name).await?, Lookup::Found(_)));
+            }
+            Ok(found)
         })?;
         let after = all();
         Ok(Cost {
