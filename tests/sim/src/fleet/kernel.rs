@@ -274,7 +274,7 @@ impl Mount {
         let with_attributes = {
             let state = &mut *self.kernel.state.lock();
             state.listings += 1;
-            state.listings % 2 == 0
+            state.listings.is_multiple_of(2)
         };
         let _open = self.fs.open_directory(dir).await?;
         let (mut names, mut cookie) = (Names::new(), 0);
