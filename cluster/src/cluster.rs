@@ -376,9 +376,9 @@ impl Cluster {
         self.san.recoveries()
     }
 
-    /// Has the recovery of `dead`, a former member, ended?
-    pub fn is_recovered(&self, dead: Member) -> bool {
-        self.san.is_recovered(dead)
+    /// Is nothing left to do in `fs` for the recovery of `dead`, a former member?
+    pub fn is_recovered(&self, dead: Member, fs: FsId) -> bool {
+        self.san.is_recovered(dead, fs)
     }
 
     /// Bytes that `peer` has not acknowledged.

@@ -36,7 +36,7 @@ pub use links::{ConnectionId, Fault, SendError};
 pub use nodes::NodeSet;
 pub use output::{End, Installed, JoinBlob, Output, Step};
 pub use register::{Change, Commit, CommitAnswer, CommitToken, Phase, RegisterValue, Regroup};
-pub use san::{FsRecovery, MountError, Recovery};
+pub use san::{FILE_SYSTEMS_MAX, FsRecovery, MountError, Recovery};
 pub use suspicion::{Cause, Suspected};
 pub use timer::Unit;
 pub use wire::{Ending, JoinRefusal, MountState, MountTable};

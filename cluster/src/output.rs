@@ -48,6 +48,9 @@ pub enum Output {
     MountRevoked { fs: FsId, lockspace: LockspaceId },
     /// Who has a file system mounted where, after a change.
     MountGroupChanged { fs: FsId, members: BTreeMap<Member, MountState> },
+    /// A dead member is fenced, and it is known in which file systems its recovery is under way: in
+    /// all others nothing of it is left to do, see [`Cluster::is_recovered`](crate::Cluster::is_recovered).
+    Scoped { dead: Member },
     /// Everything that a dead member left is recovered, as far as this node knows.
     Recovered { dead: Member },
     /// A peer is suspected, or no longer.

@@ -52,6 +52,9 @@ pub(crate) enum Effect {
     MountGroupChanged {
         fs: FsId,
     },
+    Scoped {
+        dead: Member,
+    },
     Recovered {
         dead: Member,
     },

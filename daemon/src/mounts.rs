@@ -13,7 +13,7 @@ use mfs::Fs;
 use mfs::env::Runtime;
 use mfs::file::FileId;
 use mfs_fuse::{Connection, Lease, MountFlags, Mounting, Notifier, Session, SessionError};
-use mx_base::Instant;
+use mx_base::{FsId, Instant};
 use mx_node::{MountError, Node};
 use nix::mount::{MntFlags, umount2};
 
@@ -27,6 +27,8 @@ pub struct Wanted {
     pub options: mfs::Options,
     /// Other nodes may have it mounted too.
     pub cluster: bool,
+    pub fs: FsId,
+    pub device_blocks: u64,
     pub root: FileId,
 }
 
@@ -46,6 +48,7 @@ pub enum NotMounted {
 /// A file system that is mounted and served.
 pub struct Served {
     node: Arc<Node>,
+    fs: FsId,
     session: Session,
     source: String,
     lease: Arc<Lease>,
@@ -62,24 +65,24 @@ impl Served {
         runtime: Arc<dyn Runtime>,
         wanted: Wanted,
     ) -> Result<Served, NotMounted> {
-        let Wanted { source, dir, flags, options, cluster, root } = wanted;
+        let Wanted { source, dir, flags, options, cluster, fs: id, device_blocks, root } = wanted;
         let dir = match dir.canonicalize() {
             Ok(found) if found.is_dir() => found,
             Ok(_) => return Err(NotMounted::NotADirectory(dir)),
             Err(source) => return Err(NotMounted::Directory { dir, source }),
         };
-        let connection = Connection::open(root, node.config().layout.device_blocks)?;
+        let connection = Connection::open(root, device_blocks)?;
         let (kernel, lease) = (connection.kernel(), Arc::new(Lease::unlimited()));
         let as_cache = Arc::clone(&kernel) as Arc<dyn mfs::env::KernelCache>;
-        let fs = node.mount(options, as_cache).await?;
+        let fs = node.mount(id, options, as_cache).await?;
         if cluster {
             lease.set(node.permit_until());
         }
         let mounting = Mounting { source: source.clone(), dir, flags, cluster };
         match connection.serve(fs, runtime, Arc::clone(&lease), &mounting) {
-            Ok(session) => Ok(Served { node, session, source, lease, kernel }),
+            Ok(session) => Ok(Served { node, fs: id, session, source, lease, kernel }),
             Err(error) => {
-                node.unmount().await?;
+                node.unmount(id).await?;
                 Err(error.into())
             }
         }
@@ -123,7 +126,7 @@ impl Served {
     }
 
     pub fn fs(&self) -> Option<Arc<Fs>> {
-        self.node.fs()
+        self.node.fs(self.fs)
     }
 
     /// Waits until somebody has unmounted it and leaves it in order.
@@ -133,9 +136,9 @@ impl Served {
     pub async fn until_unmounted(self: Arc<Self>) -> Result<(), MountError> {
         self.session.ended().await;
         tracing::info!(dir = %self.session.dir().display(), "unmounted");
-        let node = Arc::clone(&self.node);
+        let (node, fs) = (Arc::clone(&self.node), self.fs);
         drop(self);
-        node.unmount().await
+        node.unmount(fs).await
     }
 
     /// Takes it out of the tree, whoever uses it: this life of the node is over.

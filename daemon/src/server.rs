@@ -19,9 +19,10 @@ use std::time::Duration;
 use cluster::{End, StartNonce};
 use fencing::Closed;
 use mfs::env::Runtime;
+use mfs::layout::Layout;
 use mfs_fuse::MountFlags;
-use mx_base::NodeId;
-use mx_node::{MountError, Node, Surroundings, World, report};
+use mx_base::{FsId, NodeId};
+use mx_node::{FileSystem, FileSystems, MountError, Node, Place, Surroundings, World, report};
 use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::Notify;
@@ -81,6 +82,8 @@ pub struct Server {
     node: Arc<Node>,
     runtime: Arc<dyn Runtime>,
     gate: Arc<fencing::Gate>,
+    fs: FsId,
+    layout: Layout,
     root: mfs::FileId,
     label: String,
     name: String,
@@ -138,9 +141,12 @@ impl Server {
         };
         let config = mx_node::Config {
             cluster: identity.fs.cluster_id,
-            fs: identity.fs.fs_id,
-            device: identity.device_id(),
-            layout: identity.fs.layout,
+            file_systems: FileSystems::one(FileSystem {
+                id: identity.fs.fs_id,
+                device: identity.device_id(),
+                layout: identity.fs.layout,
+                disk,
+            }),
             me,
             nonce,
             peers: peers.keys().copied().collect::<BTreeSet<_>>(),
@@ -154,7 +160,6 @@ impl Server {
             network,
             partition,
             agent,
-            disk,
             control: control.runtime(),
             runtime: Arc::clone(&runtime),
         };
@@ -167,6 +172,8 @@ impl Server {
             node: started,
             runtime,
             gate,
+            fs: identity.fs.fs_id,
+            layout: identity.fs.layout,
             root: identity.fs.root,
             label: identity.fs.label.clone(),
             source: match role {
@@ -189,6 +196,15 @@ impl Server {
     /// NAME of `mount -t matrixfs NAME DIR`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The file system that this node serves.
+    pub(crate) fn fs(&self) -> FsId {
+        self.fs
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The root directory of the file system.
@@ -216,6 +232,8 @@ impl Server {
             flags: MountFlags { read_only, no_suid, no_dev, no_exec, no_atime },
             options: mfs::Options { read_only, no_atime, ..mfs::Options::default() },
             cluster: self.is_cluster,
+            fs: self.fs,
+            device_blocks: self.layout.device_blocks,
             root: self.root,
         };
         let mount = Served::mount(Arc::clone(&self.node), Arc::clone(&self.runtime), wanted);
@@ -262,7 +280,7 @@ impl Server {
                 let here = self.here.lock();
                 here.served.is_some() || here.is_ending
             };
-            if !is_here && self.node.fs().is_none() {
+            if !is_here && self.node.fs(self.fs).is_none() {
                 return;
             }
             changed.await;
@@ -325,8 +343,7 @@ impl Server {
 
     pub(crate) fn surroundings(&self) -> Surroundings {
         let served = self.here.lock().served.clone();
-        Surroundings {
-            name: self.name.clone(),
+        let place = Place {
             label: self.label.clone(),
             directory: served.as_ref().map(|s| s.session().dir().display().to_string()),
             requests: served
@@ -334,6 +351,10 @@ impl Server {
                 .flat_map(|served| served.session().requests())
                 .map(|(operation, count)| (operation.to_owned(), count))
                 .collect(),
+        };
+        Surroundings {
+            name: self.name.clone(),
+            file_systems: BTreeMap::from([(self.fs, place)]),
             gate: report::Gate::of(&self.gate),
         }
     }

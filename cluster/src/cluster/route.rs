@@ -224,6 +224,7 @@ impl Cluster {
                 let members = self.san.mounts().get(&fs).cloned().unwrap_or_default();
                 self.outputs.push_back(Output::MountGroupChanged { fs, members });
             }
+            san::Effect::Scoped { dead } => self.outputs.push_back(Output::Scoped { dead }),
             san::Effect::Recovered { dead } => self.outputs.push_back(Output::Recovered { dead }),
             san::Effect::WantPhase(change) => self.membership.want_phase(change),
         }

@@ -33,6 +33,7 @@ pub(super) struct Local {
     rebuilt: BTreeMap<FsId, bool>,
     replaying: BTreeSet<(Member, FsId)>,
     resumed: BTreeSet<(Member, FsId)>,
+    scoped: BTreeSet<Member>,
     recovered: BTreeSet<Member>,
 }
 
@@ -103,10 +104,14 @@ impl San {
         self.ledger.courses()
     }
 
-    /// Nothing of the recovery of `dead` is left to do, or the register lists it no more.
-    pub(crate) fn is_recovered(&self, dead: Member) -> bool {
+    /// Nothing of the recovery of `dead` is left to do in this file system, or the register lists
+    /// it no more.
+    pub(crate) fn is_recovered(&self, dead: Member, fs: FsId) -> bool {
         let records = self.ledger.records();
-        records.iter().find(|record| record.member == dead).is_none_or(is_complete)
+        let record = records.iter().find(|record| record.member == dead);
+        record.is_none_or(|record| {
+            is_scoped(record) && record.file_systems.get(&fs).is_none_or(|of| of.resumed)
+        })
     }
 
     // The leader's part
@@ -247,6 +252,9 @@ impl San {
                     self.effects.push_back(Effect::Step(Step::Resume { dead, fs, ending }));
                 }
             }
+            if is_scoped(&record) && self.local.scoped.insert(dead) {
+                self.effects.push_back(Effect::Scoped { dead });
+            }
             if is_complete(&record) && self.local.recovered.insert(dead) {
                 self.effects.push_back(Effect::Recovered { dead });
             }
@@ -288,6 +296,11 @@ fn may_begin(record: &DeadRecord, records: &[DeadRecord]) -> bool {
     record.fenced && records.iter().filter(later).all(|other| other.fenced)
 }
 
+/// Of a file system that is not among its own nothing is replayed before somebody mounts it.
+fn is_scoped(record: &DeadRecord) -> bool {
+    record.fenced && record.scoped
+}
+
 fn is_complete(record: &DeadRecord) -> bool {
-    record.fenced && record.scoped && record.file_systems.values().all(|p| p.resumed)
+    is_scoped(record) && record.file_systems.values().all(|p| p.resumed)
 }

@@ -131,7 +131,8 @@ impl Group {
                     }
                     Effect::MountRevoked { fs, .. } => self.revoked.push((id, fs)),
                     Effect::WantPhase(change) => self.wanted.push((id, change)),
-                    Effect::MountGroupChanged { .. } | Effect::Recovered { .. } => {}
+                    Effect::MountGroupChanged { .. } => {}
+                    Effect::Scoped { .. } | Effect::Recovered { .. } => {}
                 }
             }
         }
@@ -498,6 +499,19 @@ fn a_replay_that_does_not_end_holds_up_no_other_file_system() {
     resumed.sort_unstable();
     assert_eq!(resumed, [1, 2], "everybody goes on in B");
     assert_eq!(group.resumed(3, A), [], "A is being tried");
+    assert!(group.nodes.values().all(|san| san.is_recovered(member(3), B)));
+    assert!(group.nodes.values().all(|san| !san.is_recovered(member(3), A)));
+}
+
+/// What is in use nowhere is not among what the recovery is about.
+#[test]
+fn a_replay_that_does_not_end_holds_up_no_file_system_that_nobody_uses() {
+    let mut group = Group::mounted(3, &[A]);
+    group.die(&[3]);
+    assert!(group.nodes.values().all(|san| !san.is_recovered(member(3), B)), "not yet fenced");
+    group.fenced(1, 3);
+    assert!(group.nodes.values().all(|san| san.is_recovered(member(3), B)));
+    assert!(group.nodes.values().all(|san| !san.is_recovered(member(3), A)));
 }
 
 #[test]
@@ -510,7 +524,7 @@ fn what_nobody_uses_any_more_is_left_to_the_next_mount() {
     group.fenced(1, 3);
     assert_eq!(group.replays(), []);
     assert_eq!(group.resumed(3, A), [(1, Ending::Deferred), (2, Ending::Deferred)]);
-    assert!(group.nodes.values().all(|san| san.is_recovered(member(3))));
+    assert!(group.nodes.values().all(|san| san.is_recovered(member(3), A)));
 }
 
 /// The news of the phase may be faster than the leader's of each recovery.
@@ -518,13 +532,13 @@ fn what_nobody_uses_any_more_is_left_to_the_next_mount() {
 fn whom_the_register_lists_no_more_is_recovered_for_everybody() {
     let mut group = Group::mounted(3, &[A]);
     group.die(&[3]);
-    assert!(group.nodes.values().all(|san| !san.is_recovered(member(3))));
+    assert!(group.nodes.values().all(|san| !san.is_recovered(member(3), A)));
     group.held_back.insert(2);
     group.fenced(1, 3);
     group.record(Phase::Fenced);
-    assert!(!group.nodes[&2].is_recovered(member(3)));
+    assert!(!group.nodes[&2].is_recovered(member(3), A));
     group.record(Phase::Recovered);
-    assert!(group.nodes[&2].is_recovered(member(3)));
+    assert!(group.nodes[&2].is_recovered(member(3), A));
 }
 
 #[test]

@@ -525,6 +525,9 @@ impl World {
                 let member = process.me.expect("only members mount");
                 self.oracle.unmounted(member, fs);
             }
+            Output::Scoped { dead } => {
+                assert!(self.oracle.is_fenced(dead), "{dead} is scoped but not fenced");
+            }
             Output::Recovered { dead } => {
                 self.note(|| format!("{me} has recovered {dead}"));
                 assert!(self.oracle.is_fenced(dead), "{dead} is recovered but not fenced");

@@ -1,11 +1,12 @@
 //! What a node has to say about itself, put into reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lcl::LockCache;
 use lcl::explain::ResourceState;
-use mx_base::FsId;
+use mx_base::{FsId, Instant, Member};
 
+use crate::file_system::FsCore;
 use crate::node::{Core, Node};
 use crate::report::{
     FileSystem, FsLocks, FsUsage, Homed, Lock, LockDump, Mount, Mounted, Peer, Permit, Recovery,
@@ -18,13 +19,28 @@ use crate::report::{
 pub struct Surroundings {
     /// NAME of `mount -t matrixfs NAME DIR`.
     pub name: String,
-    /// Label of the file system.
+    pub file_systems: BTreeMap<FsId, Place>,
+    pub gate: crate::report::Gate,
+}
+
+/// What the daemon knows about one file system.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Place {
     pub label: String,
     /// Where it is mounted here.
     pub directory: Option<String>,
     /// Requests of the kernel since the mount, by operation.
     pub requests: BTreeMap<String, u64>,
-    pub gate: crate::report::Gate,
+}
+
+impl Surroundings {
+    fn of(&self, fs: FsId) -> Place {
+        self.file_systems.get(&fs).cloned().unwrap_or_default()
+    }
+
+    fn file_system(&self, fs: FsId) -> FileSystem {
+        FileSystem { id: fs.to_string(), label: self.of(fs).label }
+    }
 }
 
 impl Node {
@@ -45,14 +61,18 @@ impl Node {
                     unacknowledged_bytes: cluster.unacked_bytes(*id) as u64,
                 }
             };
-            let group = core.mounting.group.iter();
-            let mounts = (!core.mounting.group.is_empty()).then(|| Mount {
-                fs: self.file_system(around),
-                lockspace: core.mounting.group.values().find_map(|s| s.lockspace()).map(|l| l.0),
-                directory: around.directory.clone(),
-                slot: core.mounting.fs().map(|fs| fs.slot().0),
-                members: group.map(|(member, state)| Mounted::of(*member, *state)).collect(),
+            let mounts = core.file_systems.iter().filter_map(|(id, fs)| {
+                let group = &fs.mounting.group;
+                (!group.is_empty()).then(|| Mount {
+                    fs: around.file_system(*id),
+                    lockspace: group.values().find_map(|s| s.lockspace()).map(|l| l.0),
+                    directory: around.of(*id).directory,
+                    slot: fs.mounting.fs().map(|fs| fs.slot().0),
+                    members: group.iter().map(|(member, s)| Mounted::of(*member, *s)).collect(),
+                })
             });
+            let unrecovered: BTreeSet<_> =
+                core.file_systems.values().flat_map(FsCore::unrecovered).collect();
             Status {
                 viewer: self.viewer(core, around),
                 state: state(core),
@@ -60,14 +80,14 @@ impl Node {
                 view: view(core),
                 permit: Permit::of(cluster.permit().map(cluster::Permit::until), now),
                 peers: self.config.peers.iter().map(peer).collect(),
-                mounts: mounts.into_iter().collect(),
-                unrecovered: core.unrecovered().map(Into::into).collect(),
+                mounts: mounts.collect(),
+                unrecovered: unrecovered.into_iter().map(Into::into).collect(),
                 gate: around.gate.clone(),
             }
         })
     }
 
-    /// `mxctl lock dump`: at most `limit` entries in each list.
+    /// `mxctl lock dump`: at most `limit` entries in each list of each file system.
     pub fn lock_dump(
         &self,
         around: &Surroundings,
@@ -76,9 +96,10 @@ impl Node {
     ) -> LockDump {
         let now = self.world.control.now();
         self.look(|core| {
-            let mut locks = FsLocks { fs: self.file_system(around), ..FsLocks::default() };
             let wanted = |name: &lcl::ResourceName| filter.is_none_or(|f| f.matches(name));
-            if let Some(cache) = &core.locks {
+            let dump = |(id, fs): (&FsId, &FsCore)| {
+                let mut locks = FsLocks { fs: around.file_system(*id), ..FsLocks::default() };
+                let Some(cache) = &fs.locks else { return locks };
                 for cached in cache.cached().filter(|cached| wanted(&cached.name)) {
                     locks.locks_total += 1;
                     if locks.locks.len() < limit {
@@ -93,8 +114,10 @@ impl Node {
                         locks.homed.push(Homed::of(&state, now));
                     }
                 }
-            }
-            LockDump { viewer: self.viewer(core, around), file_systems: vec![locks] }
+                locks
+            };
+            let file_systems = core.file_systems.iter().map(dump).collect();
+            LockDump { viewer: self.viewer(core, around), file_systems }
         })
     }
 
@@ -102,21 +125,18 @@ impl Node {
     pub fn recovery_report(&self, around: &Surroundings) -> RecoveryReport {
         let now = self.world.control.now();
         self.look(|core| {
-            let mut waiters = self.waiters.lock();
-            if let Some(locks) = &core.locks {
-                waiters.recovered(locks.lockspace(), |_| false);
+            for fs in core.file_systems.values() {
+                if let Some(locks) = &fs.locks {
+                    fs.local.waiters.lock().recovered(locks.lockspace(), |_| false);
+                }
             }
             let of = |course: &cluster::Recovery| {
-                let replays = core.mounting.recovered.iter().rev();
-                let replay = replays.into_iter().find(|(dead, _)| *dead == course.dead);
-                let replay = replay.map(|(_, recovered)| Replay::from(*recovered));
-                let known = waiters.course(course.dead, now);
-                let work = known.map(|(course, delays, count, total)| {
-                    Work::of(course, &delays, count, milliseconds(total))
-                });
-                let work = work.unwrap_or_default();
-                Recovery::of(course, now, |_: FsId| {
-                    (self.file_system(around), replay, work.clone())
+                Recovery::of(course, now, |id: FsId| {
+                    let known = core.file_systems.get(&id);
+                    let (replay, work) = known.map_or_else(Default::default, |fs| {
+                        (fs.replay_of(course.dead), fs.work_for(course.dead, now))
+                    });
+                    (around.file_system(id), replay, work)
                 })
             };
             let recoveries = core.cluster.recoveries().map(of).collect();
@@ -127,14 +147,15 @@ impl Node {
     /// `mxctl fs usage`: of what is mounted here.
     ///
     /// # Errors
-    /// When the device cannot be read.
+    /// When a device cannot be read.
     pub async fn usage_report(&self, around: &Surroundings) -> Result<FsUsage, mfs::FsError> {
         let mut usages = Vec::new();
-        if let Some(fs) = self.fs() {
-            let (free, done) = (fs.statfs().await?, fs.statistics());
+        for id in self.locals.keys() {
+            let Some(fs) = self.fs(*id) else { continue };
+            let (free, done, place) = (fs.statfs().await?, fs.statistics(), around.of(*id));
             let mut usage = Usage {
-                fs: self.file_system(around),
-                directory: around.directory.clone().unwrap_or_default(),
+                fs: around.file_system(*id),
+                directory: place.directory.unwrap_or_default(),
                 block_bytes: mfs::block::BLOCK_SIZE as u64,
                 blocks: free.blocks,
                 blocks_free: free.blocks_free,
@@ -145,12 +166,14 @@ impl Node {
                 journal_bytes: done.journal_bytes,
                 journal_used_bytes: done.journal_used_bytes,
                 cached_inodes: done.cached_inodes,
-                requests: around.requests.values().sum(),
-                requests_by_operation: around.requests.clone(),
+                requests: place.requests.values().sum(),
+                requests_by_operation: place.requests,
                 forces: done.forces,
                 ..Usage::default()
             };
-            self.look(|core| core.locks.as_ref().map(|locks| count_locks(&mut usage, locks)));
+            self.look(|core| {
+                core.of(*id).locks.as_ref().map(|locks| count_locks(&mut usage, locks))
+            });
             usages.push(usage);
         }
         let viewer = self.look(|core| self.viewer(core, around));
@@ -171,9 +194,21 @@ impl Node {
             at_ms: wall_milliseconds(self.world.control.wall_time()),
         }
     }
+}
 
-    fn file_system(&self, around: &Surroundings) -> FileSystem {
-        FileSystem { id: self.config.fs.to_string(), label: around.label.clone() }
+impl FsCore {
+    fn replay_of(&self, dead: Member) -> Option<Replay> {
+        let mut replays = self.mounting.recovered.iter().rev();
+        replays.find(|(of, _)| *of == dead).map(|(_, recovered)| Replay::from(*recovered))
+    }
+
+    fn work_for(&self, dead: Member, now: Instant) -> Work {
+        let waiters = self.local.waiters.lock();
+        let known = waiters.course(dead, now);
+        let work = known.map(|(course, delays, count, total)| {
+            Work::of(course, &delays, count, milliseconds(total))
+        });
+        work.unwrap_or_default()
     }
 }
 

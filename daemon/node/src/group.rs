@@ -8,7 +8,7 @@ use mfs::env::{JournalPosition, MountGroup, Usage};
 use mfs::fs::Fs;
 use mx_base::{Duration, Member, SlotId};
 
-use crate::node::{LOCKSPACE, Node};
+use crate::file_system::Here;
 
 /// Between two announcements.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
@@ -49,37 +49,38 @@ fn announcement(slot: SlotId, usage: Usage) -> Vec<u8> {
     bytes
 }
 
-impl Node {
+impl Here {
     /// Tells the other mounts what this one uses, for as long as it is there.
     pub(crate) fn spawn_announcements(&self, fs: &Arc<Fs>) {
-        let (weak, of) = (self.weak.clone(), Arc::downgrade(fs));
-        let runtime = Arc::clone(&self.world.runtime);
+        let (weak, id, of) = (self.node.weak.clone(), self.id(), Arc::downgrade(fs));
+        let runtime = Arc::clone(&self.node.world.runtime);
         let task = async move {
             let mut told = None;
             loop {
-                let (Some(node), Some(fs)) = (weak.upgrade(), of.upgrade()) else { break };
+                let here = weak.upgrade().and_then(|node| node.here(id));
+                let (Some(here), Some(fs)) = (here, of.upgrade()) else { break };
                 if fs.is_closing() {
                     break;
                 }
                 let usage = fs.usage();
-                let others = node.look(|core| core.mounting.group.keys().copied().collect());
+                let others = here.look(|fs| fs.mounting.group.keys().copied().collect());
                 if told != Some((usage, others)) {
-                    let others: Vec<Member> = node.announce(fs.slot(), usage);
+                    let others: Vec<Member> = here.announce(fs.slot(), usage);
                     told = Some((usage, others));
                 }
-                drop((node, fs));
+                drop((here, fs));
                 runtime.sleep(ANNOUNCE_EVERY).await;
             }
         };
-        self.world.runtime.spawn(Box::pin(task));
+        self.node.world.runtime.spawn(Box::pin(task));
     }
 
     fn announce(&self, slot: SlotId, usage: Usage) -> Vec<Member> {
         let payload: Arc<[u8]> = announcement(slot, usage).into();
-        self.run(|core, _| {
-            let group: Vec<Member> = core.mounting.group.keys().copied().collect();
-            for member in group.iter().filter(|member| **member != self.config.me) {
-                let lockspace = cluster::LockspaceId(LOCKSPACE.0);
+        let (me, lockspace) = (self.node.config().me, self.local.lockspace.for_frames());
+        self.node.run(|core, _| {
+            let group: Vec<Member> = core.of(self.id()).mounting.group.keys().copied().collect();
+            for member in group.iter().filter(|member| **member != me) {
                 // Who cannot be told now is told the next time something changes.
                 let _ = core.cluster.send_group(*member, lockspace, Arc::clone(&payload));
             }
@@ -88,20 +89,20 @@ impl Node {
     }
 }
 
-/// The other mounts, for the file system of this node.
-pub(crate) struct NodeGroup(pub(crate) Arc<Node>);
+/// The other mounts of a file system, for that of this node.
+pub(crate) struct NodeGroup(pub(crate) Here);
 
 impl MountGroup for NodeGroup {
     fn me(&self) -> Member {
-        self.0.config().me
+        self.0.node.config().me
     }
 
     fn is_member(&self, member: Member) -> bool {
-        self.0.look(|core| core.cluster.view().is_some_and(|view| view.contains(member)))
+        self.0.node.look(|core| core.cluster.view().is_some_and(|view| view.contains(member)))
     }
 
     fn announced_usage(&self) -> Vec<(SlotId, Usage)> {
-        self.0.look(|core| core.announced.0.values().copied().collect())
+        self.0.look(|fs| fs.announced.0.values().copied().collect())
     }
 
     fn journal_positions(&self) -> Option<Vec<(SlotId, JournalPosition)>> {
@@ -109,11 +110,11 @@ impl MountGroup for NodeGroup {
     }
 
     fn slot_begun(&self) {
-        self.0.run(|core, _| core.mounting.slot_begun());
+        self.0.run(|fs, _| fs.mounting.slot_begun());
     }
 
     fn journal_failed(&self) {
-        self.0.cut_off(Closed::SelfFenced);
+        self.0.node.cut_off(Closed::SelfFenced);
     }
 }
 

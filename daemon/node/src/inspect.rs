@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lcl::pin::Table;
-use mx_base::View;
+use mx_base::{FsId, View};
 
 use crate::node::Node;
 
@@ -18,14 +18,14 @@ impl Node {
         self.look(|core| core.cluster.activity())
     }
 
-    /// Every lock as this node has cached it.
-    pub fn table(&self) -> &Arc<Table> {
-        &self.table
+    /// Every lock of a file system as this node has cached it.
+    pub fn table(&self, fs: FsId) -> Option<&Arc<Table>> {
+        self.locals.get(&fs).map(|local| &local.table)
     }
 
     /// Payloads of lock traffic that this node has handed to its links, each with one message or a
     /// bundle of them.
     pub fn lock_payloads(&self) -> u64 {
-        self.look(|core| core.payloads)
+        self.look(|core| core.backlog.sent())
     }
 }

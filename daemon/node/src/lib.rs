@@ -7,21 +7,29 @@
 pub mod report;
 pub mod world;
 
+mod backlog;
 mod bundles;
+mod carry_out;
 mod describe;
+mod file_system;
+mod file_systems;
 mod fs_locks;
 mod group;
 mod inspect;
+mod lock_traffic;
 mod mount;
 mod node;
 mod recovery;
 mod revocable;
 mod storage;
+mod timers;
 mod values;
 mod waiters;
 mod watch;
 mod why;
 
-pub use describe::Surroundings;
+pub use describe::{Place, Surroundings};
+pub use file_system::FileSystem;
+pub use file_systems::{FileSystems, FileSystemsError};
 pub use mount::MountError;
 pub use node::{Config, Node, World};

@@ -1,4 +1,4 @@
-//! Mounting the file system on this node, and giving it up.
+//! Mounting a file system on this node, and giving it up.
 //!
 //! Keeps true:
 //! * nothing is written under a grant that was revoked: writes that were under way have ended when
@@ -22,6 +22,7 @@ use mfs::mount::recover::Recovered;
 use mfs::mount::{MountError as FsMountError, Mounted};
 use mx_base::{Duration, FsId, Instant, Member};
 
+use crate::file_system::{FsCore, Here};
 use crate::fs_locks::NodeLocks;
 use crate::group::NodeGroup;
 use crate::node::{Core, Node};
@@ -42,6 +43,8 @@ pub enum MountError {
     Cluster(cluster::MountError),
     #[error(transparent)]
     Fs(#[from] FsMountError),
+    #[error("this node is not configured with file system {0}")]
+    Unknown(FsId),
     #[error("nothing is mounted here")]
     NotMounted,
     #[error("this node is leaving the cluster")]
@@ -54,12 +57,14 @@ struct Grant {
     first: bool,
 }
 
-/// What this node has mounted or is mounting.
+/// How far a mount of a file system is on this node.
 #[derive(Default)]
 pub(crate) struct Mounting {
     grant: Option<Grant>,
     waiting: Option<oneshot::Sender<()>>,
     attempt: Option<Attempt>,
+    /// Outputs of the cluster are held back until writes under a revoked grant have ended.
+    is_held_back: bool,
     mounted: Option<Mounted>,
     /// Journals that this mount is replaying.
     pub(crate) replays: u32,
@@ -87,7 +92,7 @@ pub(crate) enum Interrupted {
 }
 
 impl Mounting {
-    pub(crate) fn granted(&mut self, _fs: FsId, lockspace: LockspaceId, first: bool) {
+    pub(crate) fn granted(&mut self, lockspace: LockspaceId, first: bool) {
         self.grant = Some(Grant { lockspace, first });
         if let Some(waiting) = self.waiting.take() {
             let _ = waiting.send(());
@@ -99,11 +104,19 @@ impl Mounting {
         self.stop();
         let Some(attempt) = self.attempt.take() else { return Interrupted::Nothing };
         let is_writing = attempt.disk.revoke();
+        if is_writing {
+            self.hold_back();
+        }
         match attempt.has_begun {
             true => Interrupted::Slot,
             false if is_writing => Interrupted::Writes,
             false => Interrupted::Nothing,
         }
+    }
+
+    /// Until [`Node::go_on`].
+    pub(crate) fn hold_back(&mut self) {
+        self.is_held_back = true;
     }
 
     /// Whoever mounts looks at once whether it still may.
@@ -138,108 +151,46 @@ impl Mounting {
     }
 }
 
+impl Core {
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.file_systems.values().any(|fs| fs.mounting.is_held_back)
+    }
+}
+
 impl Node {
-    /// Mounts the file system. Waits until the cluster lets this node.
+    /// Mounts a file system. Waits until the cluster lets this node.
     ///
     /// # Errors
     /// [`MountError`]; nothing is mounted then.
     pub async fn mount(
         self: &Arc<Self>,
+        fs: FsId,
         options: Options,
         kernel: Arc<dyn KernelCache>,
     ) -> Result<Arc<Fs>, MountError> {
-        let fs = self.config.fs;
-        self.is_joined().await?;
-        self.run(|core, now| core.cluster.handle_mount(fs, now)).map_err(MountError::Cluster)?;
-        let outcome = self.mount_when_granted(options, kernel).await;
-        if outcome.is_err() {
-            self.give_attempt_up().await;
-            self.give_locks_up().await;
-            self.run(|core, now| {
-                // The next mount has to be granted anew: others may be the first meanwhile.
-                core.mounting.grant = None;
-                core.cluster.handle_unmounted(fs, now);
-            });
-        }
-        outcome
+        let here = self.here(fs).ok_or(MountError::Unknown(fs))?;
+        here.mount(options, kernel).await
     }
 
-    /// A mount has failed: nothing of it writes any more when this completes.
-    async fn give_attempt_up(&self) {
-        // It stays where a revocation finds it: what others are told then waits for its writes.
-        let begun = |core: &mut Core, _: Instant| {
-            core.mounting.attempt.as_ref().map(|a| (Arc::clone(&a.disk), a.has_begun))
-        };
-        let Some((disk, has_begun)) = self.run(begun) else { return };
-        disk.revoke();
-        if has_begun {
-            self.cut_off(Closed::SelfFenced);
-        }
-        self.writes_ended(&disk).await;
-        self.run(|core, _| core.mounting.attempt = None);
+    /// Unmounts: everything is in place, the slot is clean, and every lock is given up. The caller
+    /// has ended all operations and keeps nothing of the file system.
+    ///
+    /// # Errors
+    /// When something could not be written: this life of the node has ended then, and the others
+    /// recover what it left.
+    pub async fn unmount(self: &Arc<Self>, fs: FsId) -> Result<(), MountError> {
+        let here = self.here(fs).ok_or(MountError::Unknown(fs))?;
+        here.unmount().await
     }
 
-    async fn writes_ended(&self, disk: &Revocable) {
-        while disk.is_writing() && self.look(|core| core.ended.is_none()) {
-            self.world.runtime.sleep(LOOK_AGAIN).await;
-        }
+    /// What is mounted of a file system.
+    pub fn fs(&self, fs: FsId) -> Option<Arc<Fs>> {
+        self.look(|core| core.file_systems.get(&fs)?.mounting.fs())
     }
 
-    async fn mount_when_granted(
-        self: &Arc<Self>,
-        options: Options,
-        kernel: Arc<dyn KernelCache>,
-    ) -> Result<Arc<Fs>, MountError> {
-        loop {
-            let grant = self.next_grant().await?;
-            let (disk, stopped) = self.begin_attempt(grant);
-            let Some(disk) = disk else { continue };
-            let env = Env {
-                disk: Arc::new(RevocableDisk(Arc::clone(&disk))),
-                locks: Arc::new(NodeLocks(Arc::clone(self))),
-                kernel: Arc::clone(&kernel),
-                group: Arc::new(NodeGroup(Arc::clone(self))),
-                runtime: Arc::clone(&self.world.runtime),
-            };
-            let register = |class| self.classes.register(class);
-            let mut attempt = pin!(mfs::mount::mount(env, options, grant.first, register));
-            let Some(mounted) = unless(attempt.as_mut(), stopped).await else {
-                tracing::info!("stopped; mounting again with the next grant");
-                disk.revoke();
-                // Until then it keeps its locks: others must not use what it is writing to.
-                self.writes_ended(&disk).await;
-                continue;
-            };
-            let mounted = mounted?;
-            let fs = Arc::clone(&mounted.fs);
-            let refused = self.run(|core, now| {
-                let Grant { lockspace, .. } = grant;
-                if core.is_leaving || core.ended.is_some() {
-                    return Some(mounted);
-                }
-                let ready = core.cluster.handle_mounted(self.config.fs, lockspace, fs.slot(), now);
-                if ready.is_err() {
-                    return Some(mounted);
-                }
-                disk.settle();
-                core.mounting.attempt = None;
-                core.mounting.mounted = Some(mounted);
-                None
-            });
-            let Some(mounted) = refused else {
-                self.spawn_announcements(&fs);
-                self.spawn_adoption(&fs);
-                return Ok(fs);
-            };
-            // Nobody has used it yet.
-            match mounted.leave().await {
-                Ok(()) => self.run(|core, _| core.mounting.attempt = None),
-                Err(error) => {
-                    tracing::error!(%error, "not everything could be written");
-                    self.cut_off(Closed::SelfFenced);
-                }
-            }
-        }
+    /// The last write under a revoked grant has ended.
+    pub(crate) fn go_on(&self, fs: FsId) {
+        self.run_in(fs, |fs, _| fs.mounting.is_held_back = false);
     }
 
     /// Waits until this node is a member.
@@ -257,18 +208,129 @@ impl Node {
         }
     }
 
+    fn has_ended(&self) -> bool {
+        self.look(|core| core.ended.is_some())
+    }
+}
+
+impl Here {
+    async fn mount(
+        &self,
+        options: Options,
+        kernel: Arc<dyn KernelCache>,
+    ) -> Result<Arc<Fs>, MountError> {
+        let (node, fs) = (&self.node, self.id());
+        node.is_joined().await?;
+        node.run(|core, now| core.cluster.handle_mount(fs, now)).map_err(MountError::Cluster)?;
+        let outcome = self.mount_when_granted(options, kernel).await;
+        if outcome.is_err() {
+            self.give_attempt_up().await;
+            self.give_locks_up().await;
+            self.give_grant_up();
+        }
+        outcome
+    }
+
+    /// The next mount has to be granted anew: others may be the first meanwhile.
+    fn give_grant_up(&self) {
+        self.node.run(|core, now| {
+            core.of_mut(self.id()).mounting.grant = None;
+            core.cluster.handle_unmounted(self.id(), now);
+        });
+    }
+
+    /// A mount has failed: nothing of it writes any more when this completes.
+    async fn give_attempt_up(&self) {
+        // It stays where a revocation finds it: what others are told then waits for its writes.
+        let begun = |fs: &mut FsCore, _: Instant| {
+            fs.mounting.attempt.as_ref().map(|a| (Arc::clone(&a.disk), a.has_begun))
+        };
+        let Some((disk, has_begun)) = self.run(begun) else { return };
+        disk.revoke();
+        if has_begun {
+            self.node.cut_off(Closed::SelfFenced);
+        }
+        self.writes_ended(&disk).await;
+        self.run(|fs, _| fs.mounting.attempt = None);
+    }
+
+    async fn writes_ended(&self, disk: &Revocable) {
+        while disk.is_writing() && !self.node.has_ended() {
+            self.node.world.runtime.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn mount_when_granted(
+        &self,
+        options: Options,
+        kernel: Arc<dyn KernelCache>,
+    ) -> Result<Arc<Fs>, MountError> {
+        loop {
+            let grant = self.next_grant().await?;
+            let (disk, stopped) = self.begin_attempt(grant);
+            let Some(disk) = disk else { continue };
+            let env = Env {
+                disk: Arc::new(RevocableDisk(Arc::clone(&disk))),
+                locks: Arc::new(NodeLocks(self.clone())),
+                kernel: Arc::clone(&kernel),
+                group: Arc::new(NodeGroup(self.clone())),
+                runtime: Arc::clone(&self.node.world.runtime),
+            };
+            let register = |class| self.local.classes.register(class);
+            let mut attempt = pin!(mfs::mount::mount(env, options, grant.first, register));
+            let Some(mounted) = unless(attempt.as_mut(), stopped).await else {
+                tracing::info!("stopped; mounting again with the next grant");
+                disk.revoke();
+                // Until then it keeps its locks: others must not use what it is writing to.
+                self.writes_ended(&disk).await;
+                continue;
+            };
+            let mounted = mounted?;
+            let fs = Arc::clone(&mounted.fs);
+            let refused = self.node.run(|core, now| {
+                let Grant { lockspace, .. } = grant;
+                if core.is_leaving || core.ended.is_some() {
+                    return Some(mounted);
+                }
+                let ready = core.cluster.handle_mounted(self.id(), lockspace, fs.slot(), now);
+                if ready.is_err() {
+                    return Some(mounted);
+                }
+                disk.settle();
+                let mounting = &mut core.of_mut(self.id()).mounting;
+                mounting.attempt = None;
+                mounting.mounted = Some(mounted);
+                None
+            });
+            let Some(mounted) = refused else {
+                self.spawn_announcements(&fs);
+                self.spawn_adoption(&fs);
+                return Ok(fs);
+            };
+            // Nobody has used it yet.
+            match mounted.leave().await {
+                Ok(()) => self.run(|fs, _| fs.mounting.attempt = None),
+                Err(error) => {
+                    tracing::error!(%error, "not everything could be written");
+                    self.node.cut_off(Closed::SelfFenced);
+                }
+            }
+        }
+    }
+
     async fn next_grant(&self) -> Result<Grant, MountError> {
         loop {
             let (sender, granted) = oneshot::channel();
-            let grant = self.run(|core, _| {
+            let grant = self.node.run(|core, _| {
                 if core.is_leaving {
                     return Err(MountError::Leaving);
                 }
                 if core.ended.is_some() {
                     return Err(MountError::Ended);
                 }
-                core.mounting.waiting = Some(sender);
-                Ok(core.mounting.grant)
+                let mounting = &mut core.of_mut(self.id()).mounting;
+                mounting.waiting = Some(sender);
+                Ok(mounting.grant)
             });
             if let Some(grant) = grant? {
                 return Ok(grant);
@@ -281,26 +343,21 @@ impl Node {
     /// A disk for one attempt, unless its grant was revoked meanwhile; and word to stop.
     fn begin_attempt(&self, grant: Grant) -> (Option<Arc<Revocable>>, oneshot::Receiver<()>) {
         let (sender, stopped) = oneshot::channel();
-        let disk = self.run(|core, _| {
-            if core.mounting.grant != Some(grant) {
+        let disk = self.run(|fs, _| {
+            if fs.mounting.grant != Some(grant) {
                 return None;
             }
-            let disk = Revocable::new(Arc::clone(&self.world.disk), self.weak.clone());
-            core.mounting.attempt =
+            let disk = Revocable::new(&self.local.given, self.node.weak.clone());
+            fs.mounting.attempt =
                 Some(Attempt { disk: Arc::clone(&disk), stop: Some(sender), has_begun: false });
             Some(disk)
         });
         (disk, stopped)
     }
 
-    /// The last write under a revoked grant has ended.
-    pub(crate) fn go_on(&self) {
-        self.run(|core, _| core.held_back = false);
-    }
-
     fn spawn_adoption(&self, fs: &Arc<Fs>) {
         let fs = Arc::clone(fs);
-        self.world.runtime.spawn(Box::pin(async move {
+        self.node.world.runtime.spawn(Box::pin(async move {
             match fs.adopt_orphans().await {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "files without a name adopted"),
@@ -309,28 +366,18 @@ impl Node {
         }));
     }
 
-    /// Unmounts: everything is in place, the slot is clean, and every lock is given up. The caller
-    /// has ended all operations and keeps nothing of the file system.
-    ///
-    /// # Errors
-    /// When something could not be written: this life of the node has ended then, and the others
-    /// recover what it left.
-    pub async fn unmount(self: &Arc<Self>) -> Result<(), MountError> {
-        let fs = self.fs().ok_or(MountError::NotMounted)?;
+    async fn unmount(&self) -> Result<(), MountError> {
+        let fs = self.look(|fs| fs.mounting.fs()).ok_or(MountError::NotMounted)?;
         let left = self.leave_mount(&fs).await;
         // It keeps the lock of its slot.
         drop(fs);
         if let Err(error) = left {
             tracing::error!(%error, "not everything could be written");
-            self.cut_off(Closed::SelfFenced);
+            self.node.cut_off(Closed::SelfFenced);
             return Err(MountError::Fs(error.into()));
         }
         self.give_locks_up().await;
-        let fs = self.config.fs;
-        self.run(|core, now| {
-            core.mounting.grant = None;
-            core.cluster.handle_unmounted(fs, now);
-        });
+        self.give_grant_up();
         Ok(())
     }
 
@@ -339,17 +386,13 @@ impl Node {
     async fn leave_mount(&self, fs: &Fs) -> Result<(), FsError> {
         loop {
             fs.give_back().await?;
-            let mounted = self.run(|core, _| {
-                let is_replaying = core.mounting.replays > 0;
-                if is_replaying {
-                    Ok(None)
-                } else {
-                    core.mounting.mounted.take().map(Some).ok_or(())
-                }
+            let mounted = self.run(|fs, _| {
+                let is_replaying = fs.mounting.replays > 0;
+                if is_replaying { Ok(None) } else { fs.mounting.mounted.take().map(Some).ok_or(()) }
             });
             match mounted {
                 Ok(Some(mounted)) => return mounted.leave().await,
-                Ok(None) => self.world.runtime.sleep(LOOK_AGAIN).await,
+                Ok(None) => self.node.world.runtime.sleep(LOOK_AGAIN).await,
                 // This life has ended.
                 Err(()) => return Err(DiskError::Fenced.into()),
             }
@@ -358,28 +401,24 @@ impl Node {
 
     /// Nothing of the file system is cached here when this completes, unless somebody keeps it.
     async fn give_locks_up(&self) {
-        let began = self.world.runtime.now();
+        let runtime = &self.node.world.runtime;
+        let began = runtime.now();
         loop {
-            let left = self.run(|core, _| {
-                core.locks.as_mut().map_or(0, |locks| {
+            let left = self.run(|fs, _| {
+                fs.locks.as_mut().map_or(0, |locks| {
                     locks.shrink(0);
                     locks.cached_count()
                 })
             });
-            if left == 0 || self.look(|core| core.ended.is_some()) {
+            if left == 0 || self.node.has_ended() {
                 break;
             }
-            if self.world.runtime.now().since(began) > UNMOUNT_PATIENCE {
+            if runtime.now().since(began) > UNMOUNT_PATIENCE {
                 tracing::warn!(left, "locks kept");
                 break;
             }
-            self.world.runtime.sleep(LOOK_AGAIN).await;
+            runtime.sleep(LOOK_AGAIN).await;
         }
-    }
-
-    /// The file system that is mounted.
-    pub fn fs(&self) -> Option<Arc<Fs>> {
-        self.look(|core| core.mounting.fs())
     }
 }
 

@@ -9,6 +9,7 @@ use lcl::{BucketName, RecoveryError, ResourceName};
 use mfs::mount::recover::Recovered;
 use mx_base::{Duration, Instant, Member};
 
+use crate::file_system::{FsCore, Here};
 use crate::node::{Core, Node};
 
 /// Before a replay that failed is tried again.
@@ -27,23 +28,31 @@ pub(crate) struct Waits {
 }
 
 impl Core {
+    /// Whom the cluster holds for recovered in a file system its lock space does, too, on every node
+    /// by itself. When nobody used the file system any more nobody has replayed the journal yet:
+    /// whoever mounts it first does, before it asks for a lock.
+    pub(crate) fn mark_recovered(&mut self, now: Instant) {
+        let cluster = &self.cluster;
+        for (id, fs) in &mut self.file_systems {
+            fs.mark_recovered(|dead| cluster.is_recovered(dead, *id), now);
+        }
+    }
+}
+
+impl FsCore {
     /// Dead members of which something may be left in the lock space.
     pub(crate) fn unrecovered(&self) -> impl Iterator<Item = Member> + '_ {
         let dead = self.locks.iter().flat_map(|locks| locks.lockspace().dead());
         dead.filter(|(_, facts)| !facts.recovered).map(|(member, _)| member)
     }
 
-    /// Whom the cluster holds for recovered the lock space does, too, on every node by itself. When
-    /// nobody used the file system any more nobody has replayed the journal yet: whoever mounts it
-    /// first does, before it asks for a lock.
-    pub(crate) fn mark_recovered(&mut self, now: Instant) {
-        let is_over = |dead: &Member| self.cluster.is_recovered(*dead);
-        let over: Vec<Member> = self.unrecovered().filter(is_over).collect();
+    fn mark_recovered(&mut self, is_over: impl Fn(Member) -> bool, now: Instant) {
+        let over: Vec<Member> = self.unrecovered().filter(|dead| is_over(*dead)).collect();
+        let Some(locks) = &mut self.locks else { return };
         for dead in over {
-            if let Some(locks) = &mut self.locks {
-                locks.mark_recovered(dead, now);
-            }
+            locks.mark_recovered(dead, now);
         }
+        self.local.waiters.lock().recovered(locks.lockspace(), is_over);
     }
 
     /// The homes have said what is in limbo.
@@ -82,16 +91,7 @@ impl Core {
     }
 }
 
-impl Node {
-    /// See [`Core::mark_recovered`].
-    pub(crate) fn mark_recovered(&self, core: &mut Core, now: Instant) {
-        core.mark_recovered(now);
-        if let Some(locks) = &core.locks {
-            let is_over = |dead| core.cluster.is_recovered(dead);
-            self.waiters.lock().recovered(locks.lockspace(), is_over);
-        }
-    }
-
+impl Here {
     /// What is in limbo on account of `dead`, of `names` for which it has live records.
     pub(crate) async fn limbo_of(
         &self,
@@ -99,12 +99,12 @@ impl Node {
         names: Vec<BucketName>,
     ) -> Result<Vec<ResourceName>, PinError> {
         let (sender, limbo) = oneshot::channel();
-        let is_over = self.run(|core, now| {
-            let Some(locks) = &mut core.locks else { return true };
+        let is_over = self.run(|fs, now| {
+            let Some(locks) = &mut fs.locks else { return true };
             locks.abandon_recovery(dead);
             match locks.begin_recovery(dead, names, now) {
                 Ok(()) => {
-                    core.recoveries.entry(dead).or_default().limbo = Some(sender);
+                    fs.recoveries.entry(dead).or_default().limbo = Some(sender);
                     false
                 }
                 Err(RecoveryError::NotDead(_)) => true,
@@ -118,12 +118,12 @@ impl Node {
     }
 
     pub(crate) fn finish_recovery(&self, dead: Member) {
-        self.run(|core, now| {
-            if let Some(locks) = &mut core.locks
+        self.run(|fs, now| {
+            if let Some(locks) = &mut fs.locks
                 && locks.finish_recovery(dead, now).is_err()
             {
                 // Somebody else has finished it, or it was over before.
-                core.lock_space_recovered(dead);
+                fs.lock_space_recovered(dead);
             }
         });
     }
@@ -131,11 +131,11 @@ impl Node {
     /// Completes when every member knows that nothing of `dead` is left.
     async fn finished(&self, dead: Member) {
         let (sender, over) = oneshot::channel();
-        let is_over = self.run(|core, _| {
-            let Some(locks) = &core.locks else { return true };
+        let is_over = self.run(|fs, _| {
+            let Some(locks) = &fs.locks else { return true };
             let is_left = locks.lockspace().recoveries().any(|(member, _)| member == dead);
             if is_left {
-                core.recoveries.entry(dead).or_default().recovered.push(sender);
+                fs.recoveries.entry(dead).or_default().recovered.push(sender);
             }
             !is_left
         });
@@ -145,12 +145,27 @@ impl Node {
         }
     }
 
+    fn replayed(&self, dead: Member, recovered: Recovered) {
+        self.node.run(|core, now| {
+            let mounting = &mut core.of_mut(self.id()).mounting;
+            mounting.replays -= 1;
+            if mounting.recovered.len() == RECOVERED_KEPT {
+                mounting.recovered.pop_front();
+            }
+            mounting.recovered.push_back((dead, recovered));
+            let isolated = recovered.locks_damaged > 0;
+            core.cluster.handle_replayed(dead, self.id(), isolated, now);
+        });
+    }
+}
+
+impl Node {
     /// Replays the journal of a dead member, as its recoverer.
-    pub(crate) fn spawn_replay(&self, core: &mut Core, dead: Member) {
+    pub(crate) fn spawn_replay(&self, here: &mut FsCore, dead: Member) {
         // Without one it has just been left, and another mount is asked.
-        let Some(fs) = core.mounting.fs() else { return };
-        core.mounting.replays += 1;
-        let weak = self.weak.clone();
+        let Some(fs) = here.mounting.fs() else { return };
+        here.mounting.replays += 1;
+        let (weak, id) = (self.weak.clone(), here.local.given.id);
         let runtime = Arc::clone(&self.world.runtime);
         self.world.runtime.spawn(Box::pin(async move {
             let recovered = loop {
@@ -161,28 +176,16 @@ impl Node {
                         if node.look(|core| core.ended.is_some()) {
                             return;
                         }
-                        tracing::error!(%dead, %error, "replay failed; trying again");
+                        tracing::error!(%dead, fs = %id, %error, "replay failed; trying again");
                         drop(node);
                         runtime.sleep(REPLAY_AGAIN).await;
                     }
                 }
             };
-            let Some(node) = weak.upgrade() else { return };
-            tracing::info!(%dead, ?recovered, "replayed");
-            node.finished(dead).await;
-            node.replayed(dead, recovered);
+            let Some(here) = weak.upgrade().and_then(|node| node.here(id)) else { return };
+            tracing::info!(%dead, fs = %id, ?recovered, "replayed");
+            here.finished(dead).await;
+            here.replayed(dead, recovered);
         }));
-    }
-
-    fn replayed(&self, dead: Member, recovered: Recovered) {
-        self.run(|core, now| {
-            core.mounting.replays -= 1;
-            if core.mounting.recovered.len() == RECOVERED_KEPT {
-                core.mounting.recovered.pop_front();
-            }
-            core.mounting.recovered.push_back((dead, recovered));
-            let isolated = recovered.locks_damaged > 0;
-            core.cluster.handle_replayed(dead, self.config.fs, isolated, now);
-        });
     }
 }

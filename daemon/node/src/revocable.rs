@@ -10,8 +10,9 @@ use std::sync::{Arc, Weak};
 use mfs::block::{Block, BlockNo};
 use mfs::env::{Disk, Durability, WriteData};
 use mfs::error::DiskError;
-use mx_base::BoxFuture;
+use mx_base::{BoxFuture, FsId};
 
+use crate::file_system::FileSystem;
 use crate::node::Node;
 
 const REVOKED: u64 = 1 << 63;
@@ -23,6 +24,7 @@ pub(crate) struct RevocableDisk(pub(crate) Arc<Revocable>);
 pub(crate) struct Revocable {
     disk: Arc<dyn Disk>,
     node: Weak<Node>,
+    fs: FsId,
     /// Writes under way, and [`REVOKED`].
     state: AtomicU64,
     /// The mount is complete: nothing can be revoked any more.
@@ -30,9 +32,10 @@ pub(crate) struct Revocable {
 }
 
 impl Revocable {
-    pub(crate) fn new(disk: Arc<dyn Disk>, node: Weak<Node>) -> Arc<Revocable> {
+    pub(crate) fn new(given: &FileSystem, node: Weak<Node>) -> Arc<Revocable> {
+        let (disk, fs) = (Arc::clone(&given.disk), given.id);
         let (state, is_settled) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Revocable { disk, node, state, is_settled })
+        Arc::new(Revocable { disk, node, fs, state, is_settled })
     }
 
     /// True when writes are under way; the node is told when the last of them has ended.
@@ -60,7 +63,7 @@ impl Revocable {
         if self.state.fetch_sub(1, Ordering::AcqRel) == REVOKED | 1
             && let Some(node) = self.node.upgrade()
         {
-            node.go_on();
+            node.go_on(self.fs);
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) const PARTITION: MpIndex = MpIndex(0);
 const UNSETTLED: u32 = 4;
 const UNSETTLED_RANK: u32 = 6;
 
-/// The one method of the device: its agent.
+/// The one method of every device: its agent.
 const METHOD: fencing::agent::MethodId = fencing::agent::MethodId(0);
 
 /// What has to be done outside, in order.
@@ -111,15 +111,15 @@ impl Storage {
             seed: config.seed,
         });
         register.handle_extinguished(PARTITION, now);
-        let plan = director::DevicePlan {
-            device: config.device,
+        let plans = config.file_systems.iter().map(|fs| director::DevicePlan {
+            device: fs.device,
             methods: vec![Method { id: METHOD, reach: fencing::agent::Reach::Device }],
-        };
+        });
         Storage {
             register,
             observer: Observer::new(cluster, Some((me.node, nonce.get())), 1, nodes_max),
             own: OwnHeartbeat::new(cluster, me.node, nonce.get(), 1, unit * 2, now),
-            director: Director::new(vec![plan], unit * 20),
+            director: Director::new(plans.collect(), unit * 20),
             operation: None,
             unresolved: VecDeque::new(),
             commits: VecDeque::new(),

@@ -1,4 +1,4 @@
-//! Who waits for which lock on this node, for how long, and what a recovery has to do with it.
+//! Who waits for which lock of a file system on this node, for how long, and what a recovery has to do with it.
 //!
 //! Keeps true: a wait is in the list from its first to its last moment, whatever ends it; what is
 //! kept of the past is bounded. Has a latch of its own, taken after the node's, never before it.
@@ -11,6 +11,7 @@ use lcl::pin::Want;
 use lcl::{Bucket, Lockspace, LockspaceCounters, ResourceName};
 use mx_base::{Duration, Instant, Member};
 
+use crate::file_system::{FsCore, Here};
 use crate::node::Node;
 
 /// Of each recovery so many waits are told of one by one, the longest.
@@ -76,7 +77,7 @@ pub(crate) struct Course {
     total: Duration,
 }
 
-/// All waits of a node.
+/// All waits of a node in one file system.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     waiting: BTreeMap<(ResourceName, u64), Wait>,
@@ -228,7 +229,18 @@ impl Node {
     pub fn name_callers(&self, pid: fn() -> Option<u32>) {
         let _ = self.caller.set(pid);
     }
+}
 
+impl FsCore {
+    /// The lock manager has followed a view.
+    pub(crate) fn look_at_waiters(&self) {
+        if let Some(locks) = &self.locks {
+            self.local.waiters.lock().look_again(locks.lockspace());
+        }
+    }
+}
+
+impl Here {
     pub(crate) fn begins_to_wait(
         &self,
         name: ResourceName,
@@ -236,25 +248,26 @@ impl Node {
         ticket: u64,
         want: Want,
     ) {
-        let pid = self.caller.get().and_then(|pid| pid());
-        let dead = self.waiters.lock().under_way();
+        let Here { node, local } = self;
+        let pid = node.caller.get().and_then(|pid| pid());
+        let dead = local.waiters.lock().under_way();
         let (since, causes) = if dead.is_empty() {
-            (self.world.control.now(), BTreeMap::new())
+            (node.world.control.now(), BTreeMap::new())
         } else {
-            self.look(|core| {
-                let locks = core.locks.as_ref();
+            self.look(|fs| {
+                let locks = fs.locks.as_ref();
                 let causes = dead.iter().filter_map(|dead| {
                     Some((*dead, cause(locks?.lockspace(), *dead, name, bucket)?))
                 });
-                (self.world.control.now(), causes.collect())
+                (node.world.control.now(), causes.collect())
             })
         };
-        self.waiters.lock().begin(name, ticket, Wait { since, want, bucket, pid, causes });
+        local.waiters.lock().begin(name, ticket, Wait { since, want, bucket, pid, causes });
     }
 
     pub(crate) fn has_waited(&self, name: ResourceName, ticket: u64) {
-        let now = self.world.control.now();
-        self.waiters.lock().end(name, ticket, now);
+        let now = self.node.world.control.now();
+        self.local.waiters.lock().end(name, ticket, now);
     }
 }
 

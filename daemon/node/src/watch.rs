@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use fencing::{MpBlock, layout};
 
+use crate::file_system::FsCore;
 use crate::node::{Core, Node};
 use crate::storage::Effect;
 use mx_base::{BoxFuture, Instant, NodeId};
@@ -30,7 +31,7 @@ impl Node {
                 node.read_heartbeats().await;
                 node.run(|core, _| {
                     node.look_at_register(core);
-                    core.keep_locks_few();
+                    core.file_systems.values_mut().for_each(FsCore::keep_locks_few);
                 });
                 let sleep = node.world.control.sleep(pause);
                 drop(node);
@@ -38,6 +39,24 @@ impl Node {
             }
         };
         control.spawn(Box::pin(task));
+    }
+
+    pub(crate) fn look_at_register(&self, core: &mut Core) {
+        if std::mem::replace(&mut core.looking, true) {
+            core.look_again = true;
+            return;
+        }
+        let Some(node) = self.weak.upgrade() else { return };
+        self.world.control.spawn(Box::pin(async move { node.look_until_settled().await }));
+    }
+
+    /// True when another look was asked for meanwhile.
+    fn looked(core: &mut Core) -> bool {
+        if std::mem::take(&mut core.look_again) {
+            return true;
+        }
+        core.looking = false;
+        false
     }
 
     async fn read_heartbeats(&self) {

@@ -3,16 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cluster::Cluster;
 use lcl::ResourceName;
 use lcl::cache::CachedLock;
 use lcl::hot::Heat;
 use mfs::FsError;
 use mfs::file::{FileId, FileType};
 use mfs::locks::Resource;
-use mx_base::Instant;
+use mx_base::{FsId, Instant};
 
 use crate::describe::Surroundings;
-use crate::node::{Core, Node};
+use crate::file_system::FsCore;
+use crate::node::Node;
 use crate::report::{
     Doing, Here, Holder, Homed, Hot, LockTop, Member, Waiter, Why, WhyResource, milliseconds,
     resource_text,
@@ -22,15 +24,16 @@ use crate::report::{
 const WAITERS_MAX: usize = 64;
 
 impl Node {
-    /// `mxctl why`: of each resource what this node knows.
+    /// `mxctl why`: of each resource of a file system what this node knows.
     pub fn why(
         &self,
+        id: FsId,
         around: &Surroundings,
         resources: &[Resource],
         stuck_at: Option<String>,
     ) -> Why {
         let now = self.world.control.now();
-        let fs = self.fs();
+        let fs = self.fs(id);
         // Before the latch: the file system has its own.
         let unwritten = resources.iter().map(|resource| match resource {
             Resource::Inode(inode) => fs.as_ref()?.unwritten(*inode),
@@ -44,15 +47,18 @@ impl Node {
         let unwritten: Vec<_> = resources.iter().zip(unwritten).collect();
         self.look(|core| Why {
             viewer: self.viewer(core, around),
-            resources: unwritten
-                .into_iter()
-                .map(|(resource, unwritten)| self.why_of(core, *resource, unwritten, now))
-                .collect(),
+            resources: core.file_systems.get(&id).map_or_else(Vec::new, |fs| {
+                let all = unwritten.iter();
+                all.map(|(resource, unwritten)| {
+                    why_of(&core.cluster, fs, **resource, *unwritten, now)
+                })
+                .collect()
+            }),
             stuck_at,
         })
     }
 
-    /// What a path below the mount means, name by name. Each name is looked up in its directory
+    /// What a path below the mount of a file system means, name by name. Each name is looked up in its directory
     /// under that directory's lock, and under no other. `reached` is told of every directory before
     /// it is asked, so that whoever gives up waiting knows where.
     ///
@@ -60,11 +66,12 @@ impl Node {
     /// When a name means nothing, or no directory where there has to be one.
     pub async fn resolve(
         &self,
+        id: FsId,
         root: FileId,
         names: &[Vec<u8>],
         mut reached: impl FnMut(FileId, usize) + Send,
     ) -> Result<FileId, FsError> {
-        let fs = self.fs().ok_or(FsError::NotFound)?;
+        let fs = self.fs(id).ok_or(FsError::NotFound)?;
         let (mut file, mut is_directory) = (root, true);
         for (depth, name) in names.iter().enumerate() {
             if !is_directory {
@@ -77,16 +84,18 @@ impl Node {
         Ok(file)
     }
 
-    /// `mxctl lock top`.
-    pub fn lock_top(&self, around: &Surroundings) -> LockTop {
+    /// `mxctl lock top`, of a file system.
+    pub fn lock_top(&self, id: FsId, around: &Surroundings) -> LockTop {
         let now = self.world.control.now();
         self.look(|core| {
             let mut hot: BTreeMap<ResourceName, Heat> = BTreeMap::new();
-            let waiters = self.waiters.lock();
-            let asked = core.locks.iter().flat_map(|locks| locks.hot().iter());
-            for (name, heat) in asked.chain(waiters.hot().iter()) {
-                let sum = hot.entry(*name).or_default();
-                *sum = sum.plus(heat);
+            if let Some(fs) = core.file_systems.get(&id) {
+                let waiters = fs.local.waiters.lock();
+                let asked = fs.locks.iter().flat_map(|locks| locks.hot().iter());
+                for (name, heat) in asked.chain(waiters.hot().iter()) {
+                    let sum = hot.entry(*name).or_default();
+                    *sum = sum.plus(heat);
+                }
             }
             LockTop {
                 viewer: self.viewer(core, around),
@@ -95,91 +104,90 @@ impl Node {
             }
         })
     }
+}
 
-    fn why_of(
-        &self,
-        core: &Core,
-        resource: Resource,
-        unwritten_blocks: Option<u64>,
-        now: Instant,
-    ) -> WhyResource {
-        let (name, bucket) = (resource.name(), resource.bucket(&self.config.layout));
-        let waits = self.waiters.lock().of(name);
-        let mut why = WhyResource {
-            resource: resource_text(&name),
-            bucket: bucket.get(),
-            home: None,
-            here: None,
-            holders: Vec::new(),
-            waiters: waits.iter().take(WAITERS_MAX).map(|wait| Waiter::of(wait, now)).collect(),
-            waiters_total: waits.len() as u64,
-            at_home: None,
-            ask: Vec::new(),
-        };
-        let Some(locks) = &core.locks else { return why };
-        let known = locks.lockspace().explain(name, bucket);
-        let me = locks.lockspace().me();
-        why.home = known.home.map(Member::from);
-        let own = known.own.first();
-        why.here = locks.find(&name).map(|cached| Here {
-            mode: cached.mode.to_string(),
-            since_ms: own.map(|own| milliseconds(now.since(own.since))),
-            asked: cached.asked.map(|mode| mode.to_string()),
-            unwritten_blocks,
-            doing: doing(&cached),
-        });
-        let suspected = |node| {
-            core.cluster.suspected(node).map(|suspicion| milliseconds(now.since(suspicion.since)))
-        };
-        let mut others = BTreeSet::new();
-        match &known.at_home {
-            Some(state) => {
-                for holder in &state.granted {
-                    let is_here = holder.owner == me;
-                    let here = why.here.as_ref().filter(|_| is_here).map(|here| here.doing.clone());
-                    let doing = here.unwrap_or_else(|| match holder.called_out {
-                        Some(mode) => Doing::CalledOut { for_mode: mode.to_string() },
-                        None => Doing::Elsewhere,
-                    });
-                    why.holders.push(Holder {
-                        member: holder.owner.into(),
-                        mode: holder.mode.to_string(),
-                        since_ms: Some(milliseconds(now.since(holder.since))),
-                        doing,
-                        suspected_ms: suspected(holder.owner.node),
-                    });
-                    others.insert(holder.owner);
-                }
-                for remnant in &state.remnants {
-                    why.holders.push(Holder {
-                        member: remnant.dead.into(),
-                        mode: format!("{:?}", remnant.modes),
-                        since_ms: None,
-                        doing: if remnant.is_limbo { Doing::Limbo } else { Doing::CachesGone },
-                        suspected_ms: None,
-                    });
-                }
-                others.extend(state.converting.iter().chain(&state.waiting).map(|w| w.owner));
-                others.extend(&state.unreported);
-                why.at_home = Some(Homed::of(state, now));
+fn why_of(
+    cluster: &Cluster,
+    fs: &FsCore,
+    resource: Resource,
+    unwritten_blocks: Option<u64>,
+    now: Instant,
+) -> WhyResource {
+    let (name, bucket) = (resource.name(), resource.bucket(&fs.local.given.layout));
+    let waits = fs.local.waiters.lock().of(name);
+    let mut why = WhyResource {
+        resource: resource_text(&name),
+        bucket: bucket.get(),
+        home: None,
+        here: None,
+        holders: Vec::new(),
+        waiters: waits.iter().take(WAITERS_MAX).map(|wait| Waiter::of(wait, now)).collect(),
+        waiters_total: waits.len() as u64,
+        at_home: None,
+        ask: Vec::new(),
+    };
+    let Some(locks) = &fs.locks else { return why };
+    let known = locks.lockspace().explain(name, bucket);
+    let me = locks.lockspace().me();
+    why.home = known.home.map(Member::from);
+    let own = known.own.first();
+    why.here = locks.find(&name).map(|cached| Here {
+        mode: cached.mode.to_string(),
+        since_ms: own.map(|own| milliseconds(now.since(own.since))),
+        asked: cached.asked.map(|mode| mode.to_string()),
+        unwritten_blocks,
+        doing: doing(&cached),
+    });
+    let suspected =
+        |node| cluster.suspected(node).map(|suspicion| milliseconds(now.since(suspicion.since)));
+    let mut others = BTreeSet::new();
+    match &known.at_home {
+        Some(state) => {
+            for holder in &state.granted {
+                let is_here = holder.owner == me;
+                let here = why.here.as_ref().filter(|_| is_here).map(|here| here.doing.clone());
+                let doing = here.unwrap_or_else(|| match holder.called_out {
+                    Some(mode) => Doing::CalledOut { for_mode: mode.to_string() },
+                    None => Doing::Elsewhere,
+                });
+                why.holders.push(Holder {
+                    member: holder.owner.into(),
+                    mode: holder.mode.to_string(),
+                    since_ms: Some(milliseconds(now.since(holder.since))),
+                    doing,
+                    suspected_ms: suspected(holder.owner.node),
+                });
+                others.insert(holder.owner);
             }
-            None => {
-                others.extend(known.home);
-                if let (Some(here), Some(held)) = (&why.here, own.and_then(|own| own.held)) {
-                    why.holders.push(Holder {
-                        member: me.into(),
-                        mode: held.to_string(),
-                        since_ms: here.since_ms,
-                        doing: here.doing.clone(),
-                        suspected_ms: None,
-                    });
-                }
+            for remnant in &state.remnants {
+                why.holders.push(Holder {
+                    member: remnant.dead.into(),
+                    mode: format!("{:?}", remnant.modes),
+                    since_ms: None,
+                    doing: if remnant.is_limbo { Doing::Limbo } else { Doing::CachesGone },
+                    suspected_ms: None,
+                });
+            }
+            others.extend(state.converting.iter().chain(&state.waiting).map(|w| w.owner));
+            others.extend(&state.unreported);
+            why.at_home = Some(Homed::of(state, now));
+        }
+        None => {
+            others.extend(known.home);
+            if let (Some(here), Some(held)) = (&why.here, own.and_then(|own| own.held)) {
+                why.holders.push(Holder {
+                    member: me.into(),
+                    mode: held.to_string(),
+                    since_ms: here.since_ms,
+                    doing: here.doing.clone(),
+                    suspected_ms: None,
+                });
             }
         }
-        others.remove(&me);
-        why.ask = others.into_iter().map(Member::from).collect();
-        why
     }
+    others.remove(&me);
+    why.ask = others.into_iter().map(Member::from).collect();
+    why
 }
 
 fn doing(cached: &CachedLock) -> Doing {

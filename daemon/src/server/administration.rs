@@ -47,9 +47,10 @@ impl Administration {
             }
         }
         let reached = Mutex::new((server.root(), 0));
-        let resolving = server.node().resolve(server.root(), &names, |directory, depth| {
-            *reached.lock() = (directory, depth);
-        });
+        let resolving =
+            server.node().resolve(server.fs(), server.root(), &names, |directory, depth| {
+                *reached.lock() = (directory, depth);
+            });
         let (file, stuck_at) = match tokio::time::timeout(LOOKUP_PATIENCE, resolving).await {
             Ok(Ok(file)) => (file, None),
             Ok(Err(error)) => return Err(format!("{}: {error}", path.display())),
@@ -59,7 +60,7 @@ impl Administration {
                 (directory, Some(mounted.join(stuck_at).display().to_string()))
             }
         };
-        let group = server.node().config().layout.group_of(mfs::block::BlockNo(file.inode.0));
+        let group = server.layout().group_of(mfs::block::BlockNo(file.inode.0));
         let group = group.map(Resource::Group);
         let inode = [Resource::Inode(file.inode), Resource::Open(file.inode)];
         Ok((inode.into_iter().chain(group).collect(), stuck_at))
@@ -103,7 +104,7 @@ impl Source for Administration {
 
     fn lock_top(&self) -> BoxFuture<'_, Result<LockTop, String>> {
         let Administration(server) = self;
-        Box::pin(async move { Ok(server.node().lock_top(&server.surroundings())) })
+        Box::pin(async move { Ok(server.node().lock_top(server.fs(), &server.surroundings())) })
     }
 
     fn why(&self, subject: Subject) -> BoxFuture<'_, Result<Why, String>> {
@@ -120,7 +121,8 @@ impl Source for Administration {
                 }
                 Subject::Path(path) => self.resources_of(&path).await?,
             };
-            let mut why = server.node().why(&server.surroundings(), &resources, stuck_at);
+            let mut why =
+                server.node().why(server.fs(), &server.surroundings(), &resources, stuck_at);
             for waiter in why.resources.iter_mut().flat_map(|resource| &mut resource.waiters) {
                 waiter.command = waiter.pid.and_then(command);
             }

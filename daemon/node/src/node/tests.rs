@@ -4,13 +4,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fencing::register::IoFailed;
-use fencing::{Answer, FenceRequest, MpBlock};
+use fencing::{Answer, DeviceId, FenceRequest, MpBlock};
 use mfs::block::BlockNo;
 use mfs::env::{Disk, Durability, WriteData};
 use mfs::error::DiskError;
+use mfs::layout::Layout;
 use mx_base::{BoxFuture, Duration, Incarnation, Timestamp};
 
 use super::*;
+use crate::file_system::FileSystem;
 use crate::revocable::{Revocable, RevocableDisk};
 
 #[derive(Default)]
@@ -111,12 +113,19 @@ fn member(id: u16) -> Member {
     Member { node: NodeId::new(id).expect("in range"), incarnation: Incarnation(1) }
 }
 
-fn config() -> Config {
+const A: FsId = FsId([2; 16]);
+const B: FsId = FsId([3; 16]);
+
+fn file_system(id: FsId, disk: &Arc<Nowhere>) -> FileSystem {
+    let layout = Layout::for_device(1 << 20).expect("large enough");
+    let disk = Arc::clone(disk) as Arc<dyn Disk>;
+    FileSystem { id, device: DeviceId(id.0), layout, disk }
+}
+
+fn config(disk: &Arc<Nowhere>) -> Config {
     Config {
         cluster: ClusterId([1; 16]),
-        fs: FsId([2; 16]),
-        device: DeviceId([2; 16]),
-        layout: Layout::for_device(1 << 20).expect("large enough"),
+        file_systems: FileSystems::new([A, B].map(|id| file_system(id, disk))).expect("two"),
         me: member(1),
         nonce: cluster::StartNonce::new(1).expect("not zero"),
         peers: BTreeSet::new(),
@@ -132,11 +141,10 @@ fn node() -> (Arc<Node>, Arc<Nowhere>) {
         network: Arc::clone(&nowhere) as Arc<dyn Network>,
         partition: Arc::clone(&nowhere) as Arc<dyn Partition>,
         agent: Arc::clone(&nowhere) as Arc<dyn fencing::FenceAgent>,
-        disk: Arc::clone(&nowhere) as Arc<dyn Disk>,
         control: Arc::clone(&nowhere) as Arc<dyn Runtime>,
         runtime: Arc::clone(&nowhere) as Arc<dyn Runtime>,
     };
-    let node = Node::start(config(), world);
+    let node = Node::start(config(&nowhere), world);
     nowhere.node.set(Arc::downgrade(&node)).expect("once");
     (node, nowhere)
 }
@@ -150,17 +158,41 @@ fn the_clock_is_read_under_the_latch() {
     assert_eq!(nowhere.read_outside.load(Ordering::Relaxed), 0);
 }
 
+fn frame_of(node: &Node, fs: FsId) -> cluster::LockspaceId {
+    node.look(|core| core.of(fs).local.lockspace.for_frames())
+}
+
 #[test]
 fn who_sends_what_is_no_lock_message_is_not_listened_to_any_more() {
     let (node, _nowhere) = node();
     let from = member(2);
-    let lockspace = cluster::LockspaceId(LOCKSPACE.0);
     node.run(|core, now| {
-        node.deliver_lock(core, from, lockspace, b"no message", now);
-        node.deliver_lock(core, from, lockspace, b"nor this", now);
+        let [a, b] = [A, B].map(|fs| core.of(fs).local.lockspace.for_frames());
+        node.deliver_lock(core, from, a, b"no message", now);
+        node.deliver_lock(core, from, b, b"nor this", now);
     });
     assert_eq!(node.look(|core| core.ended), None);
-    assert_eq!(node.violations(), 1, "what it says later is not looked at");
+    assert_eq!(node.violations(), 1, "what it says later is not looked at, in either lock space");
+}
+
+#[test]
+fn a_message_of_a_lock_space_that_is_not_known_or_not_its_frames_is_refused() {
+    let (node, _nowhere) = node();
+    let [a, b] = [A, B].map(|fs| frame_of(&node, fs));
+    let message = |lockspace: cluster::LockspaceId| {
+        let mut bytes = Vec::new();
+        let report = lcl::Message::ReportEnd { view: mx_base::ViewId(1) };
+        report.encode(lcl::LockspaceId(lockspace.0), &mut bytes);
+        bytes
+    };
+    let deliver = |from, frame, payload: &[u8]| {
+        node.run(|core, now| node.deliver_lock(core, member(from), frame, payload, now));
+    };
+    let foreign = cluster::LockspaceId(7);
+    deliver(2, foreign, &message(foreign));
+    assert_eq!(node.violations(), 1);
+    deliver(3, a, &message(b));
+    assert_eq!(node.violations(), 2);
 }
 
 #[test]
@@ -170,28 +202,29 @@ fn a_node_is_held_back_until_the_last_write_of_a_revoked_mount_has_ended() {
         let disk = RevocableDisk(Arc::clone(revocable));
         drop(disk.write(BlockNo(9), WriteData::Blocks(Vec::new()), Durability::Volatile));
     };
-    let revocable = || Revocable::new(Arc::clone(&node.world.disk), node.weak.clone());
+    let given = node.config.file_systems.get(A).expect("configured");
+    let revocable = || Revocable::new(given, node.weak.clone());
     let (former, present) = (revocable(), revocable());
     assert!(!former.revoke());
     nowhere.tasks.lock().clear();
     write(&present);
     assert!(present.revoke());
-    node.run(|core, _| core.held_back = true);
+    node.run_in(A, |fs, _| fs.mounting.hold_back());
     // A task that a former mount left behind, and one of this mount.
     write(&former);
     write(&present);
-    assert!(node.look(|core| core.held_back), "nothing has ended");
+    assert!(node.look(Core::is_held_back), "nothing has ended");
     let under_way = std::mem::take(&mut *nowhere.tasks.lock());
     assert_eq!(under_way.len(), 1);
     drop(under_way);
     assert!(!present.is_writing());
-    assert!(node.look(|core| !core.held_back));
+    assert!(node.look(|core| !core.is_held_back()));
 }
 
 /// The watch on the heartbeats would never end: whoever was faster lives.
 #[test]
 fn a_cold_start_that_somebody_else_has_forestalled_is_not_kept_waiting() {
-    let mut storage = Storage::new(&config(), Instant(1));
+    let mut storage = Storage::new(&config(&Arc::default()), Instant(1));
     let mut value = cluster::RegisterValue::initial();
     value.members = vec![member(2)];
     value.generation = mx_base::SanGeneration(1);
