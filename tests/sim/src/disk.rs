@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use mfs::block::{BLOCK_SIZE, Block, BlockNo, SharedBlock};
@@ -80,6 +81,8 @@ struct State {
     /// Requests with smaller numbers are forgotten.
     first_id: u64,
     faults: Faults,
+    /// Runs of blocks that cannot be read whatever is written to them.
+    lost: Vec<Range<u64>>,
     counts: Counts,
     /// Shortest and longest time of a request, in microseconds.
     latency: (u64, u64),
@@ -96,6 +99,7 @@ impl Device {
             next_id: 0,
             first_id: 0,
             faults: Faults::default(),
+            lost: Vec::new(),
             counts: Counts::default(),
             latency: (20, 400),
         })))
@@ -125,6 +129,16 @@ impl Device {
     /// A block cannot be read any more, until it is written.
     pub fn damage(&self, at: BlockNo) {
         self.0.lock().faults.unreadable.insert(at);
+    }
+
+    /// Blocks that cannot be read any more, until [`Device::mend`].
+    pub fn lose(&self, at: BlockNo, count: u64) {
+        self.0.lock().lost.push(at.0..at.0 + count);
+    }
+
+    /// What was lost can be read again.
+    pub fn mend(&self) {
+        self.0.lock().lost.clear();
     }
 
     /// As [`Device::visible_block`]; `None` for one that cannot be read.
@@ -184,7 +198,7 @@ impl Device {
         let mut state = self.0.lock();
         state.check(at, count)?;
         state.counts.reads += 1;
-        if state.failing(&state.faults.unreadable, at, count) {
+        if state.failing(&state.faults.unreadable, at, count) || state.is_lost(at, count) {
             return Err(failed("read", at, count));
         }
         let mut blocks = Block::zeroed_many(count);
@@ -261,6 +275,11 @@ impl State {
 
     fn failing(&self, bad: &BTreeSet<BlockNo>, at: BlockNo, count: usize) -> bool {
         bad.range(at..at.plus(count as u64)).next().is_some()
+    }
+
+    fn is_lost(&self, at: BlockNo, count: usize) -> bool {
+        let end = at.0 + count as u64;
+        self.lost.iter().any(|run| run.start < end && at.0 < run.end)
     }
 
     fn id(&mut self) -> u64 {

@@ -1,13 +1,16 @@
-//! Whole clusters: several nodes over one device and one network, everything from one seed.
+//! Whole clusters: several nodes over shared devices and one network, everything from one seed.
 //!
 //! Every node is an [`mx_node::Node`], the wiring that ships, and a file system mounted on it under
 //! a kernel that caches. [`run`] plays a seed: nodes start, applications work, things go wrong,
 //! everything heals, all unmount, and the device is checked.
 //!
 //! * [`plan`]: what goes wrong when. [`host`]: lives of nodes, on the time of [`clock`].
+//! * [`volume`]: a file system; there may be several in one cluster.
 //! * [`arbiter`], [`net`], [`kernel`]: the world.
+//! * [`apart`]: several file systems, and what one of them has to do with another.
 //! * [`work`], [`chain`], [`log_file`], [`oracle`]: what must be found.
 
+mod apart;
 pub mod arbiter;
 pub mod chain;
 pub mod clock;
@@ -21,6 +24,7 @@ pub mod net;
 pub mod oracle;
 pub mod plan;
 mod run;
+pub mod volume;
 pub mod work;
 
 use std::collections::BTreeSet;
@@ -29,12 +33,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use mfs::block::{BlockNo, SharedBlock};
-use mfs::layout::Layout;
-use mx_base::{ClusterId, FsId};
+use mx_base::{ClusterId, Instant, Member};
 use parking_lot::Mutex;
 
 use crate::exec::{Executor, Group};
-use arbiter::Arbiter;
 use clock::HostClock;
 use host::Life;
 use net::Net;
@@ -42,7 +44,7 @@ use oracle::Oracle;
 pub use oracle::Violation;
 use oracle::views::Views;
 use plan::Plan;
-use work::Work;
+use volume::Volume;
 
 pub use run::{Report, run};
 
@@ -73,23 +75,20 @@ pub struct Inner {
     plan: Plan,
     exec: Executor,
     oracle: Oracle,
-    arbiter: Arbiter,
+    /// At least one; the first has the membership partition, and faults of the medium hit it.
+    volumes: Vec<Volume>,
     net: Net,
-    work: Arc<Work>,
     cluster_id: ClusterId,
-    fs_id: FsId,
-    layout: Layout,
     hosts: Vec<Host>,
     clocks: Vec<HostClock>,
     next_life: Mutex<u32>,
     views: Views,
     /// What bystanders may have to wait for.
     dead_held: Mutex<BTreeSet<String>>,
+    /// Whose journal in the first file system cannot be read, and since when.
+    unreplayable: Mutex<Vec<(Instant, Member)>>,
     /// Blocks of which a bit was changed: as they were, and as they became.
     flipped: Mutex<Vec<(BlockNo, SharedBlock, SharedBlock)>>,
-    /// Somebody makes the objects, and they are made.
-    set_up: AtomicBool,
-    is_ready: AtomicBool,
 }
 
 /// A place where a node may run.
@@ -106,6 +105,13 @@ impl std::ops::Deref for Fleet {
 
     fn deref(&self) -> &Inner {
         &self.0
+    }
+}
+
+impl Inner {
+    /// The only one, where there is only one.
+    fn first(&self) -> &Volume {
+        &self.volumes[0]
     }
 }
 

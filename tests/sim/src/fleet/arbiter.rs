@@ -16,18 +16,19 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use fencing::gate::{Gate, Refused};
 use fencing::register::IoFailed;
-use fencing::{Answer, Block, Closed, FenceAgent, FenceRequest, MpBlock};
+use fencing::{Answer, Block, Closed, DeviceId, FenceAgent, FenceRequest, MpBlock};
 use futures_channel::oneshot;
 use mfs::block::{BlockNo, SharedBlock};
 use mfs::env::{Disk, Durability, WriteData};
 use mfs::error::DiskError;
 use mfs::layout::Layout;
 use mfs::ondisk::header::Header;
-use mx_base::{BoxFuture, Duration, Incarnation, Member, NodeId};
+use mx_base::{BoxFuture, Duration, FsId, Incarnation, Member, NodeId};
 use parking_lot::Mutex;
 
 use super::clock::HostClock;
-use super::oracle::{Oracle, writes};
+use super::oracle::Oracle;
+use super::oracle::writes::{self, Place};
 use super::plan::Weather;
 use super::{Fleet, Inner, LifeId, WORLD};
 use crate::disk::Device;
@@ -43,6 +44,8 @@ pub struct Arbiter {
     pub device: Device,
     pub oracle: Oracle,
     pub weather: Weather,
+    volume: usize,
+    fs: FsId,
     layout: Layout,
     fleet: Arc<OnceLock<Weak<Inner>>>,
     state: Arc<Mutex<State>>,
@@ -81,10 +84,11 @@ impl Arbiter {
         device: Device,
         oracle: Oracle,
         weather: Weather,
-        layout: Layout,
+        (volume, fs, layout): (usize, FsId, Layout),
     ) -> Arbiter {
         let (state, fleet) = (Arc::default(), Arc::default());
-        Arbiter { exec: exec.clone(), device, oracle, weather, layout, fleet, state }
+        let exec = exec.clone();
+        Arbiter { exec, device, oracle, weather, volume, fs, layout, fleet, state }
     }
 
     /// Whom writes are held against.
@@ -99,7 +103,8 @@ impl Arbiter {
             let at = at.plus(i as u64);
             let old = self.device.readable_block(at);
             let old = old.as_deref();
-            writes::check(&self.oracle, &self.layout, &living, writer, at, (old, new));
+            let place = Place { volume: self.volume, fs: self.fs, layout: &self.layout, at };
+            writes::check(&self.oracle, place, &living, writer, (old, new));
         }
     }
 
@@ -172,6 +177,15 @@ impl Arbiter {
             self.fence(node, Incarnation(incarnation.0 - 1)).await;
         }
         Member { node, incarnation }
+    }
+
+    /// The life that another arbiter has registered is known here too; former ones are fenced.
+    pub async fn let_in(&self, life: Member) {
+        self.travel(life.node).await;
+        self.state.lock().newest.insert(life.node, life.incarnation);
+        if life.incarnation.0 > 1 {
+            self.fence(life.node, Incarnation(life.incarnation.0 - 1)).await;
+        }
     }
 
     fn delay(&self) -> Duration {
@@ -477,11 +491,7 @@ impl mx_node::world::Partition for Way {
     }
 }
 
-impl FenceAgent for Way {
-    fn name(&self) -> &'static str {
-        "simulated arbiter"
-    }
-
+impl Way {
     fn fence(&self, request: FenceRequest) -> BoxFuture<'static, Answer> {
         let way = self.clone();
         let answer = self.arbiter.carry_out(async move {
@@ -506,6 +516,25 @@ impl FenceAgent for Way {
             Some(if fails { Answer::Failed { reason: reason() } } else { Answer::Verified })
         });
         Box::pin(answer)
+    }
+}
+
+/// The ways of one life to all devices, for its fences.
+pub struct Ways(pub BTreeMap<DeviceId, Way>);
+
+impl FenceAgent for Ways {
+    fn name(&self) -> &'static str {
+        "simulated arbiters"
+    }
+
+    fn fence(&self, request: FenceRequest) -> BoxFuture<'static, Answer> {
+        self.0[&request.device].fence(request)
+    }
+}
+
+impl fmt::Debug for Ways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.values()).finish()
     }
 }
 

@@ -78,22 +78,26 @@ impl Fleet {
             Fault::BreakConnections { percent } => self.net.break_some(percent),
             Fault::HalfOpen { percent, late } => self.net.half_open(percent, late),
             Fault::CutStorage { host, length } => {
-                self.arbiter.cut(node_id(host));
-                self.later(length, move |fleet| fleet.arbiter.reconnect(node_id(host)));
+                self.arbiters().for_each(|arbiter| arbiter.cut(node_id(host)));
+                self.later(length, move |fleet| {
+                    fleet.arbiters().for_each(|arbiter| arbiter.reconnect(node_id(host)));
+                });
             }
             Fault::SlowStorage { host, extra, length } => {
-                self.arbiter.slow(node_id(host), extra);
+                self.arbiters().for_each(|arbiter| arbiter.slow(node_id(host), extra));
                 self.later(length, move |fleet| {
-                    fleet.arbiter.slow(node_id(host), Duration::ZERO);
+                    fleet.arbiters().for_each(|a| a.slow(node_id(host), Duration::ZERO));
                 });
             }
             Fault::StuckWrite { host, length } => {
-                self.arbiter.stick(node_id(host), true);
-                self.later(length, move |fleet| fleet.arbiter.stick(node_id(host), false));
+                self.arbiters().for_each(|arbiter| arbiter.stick(node_id(host), true));
+                self.later(length, move |fleet| {
+                    fleet.arbiters().for_each(|arbiter| arbiter.stick(node_id(host), false));
+                });
             }
             Fault::LateWrite { host, hold, late, restart } => {
                 if let Some(life) = self.life(host) {
-                    self.arbiter.hold(life.id, late);
+                    self.arbiters().for_each(|arbiter| arbiter.hold(life.id, late));
                     self.later(hold, move |fleet| {
                         if fleet.oracle.is_lost(life.id) && life.node().is_none() {
                             return;
@@ -104,15 +108,15 @@ impl Fleet {
                 }
             }
             Fault::ReadError { victim } => {
-                if let Some(inode) = self.work.damage(victim) {
-                    self.arbiter.device.damage(BlockNo(inode.0));
+                if let Some(inode) = self.first().work.damage(victim) {
+                    self.first().arbiter.device.damage(BlockNo(inode.0));
                 }
             }
             Fault::BitFlip { victim, bit } => {
-                if let Some(inode) = self.work.damage(victim) {
+                if let Some(inode) = self.first().work.damage(victim) {
                     let at = BlockNo(inode.0);
                     let bit = usize::try_from(bit).expect("within a block");
-                    let (before, after) = self.arbiter.device.flip(at, bit);
+                    let (before, after) = self.first().arbiter.device.flip(at, bit);
                     self.flipped.lock().push((at, before, after));
                 }
             }
@@ -120,11 +124,18 @@ impl Fleet {
             Fault::WallJump { host, seconds } => self.clocks[host].jump(seconds),
             Fault::Leave { host, restart } => {
                 if let Some(life) = self.life(host)
-                    && life.mount().is_some()
+                    && life.has_mounted()
                 {
                     self.want_later(host, restart);
                     let fleet = self.clone();
                     self.exec.spawn(WORLD, async move { fleet.leave(&life).await });
+                }
+            }
+            Fault::LoseJournal { host, restart } => {
+                if let Some(life) = self.life(host) {
+                    self.lose_journal(&life);
+                    self.want_later(host, restart);
+                    self.kill(&life, false);
                 }
             }
             Fault::PowerFailure => self.power_failure(),
@@ -133,6 +144,10 @@ impl Fleet {
 
     pub(super) fn life(&self, host: usize) -> Option<Arc<Life>> {
         self.hosts[host].life.lock().clone()
+    }
+
+    pub(super) fn arbiters(&self) -> impl Iterator<Item = &Arbiter> {
+        self.volumes.iter().map(|volume| &volume.arbiter)
     }
 
     fn later(&self, delay: Duration, act: impl FnOnce(&Fleet) + Send + 'static) {
@@ -161,15 +176,15 @@ impl Fleet {
                 self.kill(&life, true);
             }
         }
-        self.arbiter.power_failure();
+        self.arbiters().for_each(Arbiter::power_failure);
     }
 
     /// Somebody writes until there is no room left, and removes it all after a while.
     fn fill(&self, host: usize, length: Duration) {
         let Some(life) = self.life(host) else { return };
-        let Some(mount) = life.mount() else { return };
-        self.work.fills();
-        let (work, exec) = (Arc::clone(&self.work), self.exec.clone());
+        let Some(mount) = life.mount(0) else { return };
+        self.first().work.fills();
+        let (work, exec) = (Arc::clone(&self.first().work), self.exec.clone());
         self.exec.spawn(life.group(), async move {
             if let Err(error) = work.fill(&mount).await {
                 tracing::info!(%error, "the device is full, or its filler gone");
@@ -184,7 +199,8 @@ impl Fleet {
     pub(super) fn heal(&self) {
         tracing::info!("everything heals");
         self.net.heal();
-        self.arbiter.heal();
+        self.arbiters().for_each(Arbiter::heal);
+        self.arbiters().for_each(|arbiter| arbiter.device.mend());
         for (host, life) in self.lives().into_iter().enumerate() {
             self.net.host_up(node_id(host), true);
             if let Some(life) = life {
@@ -195,8 +211,8 @@ impl Fleet {
             }
             self.hosts[host].is_wanted.store(true, Ordering::SeqCst);
         }
-        self.work.fills_no_more();
-        if self.work.may_be_full() {
+        self.first().work.fills_no_more();
+        if self.first().work.may_be_full() {
             self.exec.spawn(WORLD, self.clone().remove_filler());
         }
     }
@@ -204,10 +220,10 @@ impl Fleet {
     /// Whoever filled the device may not have come to make room again, and who mounts needs some.
     async fn remove_filler(self) {
         let is_done = Arc::new(AtomicBool::new(false));
-        while !is_done.load(Ordering::SeqCst) && !self.work.is_stopped() {
+        while !is_done.load(Ordering::SeqCst) && !self.first().work.is_stopped() {
             for life in self.lives().into_iter().flatten() {
-                let Some(mount) = life.mount() else { continue };
-                let (work, is_done) = (Arc::clone(&self.work), Arc::clone(&is_done));
+                let Some(mount) = life.mount(0) else { continue };
+                let (work, is_done) = (Arc::clone(&self.first().work), Arc::clone(&is_done));
                 self.exec.spawn(life.group(), async move {
                     match work.make_room(&mount).await {
                         Ok(()) => is_done.store(true, Ordering::SeqCst),
@@ -222,9 +238,10 @@ impl Fleet {
     /// Bits that are still wrong are put right: whoever checks the device is to find nothing else.
     pub(super) fn mend_medium(&self) {
         for (at, before, after) in self.flipped.lock().drain(..).rev() {
-            let now = self.arbiter.device.visible_block(at);
+            let device = &self.first().arbiter.device;
+            let now = device.visible_block(at);
             if now.is_some_and(|now| now.0 == after.0) {
-                self.arbiter.device.put_right(at, before);
+                device.put_right(at, before);
             }
         }
     }

@@ -5,22 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::{End, StartNonce, Unit};
-use fencing::{Closed, DeviceId, Gate};
+use fencing::{Closed, Gate};
 use futures_channel::{mpsc, oneshot};
 use lcl::Mode;
 use mfs::Options;
 use mfs::env::Runtime;
 use mx_base::{BoxFuture, Duration, Instant, Member, NodeId, Timestamp};
 use mx_node::report::resource_text;
-use mx_node::{Config, Node, World};
+use mx_node::{Config, FileSystem, FileSystems, Node, World};
 use parking_lot::Mutex;
 
-use super::arbiter::Way;
+use super::arbiter::{Way, Ways};
 use super::clock::HostClock;
 use super::kernel::{Kernel, Mount};
 use super::net::Incoming;
 use super::plan::Kind;
-use super::work::App;
+use super::volume::Volume;
+use super::work::{App, aside};
 use super::{Fleet, LifeId};
 use crate::exec::{Executor, Group};
 
@@ -44,7 +45,8 @@ pub struct Life {
     clock: HostClock,
     gate: Arc<Gate>,
     node: Mutex<Option<Arc<Node>>>,
-    mount: Mutex<Option<Mount>>,
+    /// By volume.
+    mounts: Vec<Mutex<Option<Mount>>>,
     workers: Mutex<usize>,
     over: Mutex<Option<oneshot::Sender<Over>>>,
     leaving: AtomicBool,
@@ -67,8 +69,13 @@ impl Life {
         self.node.lock().clone()
     }
 
-    pub fn mount(&self) -> Option<Mount> {
-        self.mount.lock().clone()
+    pub fn mount(&self, volume: usize) -> Option<Mount> {
+        self.mounts[volume].lock().clone()
+    }
+
+    /// Everything there is.
+    pub fn has_mounted(&self) -> bool {
+        self.mounts.iter().all(|mount| mount.lock().is_some())
     }
 
     pub fn is_leaving(&self) -> bool {
@@ -136,7 +143,10 @@ impl Fleet {
     /// A new life of the node on a host, from registration on.
     pub(crate) async fn start_life(&self, host: usize) -> (Arc<Life>, oneshot::Receiver<Over>) {
         let node = node_id(host);
-        let member = self.arbiter.register(node).await;
+        let member = self.first().arbiter.register(node).await;
+        for volume in &self.volumes[1..] {
+            volume.arbiter.let_in(member).await;
+        }
         let host_clock = self.clocks[host].clone();
         let life = {
             let mut next = self.next_life.lock();
@@ -151,37 +161,43 @@ impl Fleet {
             clock: host_clock.clone(),
             gate: Gate::new(),
             node: Mutex::default(),
-            mount: Mutex::default(),
+            mounts: self.volumes.iter().map(|_| Mutex::default()).collect(),
             workers: Mutex::new(0),
             over: Mutex::new(Some(over)),
             leaving: AtomicBool::new(false),
             expects_end: Mutex::default(),
         });
         let incoming = self.net.listen(node, life.id);
-        let way = Way {
-            arbiter: self.arbiter.clone(),
+        let way_to = |volume: &Volume| Way {
+            arbiter: volume.arbiter.clone(),
             life: life.id,
             key: member,
             gate: Arc::clone(&life.gate),
-            membership_start: self.layout.membership_start,
+            membership_start: volume.layout.membership_start,
             clock: host_clock.clone(),
         };
-        let clock = Clock { exec: self.exec.clone(), group: life.group(), host: host_clock };
+        let file_systems = FileSystems::new(self.volumes.iter().map(|volume| FileSystem {
+            id: volume.fs,
+            device: volume.device_id(),
+            layout: volume.layout,
+            disk: Arc::new(way_to(volume)),
+        }));
+        let ways = self.volumes.iter().map(|volume| (volume.device_id(), way_to(volume)));
+        let (way, ways) = (way_to(self.first()), Ways(ways.collect()));
+        let clock =
+            Clock { exec: self.exec.clone(), group: life.group(), host: host_clock.clone() };
         let clock: Arc<dyn Runtime> = Arc::new(clock);
         let world = World {
             network: Arc::new(self.net.of(node, life.id)),
-            partition: Arc::new(way.clone()),
-            agent: Arc::new(way.clone()),
-            disk: Arc::new(way),
+            partition: Arc::new(way),
+            agent: Arc::new(ways),
             control: Arc::clone(&clock),
             runtime: clock,
         };
         let (nonce, seed) = self.exec.draw(|r| (r.next_u64() | 1, r.next_u64()));
         let config = Config {
             cluster: self.cluster_id,
-            fs: self.fs_id,
-            device: DeviceId(self.fs_id.0),
-            layout: self.layout,
+            file_systems: file_systems.expect("they can be told apart"),
             me: member,
             nonce: StartNonce::new(nonce).expect("not zero"),
             peers: (0..self.plan.nodes).filter(|h| *h != host).map(node_id).collect(),
@@ -203,15 +219,21 @@ impl Fleet {
                 let end = Arc::clone(&end);
                 async move { end.end(Over::Ended(ended.ended().await)) }
             });
-            fleet.mount_and_work(of, node).await;
+            for volume in 1..fleet.volumes.len() {
+                let working =
+                    fleet.clone().mount_and_work(volume, Arc::clone(&of), Arc::clone(&node));
+                fleet.exec.spawn(of.group(), working);
+            }
+            fleet.mount_and_work(0, of, node).await;
         });
         (life, ends)
     }
 
-    async fn mount_and_work(self, life: Arc<Life>, node: Arc<Node>) {
+    async fn mount_and_work(self, volume: usize, life: Arc<Life>, node: Arc<Node>) {
+        let of = &self.volumes[volume];
         let kernel = Kernel::new(&self.exec);
         let fs = loop {
-            match node.mount(options(), Arc::new(kernel.clone())).await {
+            match node.mount(of.fs, options(), Arc::new(kernel.clone())).await {
                 Ok(fs) => break fs,
                 Err(error) => {
                     tracing::info!(member = %life.member, %error, "not mounted");
@@ -221,19 +243,14 @@ impl Fleet {
         };
         tracing::info!(member = %life.member, slot = ?fs.slot(), "mounted");
         let mount = Mount { fs, kernel };
-        if !self.set_up.swap(true, Ordering::SeqCst) {
-            if let Err(error) = self.work.set_up(&mount).await {
-                self.oracle.violation("errors", format!("setting up: {error}"));
-            }
-            self.is_ready.store(true, Ordering::SeqCst);
-        }
-        *life.mount.lock() = Some(mount.clone());
-        while !self.is_ready.load(Ordering::SeqCst) {
+        of.set_up(&mount, &self.oracle).await;
+        *life.mounts[volume].lock() = Some(mount.clone());
+        while !of.is_ready() {
             self.exec.sleep(Duration::from_millis(1)).await;
         }
         if self.plan.kind == Kind::Bystanders {
             *life.workers.lock() += 1;
-            let app = self.app(&life, &mount);
+            let app = self.app(volume, &life, &mount);
             let of = Arc::clone(&life);
             self.exec.spawn(life.group(), async move {
                 app.stand_by().await;
@@ -242,16 +259,28 @@ impl Fleet {
         }
         if self.plan.seed % GLANCES_EVERY == GLANCES_EVERY - 1 {
             *life.workers.lock() += 1;
-            let app = self.app(&life, &mount);
+            let app = self.app(volume, &life, &mount);
             let of = Arc::clone(&life);
             self.exec.spawn(life.group(), async move {
                 app.glance().await;
                 *of.workers.lock() -= 1;
             });
         }
+        let host = usize::from(life.member.node.get()) - 1;
+        if self.plan.kind == Kind::Apart && volume == 0 && !self.loses_journal(host) {
+            for i in 0..aside::COUNT {
+                *life.workers.lock() += 1;
+                let app = self.app(volume, &life, &mount);
+                let of = Arc::clone(&life);
+                self.exec.spawn(life.group(), async move {
+                    app.stand_aside(i).await;
+                    *of.workers.lock() -= 1;
+                });
+            }
+        }
         for _ in 0..self.plan.workers {
             *life.workers.lock() += 1;
-            let app = self.app(&life, &mount);
+            let app = self.app(volume, &life, &mount);
             let of = Arc::clone(&life);
             self.exec.spawn(life.group(), async move {
                 app.work().await;
@@ -260,8 +289,9 @@ impl Fleet {
         }
     }
 
-    fn app(&self, life: &Arc<Life>, mount: &Mount) -> App {
-        let (work, life, mount) = (Arc::clone(&self.work), Arc::clone(life), mount.clone());
+    pub(super) fn app(&self, volume: usize, life: &Arc<Life>, mount: &Mount) -> App {
+        let work = Arc::clone(&self.volumes[volume].work);
+        let (life, mount) = (Arc::clone(life), mount.clone());
         App { step: Arc::default(), work, life, mount }
     }
 
@@ -294,7 +324,8 @@ impl Fleet {
         }
         let began = self.exec.now();
         loop {
-            let left = self.work.under_way(Some(life.id));
+            let works = self.volumes.iter().map(|volume| &volume.work);
+            let left: Vec<_> = works.flat_map(|work| work.under_way(Some(life.id))).collect();
             if left.is_empty() || self.oracle.is_lost(life.id) && !self.is_running(life) {
                 break;
             }
@@ -315,17 +346,18 @@ impl Fleet {
     /// Ends a process where it stands.
     pub(crate) fn kill(&self, life: &Arc<Life>, is_silent: bool) {
         self.exec.note(u64::from(life.id.0));
-        self.arbiter.process_died(life.id);
+        self.arbiters().for_each(|arbiter| arbiter.process_died(life.id));
         self.net.process_died(life.id, is_silent);
         self.exec.kill(life.group());
         self.oracle.lost(life.id);
-        let (node, mount) = (life.node.lock().take(), life.mount.lock().take());
-        drop(mount);
+        let node = life.node.lock().take();
+        life.mounts.iter().for_each(|mount| drop(mount.lock().take()));
         if self.plan.kind == Kind::Bystanders
             && let Some(node) = &node
+            && let Some(table) = node.table(self.first().fs)
         {
             let held = &mut self.dead_held.lock();
-            node.table().for_each(|entry| {
+            table.for_each(|entry| {
                 // Or was granted, and the news is on its way.
                 if entry.mode() != Mode::NL || entry.wanted().is_some() {
                     held.insert(resource_text(&entry.name()));
@@ -359,11 +391,13 @@ impl Fleet {
         let Some(node) = life.node() else { return };
         let (fleet, of) = (self.clone(), Arc::clone(life));
         self.exec.spawn(life.group(), async move {
-            drop(of.mount.lock().take());
-            match node.unmount().await {
-                Ok(()) => fleet.expect_no_locks(&of, &node),
-                Err(mx_node::MountError::NotMounted) => {}
-                Err(error) => of.expect_end(format!("unmount: {error}")),
+            for (volume, mount) in fleet.volumes.iter().zip(&of.mounts) {
+                drop(mount.lock().take());
+                match node.unmount(volume.fs).await {
+                    Ok(()) => fleet.expect_no_locks(&of, &node, volume),
+                    Err(mx_node::MountError::NotMounted) => {}
+                    Err(error) => of.expect_end(format!("unmount: {error}")),
+                }
             }
             tracing::info!(member = %of.member, "unmounted");
             node.leave();
@@ -371,9 +405,11 @@ impl Fleet {
     }
 
     /// Whoever has unmounted keeps nothing from the others.
-    fn expect_no_locks(&self, life: &Life, node: &Node) {
+    fn expect_no_locks(&self, life: &Life, node: &Node, volume: &Volume) {
         let dump = node.lock_dump(&mx_node::Surroundings::default(), None, 10);
-        for lock in dump.file_systems.into_iter().flat_map(|locks| locks.locks) {
+        let mut dumps = dump.file_systems.into_iter();
+        let of = dumps.find(|locks| locks.fs.id == volume.fs.to_string());
+        for lock in of.into_iter().flat_map(|locks| locks.locks) {
             if lock.mode != "NL" {
                 let what = format!("{} has unmounted and keeps {lock:?}", life.member);
                 self.oracle.violation("unmount", what);
@@ -415,7 +451,7 @@ impl Life {
         let (activity, view) = node.as_ref().map_or(("gone", String::new()), |node| {
             (node.activity(), node.view().map_or(String::new(), |v| format!("{:?}", v.members())))
         });
-        let mount = if self.mount.lock().is_some() { "mounted" } else { "not mounted" };
+        let mount = if self.has_mounted() { "mounted" } else { "not mounted" };
         let expected = self.expects_end.lock();
         format!("{} {activity} {view} {mount} {:?}", self.member, *expected)
     }

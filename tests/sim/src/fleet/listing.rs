@@ -3,7 +3,6 @@
 //! Nothing goes wrong here and nobody else works: whatever is sent or read meanwhile is for it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mfs::FsError;
 use mfs::file::FileId;
@@ -66,12 +65,12 @@ impl Fleet {
             self.exec.spawn(WORLD, self.clone().run_host(host));
         }
         self.until("everybody has mounted", HEALED_WITHIN, |f| {
-            f.is_ready.load(Ordering::SeqCst)
-                && f.lives().iter().all(|l| l.as_ref().is_some_and(|l| l.mount().is_some()))
+            f.first().is_ready()
+                && f.lives().iter().all(|l| l.as_ref().is_some_and(|l| l.mount(0).is_some()))
         })?;
         let lives: Vec<Arc<Life>> = self.lives().into_iter().flatten().collect();
         let (reader, makers) = lives.split_last().expect("a cluster has nodes");
-        let root = makers[0].mount().expect("mounted").fs.root();
+        let root = makers[0].mount(0).expect("mounted").fs.root();
         let new = |kind| NewFile { kind, permissions: 0o755, uid: 0, gid: 0 };
         let dir = self.at(&makers[0], move |fs| async move {
             let made = fs.create(root, b"listed", &new(NewKind::Directory)).await?;
@@ -106,7 +105,7 @@ impl Fleet {
 
         let sent = |life: &Arc<Life>| life.node().map_or(0, |node| node.lock_payloads());
         let all = || (sent(reader), makers.iter().map(sent).sum::<u64>());
-        let (before, read_before) = (all(), self.arbiter.reads(reader.id));
+        let (before, read_before) = (all(), self.first().arbiter.reads(reader.id));
         let attributes = self.at(reader, move |fs| async move {
             if how == How::Listing {
                 let listing = fs.readdir_plus(dir, 0, files + 2).await?;
@@ -126,7 +125,7 @@ impl Fleet {
             attributes,
             requests: after.0 - before.0,
             replies: after.1 - before.1,
-            blocks_read: self.arbiter.reads(reader.id) - read_before,
+            blocks_read: self.first().arbiter.reads(reader.id) - read_before,
         })
     }
 
@@ -140,7 +139,7 @@ impl Fleet {
         T: Send + 'static,
         F: Future<Output = Result<T, FsError>> + Send + 'static,
     {
-        let fs = life.mount().expect("mounted").fs;
+        let fs = life.mount(0).expect("mounted").fs;
         match self.exec.run(life.group(), HEALED_WITHIN, act(fs)) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(Violation::new("errors", format!("{}: {error}", life.member))),

@@ -6,7 +6,7 @@ use lcl::{Mode, ResourceName};
 use mfs::block::BlockNo;
 use mfs::layout::GroupNo;
 use mfs::locks::Resource;
-use mx_base::Duration;
+use mx_base::{Duration, FsId};
 use mx_node::Surroundings;
 use mx_node::report::{Lock, Member, ResourceFilter};
 
@@ -30,9 +30,13 @@ impl Fleet {
             self.exec.sleep(LOOK_EVERY).await;
             looks = looks.wrapping_add(1);
             let living = self.living();
-            grants::check(&self.oracle, &living);
+            for volume in &self.volumes {
+                grants::check(&self.oracle, volume.fs, &living);
+            }
             if tracing::enabled!(target: "sim::locks", tracing::Level::DEBUG) {
-                show_locks(&living, &mut shown);
+                for volume in &self.volumes {
+                    show_locks(volume.fs, &living, &mut shown);
+                }
             }
             self.excuse_bystanders(&living);
             if looks.is_multiple_of(LONGER / 10) {
@@ -46,7 +50,7 @@ impl Fleet {
 
     /// Looks for whom bystanders wait that do.
     fn excuse_bystanders(&self, living: &[Living]) {
-        let bystanders = &self.work.bystanders;
+        let bystanders = &self.first().work.bystanders;
         for (life, groups) in bystanders.waiting(self.exec.now(), UNAFFECTED_WITHIN / 2) {
             let Some(Living { node, .. }) = living.iter().find(|l| l.life.id == life) else {
                 if self.has_lost_its_majority(life) {
@@ -92,7 +96,7 @@ impl Fleet {
         match resource.and_then(|filter| filter.resource()) {
             Some(Resource::Group(_)) => true,
             Some(Resource::Inode(inode) | Resource::Open(inode)) => {
-                let group = self.layout.group_of(BlockNo(inode.0));
+                let group = self.first().layout.group_of(BlockNo(inode.0));
                 group.is_some_and(|group| groups.contains(&group))
             }
             Some(Resource::Superblock | Resource::Slot(_) | Resource::Rename | Resource::Space)
@@ -115,15 +119,16 @@ impl Fleet {
 }
 
 /// What a member may use, and whether it is being given up.
-type Shown = BTreeMap<(mx_base::Member, ResourceName), (Mode, bool)>;
+type Shown = BTreeMap<(mx_base::Member, FsId, ResourceName), (Mode, bool)>;
 
 /// Logs what has changed since the last look: grants, callouts, and what was given up.
-fn show_locks(living: &[Living], shown: &mut Shown) {
+fn show_locks(fs: FsId, living: &[Living], shown: &mut Shown) {
     for Living { life, node } in living {
         let column = life.member.node.get();
-        node.table().for_each(|entry| {
+        let Some(table) = node.table(fs) else { continue };
+        table.for_each(|entry| {
             let now = (entry.mode(), entry.is_closing());
-            let before = shown.insert((life.member, entry.name()), now);
+            let before = shown.insert((life.member, fs, entry.name()), now);
             let before = before.unwrap_or((Mode::NL, false));
             if before == now {
                 return;

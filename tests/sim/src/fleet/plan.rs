@@ -153,6 +153,13 @@ pub enum Fault {
         #[serde(with = "millis")]
         restart: Duration,
     },
+    /// The process crashes, and its journal in the first file system cannot be read until everything
+    /// heals.
+    LoseJournal {
+        host: usize,
+        #[serde(with = "millis")]
+        restart: Duration,
+    },
     /// Every process crashes at once, and the device loses what was not durable: each such block is
     /// new, old, or torn.
     PowerFailure,
@@ -294,10 +301,16 @@ pub enum Kind {
     Bystanders,
     /// Nodes come and go in good order.
     Coming,
+    /// Several file systems; what cannot be replayed in the first concerns no other.
+    Apart,
     /// Anything that the first simulator knew.
     Any,
     /// Anything, on clocks that differ, in clusters of up to 16 nodes.
     Harsh,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// A run.
@@ -309,7 +322,10 @@ pub struct Plan {
     pub weather: Weather,
     #[serde(default)]
     pub workload: Workload,
-    /// Tasks of applications on every node.
+    /// File systems, each on a device of its own and mounted on every node.
+    #[serde(default = "one")]
+    pub file_systems: usize,
+    /// Tasks of applications on every node, in each file system.
     pub workers: usize,
     /// Files that faults of the medium may hit.
     #[serde(default)]
@@ -345,6 +361,9 @@ impl Plan {
         let wrong = |what: &str| Err(UnknownName(what.to_owned()));
         if !(1..=NODES_MAX).contains(&self.nodes) || self.workers > 16 || self.victims > 16 {
             return wrong("1 to 16 nodes, up to 16 workers on each, up to 16 victims");
+        }
+        if !(1..=4).contains(&self.file_systems) {
+            return wrong("1 to 4 file systems");
         }
         if self.drift > 100_000 {
             return wrong("clocks may differ by up to 100,000 parts in a million");

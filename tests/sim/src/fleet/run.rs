@@ -22,7 +22,8 @@ use super::oracle::bounds::{HEALED_WITHIN, RECOVERED_WITHIN};
 use super::oracle::views::Views;
 use super::oracle::{Oracle, Violation};
 use super::plan::{Kind, Plan};
-use super::work::{App, Work};
+use super::volume::Volume;
+use super::work::Work;
 use super::{Fleet, Host, Inner, WORLD, nodes_max};
 use crate::disk::{Device, Image};
 use crate::exec::{Executor, Stopped};
@@ -52,13 +53,13 @@ pub struct Report {
 }
 
 /// A formatted device with a membership partition.
-fn formatted(ids: [u8; 16], nodes_max: u16, blocks: u64) -> Result<Image, String> {
+fn formatted(fs: FsId, cluster: ClusterId, nodes_max: u16, blocks: u64) -> Result<Image, String> {
     let exec = Executor::new(1);
     let device = Device::new(blocks, Image::new());
     let port = device.port(&exec);
     let superblock = Superblock {
-        cluster: ClusterId(ids),
-        partition_id: ids,
+        cluster,
+        partition_id: fs.0,
         index: MpIndex(0),
         count: 1,
         set_epoch: 1,
@@ -73,10 +74,10 @@ fn formatted(ids: [u8; 16], nodes_max: u16, blocks: u64) -> Result<Image, String
         membership.insert(at.0, copy);
     }
     let format = Format {
-        fs_id: FsId(ids),
-        cluster_id: ClusterId(ids),
+        fs_id: fs,
+        cluster_id: cluster,
         label: "sim".into(),
-        hash_key: ids,
+        hash_key: fs.0,
         now: exec.wall_time(),
         membership: membership.into_values().collect(),
     };
@@ -87,6 +88,25 @@ fn formatted(ids: [u8; 16], nodes_max: u16, blocks: u64) -> Result<Image, String
     Ok(device.visible())
 }
 
+/// A file system that was made for this run, and nobody has used.
+fn volume(
+    plan: &Plan,
+    (number, blocks): (usize, u64),
+    cluster: ClusterId,
+    exec: &Executor,
+    oracle: &Oracle,
+) -> Result<Volume, String> {
+    let fs = FsId([7 + u8::try_from(number).expect("few"); 16]);
+    let device = Device::new(blocks, formatted(fs, cluster, nodes_max(plan), blocks)?);
+    let port = device.port(exec);
+    let read = exec.run(WORLD, U * 100, async move { superblock::read(&*port).await });
+    let read = read.map_err(|stopped| format!("superblock: {stopped:?}"))?;
+    let layout = read.map_err(|error| error.to_string())?.layout;
+    let place = (number, fs, layout);
+    let arbiter = Arbiter::new(exec, device, oracle.clone(), plan.weather, place);
+    Ok(Volume::new(fs, layout, arbiter, Work::new(exec, oracle, plan)))
+}
+
 /// Plays a plan.
 ///
 /// # Errors
@@ -95,14 +115,14 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
     let fleet = Fleet::new(plan, DEVICE_BLOCKS)?;
     let outcome = fleet.play();
     let report = Report {
-        operations: fleet.work.done.load(Ordering::Relaxed),
+        operations: fleet.works().map(|work| work.done.load(Ordering::Relaxed)).sum(),
         polls: fleet.exec.polls(),
         frames: fleet.net.frames(),
         lives: *fleet.next_life.lock(),
-        refused_writes: fleet.arbiter.refused(),
-        late_writes: fleet.arbiter.late(),
-        longest: fleet.work.longest(),
-        longest_bystander: fleet.work.bystanders.longest(),
+        refused_writes: fleet.arbiters().map(Arbiter::refused).sum(),
+        late_writes: fleet.arbiters().map(Arbiter::late).sum(),
+        longest: fleet.works().map(|work| work.longest()).max().unwrap_or_default(),
+        longest_bystander: fleet.first().work.bystanders.longest(),
         virtual_time: fleet.exec.now().since(Instant(1_000_000_000)),
         trace: fleet.exec.trace(),
     };
@@ -113,20 +133,13 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
 impl Fleet {
     /// A cluster that nobody has started yet, over a formatted device of so many blocks.
     pub(super) fn new(plan: &Plan, blocks: u64) -> Result<Fleet, Violation> {
-        let ids = [7; 16];
-        let image =
-            formatted(ids, nodes_max(plan), blocks).map_err(|what| Violation::new("mkfs", what))?;
+        let cluster_id = ClusterId([7; 16]);
         let exec = Executor::new(plan.seed);
-        let device = Device::new(blocks, image);
-        let layout = {
-            let port = device.port(&exec);
-            let read = exec.run(WORLD, U * 100, async move { superblock::read(&*port).await });
-            let read = read.map_err(|s| format!("superblock: {s:?}"));
-            let read = read.and_then(|read| read.map_err(|e| e.to_string()));
-            read.map_err(|what| Violation::new("mkfs", what))?.layout
-        };
         let oracle = Oracle::new(&exec);
-        let work = Work::new(&exec, &oracle, plan);
+        let made: Result<Vec<Volume>, String> = (0..plan.file_systems)
+            .map(|number| volume(plan, (number, blocks), cluster_id, &exec, &oracle))
+            .collect();
+        let volumes = made.map_err(|what| Violation::new("mkfs", what))?;
         let host = |_| Host {
             is_wanted: AtomicBool::new(true),
             is_done: AtomicBool::new(false),
@@ -142,24 +155,20 @@ impl Fleet {
         };
         let fleet = Fleet(Arc::new(Inner {
             plan: plan.clone(),
-            arbiter: Arbiter::new(&exec, device, oracle.clone(), plan.weather, layout),
             net: Net::new(&exec, plan.weather),
-            cluster_id: ClusterId(ids),
-            fs_id: FsId(ids),
-            layout,
+            volumes,
+            cluster_id,
             hosts: (0..plan.nodes).map(host).collect(),
             clocks: (0..plan.nodes).map(clock).collect(),
             next_life: Mutex::new(0),
+            unreplayable: Mutex::default(),
             flipped: Mutex::default(),
             views: Views::default(),
             dead_held: Mutex::default(),
-            set_up: AtomicBool::new(false),
-            is_ready: AtomicBool::new(false),
             oracle,
-            work,
             exec,
         }));
-        fleet.arbiter.watch(&fleet);
+        fleet.arbiters().for_each(|arbiter| arbiter.watch(&fleet));
         Ok(fleet)
     }
 
@@ -169,34 +178,39 @@ impl Fleet {
         }
         self.exec.spawn(WORLD, self.clone().look());
         self.until("the file system is set up", HEALED_WITHIN, |f| {
-            f.is_ready.load(Ordering::SeqCst)
+            f.volumes.iter().all(Volume::is_ready)
         })?;
         let began = self.exec.now();
-        self.work.bystanders.watch(self.plan.kind == Kind::Bystanders);
+        self.first().work.bystanders.watch(self.plan.kind == Kind::Bystanders);
         for (at, fault) in self.plan.faults.clone() {
             self.run_until(began + at)?;
             self.fault(fault);
         }
         self.run_until(began + self.plan.length)?;
-        self.work.bystanders.watch(false);
+        self.first().work.bystanders.watch(false);
+        self.check_apart()?;
         self.heal();
         let everybody = |f: &Fleet| {
-            f.lives()
-                .iter()
-                .all(|l| l.as_ref().is_some_and(|l| l.mount().is_some() && !l.is_leaving()))
+            f.lives().iter().all(|l| l.as_ref().is_some_and(|l| l.has_mounted() && !l.is_leaving()))
         };
         self.until("everybody has mounted again", HEALED_WITHIN, everybody)?;
         let now = self.exec.now();
         self.run_until(now + U * 5)?;
-        self.work.stop();
-        self.until("all operations have ended", HEALED_WITHIN, |f| {
-            f.work.under_way(None).is_empty()
-        })?;
+        self.works().for_each(|work| work.stop());
+        self.until("all operations have ended", HEALED_WITHIN, |f| f.under_way().is_empty())?;
         self.check_times()?;
         self.make_room()?;
         self.look_at_all()?;
         self.leave_all()?;
-        self.check_device()
+        self.check_devices()
+    }
+
+    fn works(&self) -> impl Iterator<Item = &Arc<Work>> {
+        self.volumes.iter().map(|volume| &volume.work)
+    }
+
+    fn under_way(&self) -> Vec<String> {
+        self.works().flat_map(|work| work.under_way(None)).collect()
     }
 
     pub(super) fn lives(&self) -> Vec<Option<Arc<Life>>> {
@@ -240,7 +254,7 @@ impl Fleet {
                 let lives = self.lives();
                 lives.iter().flatten().for_each(|life| life.log_waits());
                 let states: Vec<String> = lives.iter().flatten().map(|l| l.describe()).collect();
-                let under_way = self.work.under_way(None);
+                let under_way = self.under_way();
                 let what = format!(
                     "not within {limit:?}: {what}; {}; under way: {under_way:?}",
                     states.join("; ")
@@ -255,7 +269,7 @@ impl Fleet {
     // The end
 
     fn check_times(&self) -> Result<(), Violation> {
-        let (longest, what) = self.work.longest();
+        let (longest, what) = self.first().work.longest();
         if self.plan.kind == Kind::OneCrash && longest > RECOVERED_WITHIN {
             let what = format!("{what} took {longest:?}, beside nothing but one crash");
             return Err(Violation::new("recovery time", what));
@@ -268,14 +282,14 @@ impl Fleet {
     fn make_room(&self) -> Result<(), Violation> {
         let began = self.exec.now();
         let mut have_room = BTreeSet::new();
-        while self.work.may_be_full() {
+        while self.first().work.may_be_full() {
             let mut all = true;
             for life in self.lives().into_iter().flatten() {
-                let Some(mount) = life.mount() else { continue };
+                let Some(mount) = life.mount(0) else { continue };
                 if have_room.contains(&life.member) {
                     continue;
                 }
-                let work = Arc::clone(&self.work);
+                let work = Arc::clone(&self.first().work);
                 let found = async move { work.finds_room(&mount).await };
                 match self.exec.run(life.group(), HEALED_WITHIN, found) {
                     Ok(Ok(true)) => {
@@ -304,15 +318,17 @@ impl Fleet {
     }
 
     fn look_at_all(&self) -> Result<(), Violation> {
+        for volume in 0..self.volumes.len() {
+            self.look_at_all_of(volume)?;
+        }
+        Ok(())
+    }
+
+    fn look_at_all_of(&self, volume: usize) -> Result<(), Violation> {
         for life in self.lives().into_iter().flatten() {
-            let Some(mount) = life.mount() else { continue };
+            let Some(mount) = life.mount(volume) else { continue };
             let group = life.group();
-            let app = App {
-                step: Arc::default(),
-                work: Arc::clone(&self.work),
-                life: Arc::clone(&life),
-                mount,
-            };
+            let app = self.app(volume, &life, &mount);
             let done = self.exec.run(group, HEALED_WITHIN, async move { app.look_at_all().await });
             match done {
                 Ok(Ok(())) => {}
@@ -321,7 +337,7 @@ impl Fleet {
                 }
                 Err(stopped) => {
                     self.lives().iter().flatten().for_each(|life| life.log_waits());
-                    let left = self.work.under_way(None);
+                    let left = self.under_way();
                     let what = format!("{}: looking {stopped:?}: {left:?}", life.member);
                     return Err(Violation::new("liveness", what));
                 }
@@ -343,17 +359,21 @@ impl Fleet {
         self.until("everybody has left", HEALED_WITHIN, |f| f.lives().iter().all(Option::is_none))
     }
 
-    fn check_device(&self) -> Result<(), Violation> {
+    fn check_devices(&self) -> Result<(), Violation> {
         self.mend_medium();
+        self.volumes.iter().try_for_each(|volume| self.check_device(volume))
+    }
+
+    fn check_device(&self, volume: &Volume) -> Result<(), Violation> {
         let exec = Executor::new(self.plan.seed);
-        let device = Device::new(DEVICE_BLOCKS, self.arbiter.device.visible());
+        let device = Device::new(DEVICE_BLOCKS, volume.arbiter.device.visible());
         let port = device.port(&exec);
         let limit = Duration::from_secs(600);
         let report = exec
             .run(WORLD, limit, async move { fsck::check(port, &mut |_, _, _| {}).await })
             .map_err(|s: Stopped| Violation::new("fsck", format!("stopped: {s:?}")))?
             .map_err(|e| Violation::new("fsck", e.to_string()))?;
-        let damaged = self.work.damaged();
+        let damaged = volume.work.damaged();
         let is_expected =
             |found: &fsck::Problem| found.what == fsck::ISOLATED && damaged.contains(&found.object);
         let problems: Vec<_> = report.problems.into_iter().filter(|p| !is_expected(p)).collect();

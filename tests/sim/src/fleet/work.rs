@@ -5,8 +5,10 @@
 //! * [`logs`], [`registers`]: files that everybody writes at once.
 //! * [`victims`]: files whose blocks the medium may damage. [`room`]: the device is full.
 //! * [`bystanders`]: whoever touches nothing that others touch.
+//! * [`aside`]: where a replay does not end, files that it does not concern.
 //! * [`glance`]: who looks only at what the kernel has already.
 
+pub mod aside;
 mod blobs;
 pub mod bystanders;
 mod counters;
@@ -37,8 +39,9 @@ use super::kernel::Mount;
 use super::log_file::Log;
 use super::oracle::Oracle;
 use super::oracle::linearizable::History;
-use super::plan::{Plan, Workload};
+use super::plan::{Kind, Plan, Workload};
 use crate::exec::Executor;
+use aside::Aside;
 use bystanders::Bystanders;
 use victims::Victim;
 
@@ -91,6 +94,8 @@ pub struct Work {
     registers: Vec<Mutex<History>>,
     victims: Vec<Mutex<Victim>>,
     pub bystanders: Bystanders,
+    pub aside: Aside,
+    has_aside: bool,
     /// Somebody fills the device, or has.
     is_full: AtomicBool,
     may_fill: AtomicBool,
@@ -143,6 +148,8 @@ impl Work {
             registers: (0..registers::COUNT).map(|_| Mutex::default()).collect(),
             victims: (0..plan.victims).map(|_| Mutex::new(Victim::new())).collect(),
             bystanders: Bystanders::default(),
+            aside: Aside::default(),
+            has_aside: plan.kind == Kind::Apart,
             is_full: AtomicBool::new(false),
             may_fill: AtomicBool::new(true),
             workload: plan.workload,
@@ -200,6 +207,17 @@ impl Work {
         of.map(tell).collect()
     }
 
+    /// The operation that has been under way for longest.
+    pub fn oldest(&self) -> (Duration, String) {
+        let now = self.exec.now();
+        let all = self.under_way.lock();
+        let oldest = all.values().min_by_key(|(_, _, since)| *since);
+        let tell = |(of, what, since): &(LifeId, Step, Instant)| {
+            (now.since(*since), format!("{of} {}", what.lock()))
+        };
+        oldest.map(tell).unwrap_or_default()
+    }
+
     pub fn longest(&self) -> (Duration, String) {
         self.longest.lock().clone()
     }
@@ -221,6 +239,9 @@ impl Work {
             for i in 0..registers::COUNT {
                 mount.create(root, &name_of('r', i), &regular()).await?;
             }
+        }
+        for name in aside::names().filter(|_| self.has_aside) {
+            mount.create(root, &name, &regular()).await?;
         }
         for i in 0..self.victims.len() {
             let file = mount.create(root, &name_of('v', i), &regular()).await?;

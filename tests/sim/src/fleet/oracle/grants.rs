@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use lcl::ResourceName;
 use model::locks;
-use mx_base::Member;
+use mx_base::{FsId, Member};
 
 use super::Oracle;
 use crate::fleet::host::Living;
@@ -22,11 +22,12 @@ fn in_model(mode: lcl::Mode) -> locks::Mode {
     }
 }
 
-/// Compares what all hold at this moment.
-pub(in crate::fleet) fn check(oracle: &Oracle, living: &[Living]) {
+/// Compares what all hold of a file system at this moment.
+pub(in crate::fleet) fn check(oracle: &Oracle, fs: FsId, living: &[Living]) {
     let mut held: BTreeMap<ResourceName, Vec<(Member, lcl::Mode)>> = BTreeMap::new();
     for Living { life, node } in living {
-        node.table().for_each(|entry| {
+        let Some(table) = node.table(fs) else { continue };
+        table.for_each(|entry| {
             let mode = entry.mode();
             if mode != lcl::Mode::NL {
                 held.entry(entry.name()).or_default().push((life.member, mode));

@@ -30,16 +30,19 @@ pub(in crate::fleet) fn check(oracle: &Oracle, living: &[Living]) {
     let mut homes = BTreeMap::new();
     for (home, view, dump) in &dumps {
         let Some(view) = view else { continue };
-        for homed in dump.file_systems.iter().flat_map(|fs| &fs.homed) {
+        let all = dump.file_systems.iter().flat_map(|of| of.homed.iter().map(|h| (&of.fs.id, h)));
+        for (fs, homed) in all {
             if homed.unreported.is_empty() {
-                homes.insert((view.id.0, &homed.resource), (home.life.member, homed));
+                homes.insert((view.id.0, fs, &homed.resource), (home.life.member, homed));
             }
         }
     }
     for (holder, view, dump) in &dumps {
         let Some(view) = view else { continue };
-        for lock in dump.file_systems.iter().flat_map(|fs| &fs.locks) {
-            let Some((home, homed)) = homes.get(&(view.id.0, &lock.resource)) else { continue };
+        let all = dump.file_systems.iter().flat_map(|of| of.locks.iter().map(|l| (&of.fs.id, l)));
+        for (fs, lock) in all {
+            let known = homes.get(&(view.id.0, fs, &lock.resource));
+            let Some((home, homed)) = known else { continue };
             let me = holder.life.member;
             let granted = homed
                 .granted

@@ -25,13 +25,21 @@ fn is_whole(block: &Block, at: BlockNo) -> bool {
     header::check(block, FsId(Header::of(block).fs_id), at).is_ok()
 }
 
+/// Where something is written.
+#[derive(Clone, Copy)]
+pub(in crate::fleet) struct Place<'a> {
+    pub(in crate::fleet) volume: usize,
+    pub(in crate::fleet) fs: FsId,
+    pub(in crate::fleet) layout: &'a Layout,
+    pub(in crate::fleet) at: BlockNo,
+}
+
 /// `writer` begins to write `new` over what lies in place.
 pub(in crate::fleet) fn check(
     oracle: &Oracle,
-    layout: &Layout,
+    Place { volume, fs, layout, at }: Place<'_>,
     living: &[Living],
     writer: Member,
-    at: BlockNo,
     (old, new): (Option<&Block>, &Block),
 ) {
     let Some(after) = metadata(new, at, layout) else { return };
@@ -56,9 +64,10 @@ pub(in crate::fleet) fn check(
         return;
     }
     // Whoever had its mount revoked keeps its locks until it mounts again, and can write no more.
-    let may_look = |l: &&Living| l.life.member != writer && l.life.mount().is_some();
+    let may_look = |l: &&Living| l.life.member != writer && l.life.mount(volume).is_some();
     for Living { life, node } in living.iter().filter(may_look) {
-        let mode = node.table().find(&resource.name()).map_or(Mode::NL, |entry| entry.mode());
+        let entry = node.table(fs).and_then(|table| table.find(&resource.name()));
+        let mode = entry.map_or(Mode::NL, |entry| entry.mode());
         if mode != Mode::NL {
             let what = format!(
                 "{writer} writes {at} of {resource:?} in place while {} may use {mode}",

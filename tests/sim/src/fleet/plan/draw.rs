@@ -51,6 +51,7 @@ impl Plan {
         match kind {
             Kind::Calm | Kind::OneCrash | Kind::Coming | Kind::Any => Plan::former(seed, kind),
             Kind::Bystanders => Plan::bystanders(seed),
+            Kind::Apart => Plan::apart(seed),
             Kind::Harsh => Plan::harsh(seed, Wishes::default()),
         }
     }
@@ -62,6 +63,7 @@ impl Plan {
             nodes: 1,
             weather: Weather::CALM,
             workload: Workload::Mixed,
+            file_systems: 1,
             workers: 3,
             victims: 0,
             drift: 0,
@@ -77,7 +79,7 @@ impl Plan {
         let weather = match kind {
             Kind::Calm | Kind::Coming => random.pick(&[Weather::CALM, Weather::ROUGH]),
             Kind::OneCrash => Weather::CALM,
-            Kind::Any | Kind::Bystanders | Kind::Harsh => {
+            Kind::Any | Kind::Bystanders | Kind::Apart | Kind::Harsh => {
                 random.pick(&[Weather::CALM, Weather::ROUGH, Weather::ROUGH, Weather::STORM])
             }
         };
@@ -87,14 +89,17 @@ impl Plan {
             Kind::Calm => 0,
             Kind::OneCrash => 1,
             Kind::Coming => 2 + random.below(4),
-            Kind::Any | Kind::Bystanders | Kind::Harsh => 1 + random.below(6),
+            Kind::Any | Kind::Bystanders | Kind::Apart | Kind::Harsh => 1 + random.below(6),
         };
         for _ in 0..count {
             let at = match kind {
                 Kind::OneCrash => 1_000 + random.below(2_000),
-                Kind::Calm | Kind::Bystanders | Kind::Coming | Kind::Any | Kind::Harsh => {
-                    random.below(7_000)
-                }
+                Kind::Calm
+                | Kind::Bystanders
+                | Kind::Coming
+                | Kind::Apart
+                | Kind::Any
+                | Kind::Harsh => random.below(7_000),
             };
             let fault = plan.draw(random);
             plan.faults.push((Duration::from_millis(at), fault));
@@ -113,7 +118,7 @@ impl Plan {
         match self.kind {
             Kind::OneCrash => return Fault::Crash { host, restart },
             Kind::Coming => return Fault::Leave { host, restart },
-            Kind::Calm | Kind::Bystanders | Kind::Any | Kind::Harsh => {}
+            Kind::Calm | Kind::Bystanders | Kind::Apart | Kind::Any | Kind::Harsh => {}
         }
         match random.below(12) {
             0..=2 => Fault::Crash { host, restart },
@@ -149,6 +154,20 @@ impl Plan {
         // Counters free no blocks: then nobody else uses the groups of bystanders.
         let workload = random.pick(&[Workload::Mixed, Workload::Counters]);
         Plan { nodes, workers: 2, workload, length, faults, ..Plan::new(seed, Kind::Bystanders) }
+    }
+
+    /// Two file systems, and a death whose journal in the first cannot be read for seconds.
+    fn apart(seed: u64) -> Plan {
+        let random = &mut Random::new(seed ^ 0xa9a7);
+        let nodes = index(3 + random.below(3));
+        let (host, restart) =
+            (index(random.below(nodes as u64)), Duration::from_millis(500 + random.below(2_000)));
+        // Everybody has mounted both by then.
+        let at = Duration::from_millis(4_000 + random.below(1_000));
+        let length = at + Duration::from_millis(6_000);
+        let faults = vec![(at, Fault::LoseJournal { host, restart })];
+        let file_systems = 2;
+        Plan { nodes, file_systems, workers: 2, length, faults, ..Plan::new(seed, Kind::Apart) }
     }
 
     fn harsh(seed: u64, wishes: Wishes) -> Plan {

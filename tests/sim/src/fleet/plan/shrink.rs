@@ -101,6 +101,9 @@ fn shorter(fault: Fault) -> Option<Fault> {
         Fault::StuckWrite { host, length } => Fault::StuckWrite { host, length: half(length)? },
         Fault::DeviceFull { host, length } => Fault::DeviceFull { host, length: half(length)? },
         Fault::Leave { host, restart } => Fault::Leave { host, restart: half(restart)? },
+        Fault::LoseJournal { host, restart } => {
+            Fault::LoseJournal { host, restart: half(restart)? }
+        }
         Fault::CrashStep { host, steps, restart } => {
             Fault::CrashStep { host, steps, restart: half(restart)? }
         }
@@ -137,6 +140,7 @@ impl Fault {
             | Fault::LateWrite { host, .. }
             | Fault::DeviceFull { host, .. }
             | Fault::WallJump { host, .. }
+            | Fault::LoseJournal { host, .. }
             | Fault::Leave { host, .. } => [Some(host), None],
             Fault::OneWay { from, to, .. } | Fault::SlowLink { from, to, .. } => {
                 [Some(from), Some(to)]
