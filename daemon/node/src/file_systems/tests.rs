@@ -65,8 +65,8 @@ fn file_systems_that_one_node_cannot_serve_together_are_refused() {
 #[test]
 fn two_file_systems_whose_locks_would_be_one_are_refused() {
     // Found by trying.
-    let one = FsId(0x8f1ca1d7_757b991c_2694c722_639dee8f_u128.to_be_bytes());
-    let other = FsId(0x4ac59cc0_75651717_dc4f45ec_f740408c_u128.to_be_bytes());
+    let one = FsId(0x8fee9d63_22c79426_1c997b75_d7a11c8f_u128.to_le_bytes());
+    let other = FsId(0x8c4040f7_ec454fdc_17176575_c09cc54a_u128.to_le_bytes());
     let error = FileSystems::new([fs(one), fs(other)]).expect_err("refused");
     assert_eq!(error, FileSystemsError::SameLockspace(one, other));
 }

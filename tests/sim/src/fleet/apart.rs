@@ -58,7 +58,8 @@ impl Fleet {
             return Ok(());
         }
         for (i, volume) in self.volumes.iter().enumerate().skip(1) {
-            for life in self.lives().into_iter().flatten().filter(|life| life.mount(i).is_none()) {
+            let mut lives = self.lives().into_iter().flatten();
+            if let Some(life) = lives.find(|life| life.mount(i).is_none()) {
                 return wrong(format!("{} has not mounted {}", life.member, volume.fs));
             }
             let (longest, what) = volume.work.longest();
