@@ -1,3 +1,5 @@
+//! File systems that may be served together, and those that may not. Nothing is mounted.
+
 use std::sync::Arc;
 
 use fencing::DeviceId;
