@@ -86,8 +86,12 @@ impl Life {
         self.clock.now()
     }
 
-    /// May it serve what it has cached (R13)?
+    /// May it serve what it has cached (R13)? A life that has ended by itself serves nothing, and
+    /// needs no permit for that.
     pub fn is_permitted(&self) -> bool {
+        if self.over.lock().is_none() {
+            return false;
+        }
         let until = self.node.lock().as_ref().map(|node| node.permit_until());
         until.is_some_and(|until| until > self.now())
     }
