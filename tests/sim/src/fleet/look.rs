@@ -51,7 +51,12 @@ impl Fleet {
     /// Looks for whom bystanders wait that do.
     fn excuse_bystanders(&self, living: &[Living]) {
         let bystanders = &self.first().work.bystanders;
-        for (life, groups) in bystanders.waiting(self.exec.now(), UNAFFECTED_WITHIN / 2) {
+        let waiting = bystanders.waiting(self.exec.now(), UNAFFECTED_WITHIN / 2);
+        if waiting.is_empty() {
+            return;
+        }
+        let left = resources_left(living);
+        for (life, groups) in waiting {
             let Some(Living { node, .. }) = living.iter().find(|l| l.life.id == life) else {
                 if self.has_lost_its_majority(life) {
                     bystanders.excuse(life, Needs::Home);
@@ -67,7 +72,8 @@ impl Fleet {
                 tracing::debug!(target: "sim::locks", column, ?lock, "waits");
                 let is_theirs = self.may_be_of(lock, &groups);
                 // Where others make and remove files, a new one may get the place of one of theirs.
-                let is_held = self.dead_held.lock().contains(&lock.resource);
+                let is_held =
+                    self.dead_held.lock().contains(&lock.resource) || left.contains(&lock.resource);
                 if is_held && (is_theirs || self.plan.workload == Workload::Mixed) {
                     bystanders.excuse(life, Needs::Held);
                 } else if is_theirs && lock.home.is_none_or(|home| self.is_dead(home)) {
@@ -116,6 +122,14 @@ impl Fleet {
         let may = may.filter(|life| !self.oracle.is_lost(life.id) && life.is_permitted());
         may.filter_map(|life| life.node().map(|node| Living { life, node })).collect()
     }
+}
+
+/// What a dead node holds as its home sees it: also what was granted while it died, or given up, and
+/// no message has told of.
+fn resources_left(living: &[Living]) -> BTreeSet<String> {
+    let dumps = living.iter().map(|l| l.node.lock_dump(&Surroundings::default(), None, usize::MAX));
+    let homed = dumps.flat_map(|dump| dump.file_systems).flat_map(|locks| locks.homed);
+    homed.filter(|homed| !homed.remnants.is_empty()).map(|homed| homed.resource).collect()
 }
 
 /// What a member may use, and whether it is being given up.
