@@ -391,6 +391,8 @@ pub struct Replayer {
     doubtful: BTreeMap<u64, Doubtful>,
     /// For every flush under way, the writes that it will make durable.
     flushes: BTreeMap<u64, Vec<u64>>,
+    /// The write that each block in `durable` is from: nothing of an earlier one comes back.
+    settled: BTreeMap<BlockNo, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -403,7 +405,12 @@ struct Doubtful {
 
 impl Replayer {
     pub fn new(base: Image) -> Replayer {
-        Replayer { durable: base, doubtful: BTreeMap::new(), flushes: BTreeMap::new() }
+        Replayer {
+            durable: base,
+            doubtful: BTreeMap::new(),
+            flushes: BTreeMap::new(),
+            settled: BTreeMap::new(),
+        }
     }
 
     pub fn apply(&mut self, event: &Event) {
@@ -441,9 +448,18 @@ impl Replayer {
     fn settle(&mut self, id: u64) {
         if let Some(write) = self.doubtful.remove(&id) {
             for (i, block) in write.data.into_iter().enumerate() {
-                self.durable.insert(write.at.plus(i as u64), block);
+                let at = write.at.plus(i as u64);
+                if !self.is_superseded(at, id) {
+                    self.settled.insert(at, id);
+                    self.durable.insert(at, block);
+                }
             }
         }
+    }
+
+    /// Is a later write of the block durable than this one?
+    fn is_superseded(&self, at: BlockNo, id: u64) -> bool {
+        self.settled.get(&at).is_some_and(|settled| *settled > id)
     }
 
     /// Is anything in doubt now?
@@ -457,9 +473,12 @@ impl Replayer {
         let mut image = self.durable.clone();
         // Sometimes a controller loses everything, sometimes nothing.
         let kept = random.pick(&[0, 10, 50, 50, 90, 100]);
-        for write in self.doubtful.values() {
+        for (id, write) in &self.doubtful {
             for (i, block) in write.data.iter().enumerate() {
                 let at = write.at.plus(i as u64);
+                if self.is_superseded(at, *id) {
+                    continue;
+                }
                 if !random.chance(kept) {
                     continue;
                 }
