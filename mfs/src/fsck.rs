@@ -45,7 +45,7 @@ impl fmt::Display for Problem {
 }
 
 /// What is the matter with an object that is marked, and may have nothing else.
-pub const ISOLATED: &str = "isolated by a recovery";
+pub const ISOLATED: &str = crate::inode::ISOLATED;
 
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

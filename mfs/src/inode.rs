@@ -234,10 +234,13 @@ impl Inode {
     }
 }
 
+/// What is the matter with an object that a recovery has marked, and that may have nothing else.
+pub(crate) const ISOLATED: &str = "isolated by a recovery";
+
 /// Is what a block says of an inode possible at all?
 pub(crate) fn check_core(core: &InodeCore) -> Result<(), &'static str> {
     if core.flags.get() & InodeCore::ISOLATED != 0 {
-        return Err("isolated by a recovery");
+        return Err(ISOLATED);
     }
     let Some(file_type) = FileType::of_mode(core.mode.get()) else {
         return Err("file type unknown");

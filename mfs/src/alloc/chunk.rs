@@ -75,12 +75,10 @@ impl Fs {
         self.commit(tx, reservation);
         for (chunk, _) in &found {
             if is_own {
-                group.group.unclaim(Use::Data, *chunk, signed(chunk_blocks));
-                self.space.change(-signed(chunk_blocks));
+                self.discount_claim(&group.group, Use::Data, *chunk, signed(chunk_blocks));
             }
             if claim {
-                group.group.claim(Use::Nodes, *chunk, signed(chunk_blocks));
-                self.nodes.change(signed(chunk_blocks));
+                self.count_claim(&group.group, Use::Nodes, *chunk, signed(chunk_blocks));
             }
         }
         drop(own_claim);

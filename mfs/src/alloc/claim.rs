@@ -14,7 +14,7 @@ use mx_base::{Incarnation, Member, NodeId, SlotId};
 use parking_lot::Mutex;
 use zerocopy::little_endian::{U16, U32};
 
-use super::group::PinnedGroup;
+use super::group::{Group, PinnedGroup};
 use crate::cache::Step;
 use crate::env::MountGroup;
 use crate::fs::Fs;
@@ -163,66 +163,56 @@ pub(crate) fn is_taken(entry: &ChunkEntry, mounts: &dyn MountGroup) -> bool {
     entry.claimant().is_some_and(|claimant| mounts.is_member(claimant.member))
 }
 
+impl Fs {
+    /// A claim is committed: its free blocks can be promised.
+    pub(super) fn count_claim(&self, group: &Group, of: Use, chunk: u64, free: i64) {
+        group.claim(of, chunk, free);
+        self.account(of).change(free);
+    }
+
+    /// That a claim is given up is committed.
+    pub(super) fn discount_claim(&self, group: &Group, of: Use, chunk: u64, free: i64) {
+        group.unclaim(of, chunk, free);
+        self.account(of).change(-free);
+    }
+}
+
 impl PinnedGroup {
-    /// Claims chunks for data until `want` free blocks are won or the group has no more: whole
-    /// free chunks first, then what is left over in others. Returns the chunks with their free
-    /// blocks.
-    pub(crate) fn claim_data(
+    /// Claims chunks that nobody has claimed until `want` free blocks are won or the group has no
+    /// more: for data whole free chunks first, then what is left over in others; for nodes what is
+    /// left over in tree chunks. Returns the chunks with their free blocks.
+    pub(crate) fn claim(
         &self,
         fs: &Fs,
         tx: &mut Transaction,
+        of: Use,
         want: u64,
     ) -> Step<Vec<(u64, i64)>> {
+        let kinds: &[ChunkKind] = match of {
+            Use::Data => &[ChunkKind::Free, ChunkKind::Data],
+            Use::Nodes => &[ChunkKind::Tree],
+        };
         let mut claimed = Vec::new();
         let mut won = 0;
-        for kind in [ChunkKind::Free, ChunkKind::Data] {
+        for kind in kinds {
             for chunk in 0..self.group.geometry.chunks {
                 if won >= want {
                     return Ok(claimed);
                 }
                 let mut entry = self.group.chunk(tx, chunk)?;
-                if entry.kind != kind as u8 || entry.free.get() == 0 || self.group.is_taken(&entry)
+                if entry.kind != *kind as u8 || entry.free.get() == 0 || self.group.is_taken(&entry)
                 {
                     continue;
                 }
-                if kind == ChunkKind::Free {
+                if *kind == ChunkKind::Free {
                     self.group.add_free(tx, &self.pin, 0, -1)?;
+                    entry.kind = ChunkKind::Data as u8;
                 }
-                entry.kind = ChunkKind::Data as u8;
                 entry.set_claimant(Some(fs.claimant()));
                 self.group.set_chunk(tx, &self.pin, chunk, entry)?;
                 claimed.push((chunk, i64::from(entry.free.get())));
                 won += u64::from(entry.free.get());
             }
-        }
-        Ok(claimed)
-    }
-
-    /// Claims tree chunks that have free blocks and that nobody has claimed, until `want` blocks are
-    /// won or the group has no more. Returns the chunks with their free blocks.
-    pub(crate) fn claim_trees(
-        &self,
-        fs: &Fs,
-        tx: &mut Transaction,
-        want: u64,
-    ) -> Step<Vec<(u64, i64)>> {
-        let mut claimed = Vec::new();
-        let mut won = 0;
-        for chunk in 0..self.group.geometry.chunks {
-            if won >= want {
-                break;
-            }
-            let mut entry = self.group.chunk(tx, chunk)?;
-            if entry.kind != ChunkKind::Tree as u8
-                || entry.free.get() == 0
-                || self.group.is_taken(&entry)
-            {
-                continue;
-            }
-            entry.set_claimant(Some(fs.claimant()));
-            self.group.set_chunk(tx, &self.pin, chunk, entry)?;
-            claimed.push((chunk, i64::from(entry.free.get())));
-            won += u64::from(entry.free.get());
         }
         Ok(claimed)
     }

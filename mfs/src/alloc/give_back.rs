@@ -119,8 +119,7 @@ impl Fs {
         })
         .await?;
         for (chunk, free) in chosen {
-            group.unclaim(of, chunk, signed(free));
-            self.account(of).change(-signed(free));
+            self.discount_claim(group, of, chunk, signed(free));
         }
         Ok(())
     }

@@ -133,46 +133,27 @@ impl Fs {
     async fn suits(&self, group: &PinnedGroup, ask: Ask) -> Result<bool, FsError> {
         match ask {
             Ask::Metadata(needs) => self.provide(group, needs).await,
-            Ask::Space(Use::Nodes, blocks) => {
-                let short = self.nodes.shortage(blocks);
-                if short > 0 {
-                    self.claim_nodes(group, short, blocks).await?;
+            Ask::Space(of, blocks) => {
+                let short = self.account(of).shortage(blocks);
+                match of {
+                    _ if short == 0 => {}
+                    Use::Data => self.claim_space(group, short).await?,
+                    Use::Nodes => self.claim_nodes(group, short, blocks).await?,
                 }
-                Ok(self.nodes.try_promise(blocks))
-            }
-            Ask::Space(Use::Data, blocks) => {
-                // Somewhat more than is needed, so that not every write goes to a group; less than
-                // a small part of the device, so that no mount sits on what others need.
-                let ahead = (self.layout.usable_blocks() / 256).clamp(64, 16_384);
-                let short = self.space.shortage(blocks);
-                if short > 0 {
-                    self.claim_space(group, short.max(ahead)).await?;
-                }
-                Ok(self.space.try_promise(blocks))
+                Ok(self.account(of).try_promise(blocks))
             }
         }
     }
 
-    async fn claim_space(&self, group: &PinnedGroup, want: u64) -> Result<(), FsError> {
+    /// Claims somewhat more than is needed, so that not every write goes to a group; less than a
+    /// small part of the device, so that no mount sits on what others need.
+    async fn claim_space(&self, group: &PinnedGroup, short: u64) -> Result<(), FsError> {
+        let ahead = (self.layout.usable_blocks() / 256).clamp(64, 16_384);
         let free = self.settle(|| group.group.counters(&self.transaction())).await?;
         if free.free_blocks == 0 {
             return Ok(());
         }
-        let tables = as_usize(self.layout.chunk_table_blocks(group.group.no));
-        let reservation = self.journal.reserve(1 + tables).await?;
-        let (tx, claimed) = self
-            .settle(|| {
-                let mut tx = self.transaction();
-                let claimed = group.claim_data(self, &mut tx, want)?;
-                Ok((tx, claimed))
-            })
-            .await?;
-        self.commit(tx, reservation);
-        for (chunk, free) in claimed {
-            group.group.claim(Use::Data, chunk, free);
-            self.space.change(free);
-        }
-        Ok(())
+        self.claim_chunks(group, Use::Data, short.max(ahead)).await
     }
 
     /// Claims blocks for nodes, `short` of them if there are: in tree chunks that are there, then in
@@ -183,24 +164,28 @@ impl Fs {
         short: u64,
         blocks: u64,
     ) -> Result<(), FsError> {
+        self.claim_chunks(group, Use::Nodes, short).await?;
+        while self.nodes.shortage(blocks) > 0 {
+            if !self.claim_metadata(group, ChunkKind::Tree, true).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn claim_chunks(&self, group: &PinnedGroup, of: Use, want: u64) -> Result<(), FsError> {
         let tables = as_usize(self.layout.chunk_table_blocks(group.group.no));
         let reservation = self.journal.reserve(1 + tables).await?;
         let (tx, claimed) = self
             .settle(|| {
                 let mut tx = self.transaction();
-                let claimed = group.claim_trees(self, &mut tx, short)?;
+                let claimed = group.claim(self, &mut tx, of, want)?;
                 Ok((tx, claimed))
             })
             .await?;
         self.commit(tx, reservation);
         for (chunk, free) in claimed {
-            group.group.claim(Use::Nodes, chunk, free);
-            self.nodes.change(free);
-        }
-        while self.nodes.shortage(blocks) > 0 {
-            if !self.claim_metadata(group, ChunkKind::Tree, true).await? {
-                break;
-            }
+            self.count_claim(&group.group, of, chunk, free);
         }
         Ok(())
     }

@@ -67,6 +67,19 @@ enum InPlace {
     Unknown,
 }
 
+impl InPlace {
+    /// Is all that the records do in place, or was it before somebody else had the block, who has
+    /// written a later version? One that is torn in such a version is not this journal's to mend.
+    fn is_beyond(&self, chain: &[&Record]) -> bool {
+        let newest = chain.iter().map(|record| record.new_version).max().expect("a record");
+        match self {
+            InPlace::Whole(block) => Header::of(block).version() >= newest,
+            InPlace::Torn { version } => *version > newest,
+            InPlace::Unknown => false,
+        }
+    }
+}
+
 impl Replay {
     pub(crate) fn new(disk: Arc<dyn Disk>, fs_id: FsId, writer: Writer, scan: Scan) -> Replay {
         let records = scan.transactions.iter().flat_map(|t| &t.records);
@@ -88,12 +101,7 @@ impl Replay {
             let in_place = self.read(batch).await;
             for (number, block) in batch.iter().zip(in_place) {
                 let chain = &chains[number];
-                let is_in_place = match &block {
-                    InPlace::Whole(block) => Header::of(block).version() >= newest_of(chain),
-                    InPlace::Torn { version } => *version > newest_of(chain),
-                    InPlace::Unknown => false,
-                };
-                if !is_in_place || !is_kept(Rule::RedoOnlyNewer) {
+                if !block.is_beyond(chain) || !is_kept(Rule::RedoOnlyNewer) {
                     live.extend(concerned(&block, chain));
                 }
             }
@@ -139,12 +147,13 @@ impl Replay {
                 let chain = &chains[number];
                 let concerned = concerned(&in_place, chain);
                 let is_unknown = matches!(in_place, InPlace::Unknown);
+                let is_others = is_later(newest.get(number), chain);
                 match rebuild(in_place, chain) {
                     Rebuilt::Unchanged => {}
                     // Whoever had the block last was torn off in a write in place of it, which comes
                     // behind everything here.
-                    Rebuilt::Changed(_) | Rebuilt::Broken
-                        if is_unknown && is_later(newest.get(number), chain) => {}
+                    Rebuilt::Broken if is_others => {}
+                    Rebuilt::Changed(_) if is_others && is_unknown => {}
                     Rebuilt::Changed(block) => {
                         if is_unknown && is_kept(Rule::DoubtUnknown) {
                             tracing::error!(
@@ -158,7 +167,6 @@ impl Replay {
                             needs.entry(lock).or_default().push(*number);
                         }
                     }
-                    Rebuilt::Broken if is_later(newest.get(number), chain) => {}
                     Rebuilt::Broken => {
                         tracing::error!(block = number.0, "journal does not reach back far enough");
                         broken.insert(*number);
@@ -277,10 +285,6 @@ fn concerned(in_place: &InPlace, chain: &[&Record]) -> BTreeSet<ResourceName> {
     locks
 }
 
-fn newest_of(chain: &[&Record]) -> u64 {
-    chain.iter().map(|record| record.new_version).max().expect("a chain has a record")
-}
-
 fn is_slot(lock: &ResourceName) -> bool {
     matches!(Resource::of_name(lock), Some(Resource::Slot(_)))
 }
@@ -293,13 +297,12 @@ fn is_later(newest: Option<&u64>, chain: &[&Record]) -> bool {
 /// Applies what is newer than the block in place, in order. A delta without its base leads nowhere,
 /// but an image behind it does not need it: the tail moves lock by lock, so it may stand before
 /// deltas that are in place already, of a block that a later write in place has torn.
-///
-/// A block that is torn in a later version than all of this journal is not this one's to mend:
-/// what is here was in place before somebody else had it.
 fn rebuild(in_place: InPlace, chain: &[&Record]) -> Rebuilt {
+    if in_place.is_beyond(chain) && is_kept(Rule::RedoOnlyNewer) {
+        return Rebuilt::Unchanged;
+    }
     let mut block = match in_place {
         InPlace::Whole(block) => Some(block),
-        InPlace::Torn { version } if version > newest_of(chain) => return Rebuilt::Unchanged,
         InPlace::Torn { .. } | InPlace::Unknown => None,
     };
     let mut changed = false;

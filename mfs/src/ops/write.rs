@@ -15,7 +15,7 @@ use crate::file::{FILE_SIZE_MAX, FileId, FileType};
 use crate::fs::Fs;
 use crate::inode::extents::{ExtentTree, Mapping};
 use crate::inode::growth::nodes_at_most;
-use crate::inode::pages::{page_of, pieces};
+use crate::inode::pages::{Growth, page_of, pieces};
 use crate::inode::{INLINE_BYTES_MAX, Inode, State};
 use crate::ondisk::inode::AreaKind;
 use crate::ops::open::OpenFile;
@@ -27,7 +27,8 @@ struct Preparation {
     bring: Vec<u64>,
     /// Pages that have no block yet, or one never written, and none promised.
     promise: Vec<u64>,
-    /// Further nodes of the extent tree to be promised.
+    /// What the extent tree may have to take in with them, and further nodes to be promised for that.
+    growth: Growth,
     nodes: u64,
     /// The last page of the file, if its end becomes visible: it is written too.
     tail: Option<u64>,
@@ -211,8 +212,8 @@ impl Fs {
             }
         }
         if !need.promise.is_empty() {
-            let nodes = nodes_at_most(core, state.pages.grown_by(&need.promise));
-            need.nodes = nodes.saturating_sub(state.nodes_promised);
+            need.growth = state.pages.grown_by(&need.promise);
+            need.nodes = nodes_at_most(core, need.growth).saturating_sub(state.nodes_promised);
         }
         Ok(need)
     }
@@ -280,9 +281,10 @@ impl Fs {
         if let Some(tail) = need.tail {
             state.pages.mark_dirty(tail);
         }
-        let growth = state.pages.grown_by(&need.promise);
-        state.pages.set_growth(growth);
-        state.nodes_promised += need.nodes;
+        if !need.promise.is_empty() {
+            state.pages.set_growth(need.growth);
+            state.nodes_promised += need.nodes;
+        }
         for page in &need.promise {
             state.pages.set_promised(*page);
         }
