@@ -212,11 +212,19 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         Ok(())
     }
 
-    /// Ends a doubt: the object was seen to be in `state`, and has no writer but who looked.
-    pub fn settle(&mut self, state: S) {
+    /// Ends a doubt: the object was seen to be in `state` by `life`, and has no other writer. What
+    /// this one had changed itself it may have seen in its own memory, and all below with it.
+    pub fn settle(&mut self, life: LifeId, state: S) {
         let number = self.last() + 1;
-        self.versions = VecDeque::from([(state, LifeId(0))]);
-        (self.first, self.acknowledged, self.durable) = (number, number, number);
+        if (self.durable + 1..number).any(|n| self.version(n).1 == life) {
+            let kept = usize::try_from(self.durable + 1 - self.first).expect("few versions");
+            self.versions.range_mut(kept..).for_each(|version| version.1 = life);
+            self.versions.push_back((state, life));
+        } else {
+            self.versions = VecDeque::from([(state, LifeId(0))]);
+            (self.first, self.durable) = (number, number);
+        }
+        self.acknowledged = number;
         self.in_doubt = false;
         self.epoch += 1;
     }
@@ -345,6 +353,38 @@ mod tests {
         chain.lose(B);
         assert!(chain.end_read(A, chain.begin_read(), |v| *v == 1).is_ok(), "A had given it up");
         assert!(chain.end_read(A, chain.begin_read(), |v| *v == 0).is_err());
+    }
+
+    /// Seed 51957.
+    #[test]
+    fn what_ends_a_doubt_is_not_durable_if_whoever_looked_has_changed_it() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        assert!(chain.take(B));
+        let change = chain.begin_change(B, 2).expect("the writer");
+        chain.lose(A);
+        chain.acknowledge(change, 2);
+        chain.settle(B, 2);
+        assert!(!chain.is_in_doubt());
+        assert!(chain.end_read(A, chain.begin_read(), |v| *v == 1).is_err());
+        let change = chain.begin_change(B, 3).expect("the writer");
+        chain.acknowledge(change, 3);
+        chain.lose(B);
+        assert!(chain.is_in_doubt());
+        assert!(chain.end_read(A, chain.begin_read(), |v| *v == 0).is_ok());
+        assert!(chain.end_read(A, chain.begin_read(), |v| *v == 7).is_err());
+    }
+
+    #[test]
+    fn what_ends_a_doubt_is_durable_if_others_have_left_it() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        chain.lose(A);
+        assert!(chain.take(B));
+        chain.settle(B, 0);
+        chain.lose(B);
+        assert!(!chain.is_in_doubt());
+        assert!(chain.end_read(A, chain.begin_read(), |v| *v == 1).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl App {
         if chain.lock().is_in_doubt() {
             let content = self.read_blob(i).await?;
             if self.counts() {
-                chain.lock().settle(Arc::new(content));
+                chain.lock().settle(self.id(), Arc::new(content));
             } else {
                 chain.lock().release(self.id());
                 return Ok(());

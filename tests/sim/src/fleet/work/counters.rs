@@ -15,7 +15,7 @@ impl App {
         if chain.lock().is_in_doubt() {
             let value = self.read_counter(i).await?;
             if self.counts() {
-                chain.lock().settle(value);
+                chain.lock().settle(self.id(), value);
             } else {
                 chain.lock().release(self.id());
                 return Ok(());

@@ -36,7 +36,7 @@ impl App {
             }
             let mut chain = chain.lock();
             if chain.is_in_doubt() {
-                chain.settle(place);
+                chain.settle(self.id(), place);
             }
         }
         let name = name_of('n', i);

@@ -16,7 +16,7 @@ impl App {
         if chain.lock().is_in_doubt() {
             let size = self.read_size(i).await?;
             if self.counts() {
-                chain.lock().settle(size);
+                chain.lock().settle(self.id(), size);
             } else {
                 chain.lock().release(self.id());
                 return Ok(());

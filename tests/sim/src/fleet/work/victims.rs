@@ -94,7 +94,7 @@ impl App {
                 chain.release(self.id());
                 return Ok(());
             }
-            chain.settle(value);
+            chain.settle(self.id(), value);
         }
         let file = self.file('v', i).await?;
         self.step("open", file);
