@@ -155,6 +155,8 @@ struct Peer {
     /// When the last frame of the linked start came.
     heard: Instant,
     dial: Dial,
+    /// A connection was open since it was dialled in vain: it is dialled again at once.
+    hopeful: bool,
     retired: VecDeque<StartNonce>,
 }
 
@@ -522,9 +524,14 @@ impl Links {
         let peer = match gone.state {
             ConnectionState::Open { peer, .. } => peer,
             ConnectionState::Greeting { dialled, .. } => {
-                // Whatever listens there does not speak with us: not too often.
-                if let Some(peer) = dialled {
-                    self.pause_dialling(peer, now);
+                let state = dialled.and_then(|peer| Some((peer, self.peers.get_mut(&peer)?)));
+                if let Some((peer, state)) = state {
+                    // A process that ends closes its connections before it stops listening: whoever
+                    // comes in between is connected and closed, and refused the next time. But if
+                    // what listens there does not speak with us: not too often.
+                    if !std::mem::take(&mut state.hopeful) {
+                        self.pause_dialling(peer, now);
+                    }
                 }
                 return;
             }

@@ -91,6 +91,7 @@ impl Links {
         state.open.push(connection);
         state.heard = now;
         state.dial = Dial::Idle;
+        state.hopeful = true;
         let older: Vec<ConnectionId> = state.open[..state.open.len() - 1].to_vec();
         if older.is_empty() {
             self.events.push_back(Event::Connected { peer, start: hello.start });

@@ -440,19 +440,38 @@ fn no_bytes_on_a_connection_make_a_node_panic() {
     }
 }
 
+fn dialled(one: &mut Links, now: Instant) -> usize {
+    one.handle_timeout(now);
+    let dials = std::iter::from_fn(|| one.poll_transmit());
+    dials.filter(|transmit| matches!(transmit, Transmit::Connect(_))).count()
+}
+
 #[test]
 fn only_wanted_peers_are_dialled_and_not_too_often() {
     let mut one = links(1, 0);
     one.set_eager([node(2)].into_iter().collect());
-    let dialled = |one: &mut Links, now: Instant| {
-        one.handle_timeout(now);
-        let dials = std::iter::from_fn(|| one.poll_transmit());
-        dials.filter(|transmit| matches!(transmit, Transmit::Connect(_))).count()
-    };
     assert_eq!(dialled(&mut one, at(0)), 1);
     assert_eq!(dialled(&mut one, at(1)), 0, "one attempt at a time");
     one.handle_connect_failed(node(2), true, at(1));
     assert_eq!(dialled(&mut one, at(1)), 0);
     assert_eq!(dialled(&mut one, at(1 + timer::DIAL_AGAIN)), 1);
     assert_eq!(dialled(&mut one, at(2 + timer::DIAL_ANSWER)), 1, "no answer is a failure");
+}
+
+/// A process that ends closes its connections before it stops listening.
+#[test]
+fn whoever_is_closed_unheard_after_a_connection_dials_again_at_once_but_once() {
+    let mut pair = Pair::of(members());
+    pair.connect(0, 1);
+    pair.cut(1);
+    let [mut one, _] = pair.ends;
+    one.set_eager([node(2)].into_iter().collect());
+    assert_eq!(dialled(&mut one, at(0)), 1);
+    one.handle_connected(node(2), ConnectionId(2), at(0));
+    one.handle_closed(ConnectionId(2), at(0));
+    assert_eq!(dialled(&mut one, at(0)), 1);
+    one.handle_connected(node(2), ConnectionId(3), at(0));
+    one.handle_closed(ConnectionId(3), at(0));
+    assert_eq!(dialled(&mut one, at(0)), 0, "not too often");
+    assert_eq!(dialled(&mut one, at(timer::DIAL_AGAIN)), 1);
 }
