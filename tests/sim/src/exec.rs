@@ -234,6 +234,11 @@ impl Executor {
         self.0.state.lock().alarms.insert(group, (polls.max(1), Box::new(act)));
     }
 
+    /// What [`Executor::after_polls`] was to call and has not yet will not be called.
+    pub fn disarm(&self) {
+        self.0.state.lock().alarms.clear();
+    }
+
     pub fn is_paused(&self, group: Group) -> bool {
         self.0.state.lock().paused.contains_key(&group)
     }

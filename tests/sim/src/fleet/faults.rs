@@ -198,6 +198,7 @@ impl Fleet {
 
     pub(super) fn heal(&self) {
         tracing::info!("everything heals");
+        self.exec.disarm();
         self.net.heal();
         self.arbiters().for_each(Arbiter::heal);
         self.arbiters().for_each(|arbiter| arbiter.device.mend());
