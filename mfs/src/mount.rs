@@ -12,11 +12,12 @@ pub(crate) mod slots;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lcl::LockClass;
 use lcl::pin::{PinError, Want};
+use lcl::{LockClass, Mode};
 use mx_base::SlotId;
 use mx_base::rules::{Rule, is_kept};
 
+use crate::alloc::give_back::space_entry;
 use crate::env::Env;
 use crate::error::{DiskError, FsError};
 use crate::fs::{Fs, Options};
@@ -92,6 +93,10 @@ pub async fn mount(
     let entry =
         env.locks.entry(Resource::Superblock.name(), Resource::Superblock.bucket(&sb.layout));
     let reading = entry.pin(Want::read()).await?;
+    if !options.read_only {
+        // It stays cached: whoever works later does not wait for its home, which may have died.
+        drop(space_entry(&*env.locks, &sb.layout).pin(Want::shared(Mode::PR)).await?);
+    }
     let slot = slots::take(&env, &sb).await?;
     let fs = slots::begin(env, options, &sb, slot, &classes).await?;
     fs.start();
