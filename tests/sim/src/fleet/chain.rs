@@ -5,7 +5,7 @@
 //! takes with it what it had acknowledged and neither made durable nor shown to others (I7); from
 //! then on the object is in doubt until somebody has looked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::LifeId;
 
@@ -21,6 +21,8 @@ pub struct Chain<S> {
     durable: u64,
     in_doubt: bool,
     writer: Option<LifeId>,
+    /// What they go on doing counts for nothing.
+    lost: BTreeSet<LifeId>,
     /// Grows whenever a life took something with it, or a doubt ended.
     epoch: u64,
 }
@@ -51,6 +53,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
             durable: 0,
             in_doubt: false,
             writer: None,
+            lost: BTreeSet::new(),
             epoch: 0,
         }
     }
@@ -64,9 +67,9 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         &self.versions[i]
     }
 
-    /// Becomes the writer, if there is none.
+    /// Becomes the writer, if there is none and the life is not lost.
     pub fn take(&mut self, life: LifeId) -> bool {
-        let is_free = self.writer.is_none();
+        let is_free = self.writer.is_none() && !self.lost.contains(&life);
         if is_free {
             self.writer = Some(life);
         }
@@ -232,6 +235,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
     /// A life is gone, with everything that it alone knew of.
     pub fn lose(&mut self, life: LifeId) {
         self.release(life);
+        self.lost.insert(life);
         // Also below a change of somebody else that has begun and waits for what the life held.
         if (self.durable + 1..=self.last()).any(|n| self.version(n).1 == life) {
             self.acknowledged = self.durable;
@@ -353,6 +357,15 @@ mod tests {
         chain.lose(B);
         assert!(chain.end_read(A, chain.begin_read(), |v| *v == 1).is_ok(), "A had given it up");
         assert!(chain.end_read(A, chain.begin_read(), |v| *v == 0).is_err());
+    }
+
+    /// Seed 104628: fenced, and not aware of it.
+    #[test]
+    fn a_lost_life_writes_no_more() {
+        let mut chain = Chain::new(0);
+        chain.lose(A);
+        assert!(!chain.take(A));
+        assert!(chain.take(B));
     }
 
     /// Seed 51957.
