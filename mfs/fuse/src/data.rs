@@ -1,45 +1,52 @@
 //! open, read, write.
 
-use fuser::{FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyData, ReplyOpen, ReplyWrite};
-use mfs::ops::{self, ReadKind};
+use mfs::FsError;
+use mfs::ops::{OpenFlags, ReadKind};
 
 use crate::adapter::Shared;
-use crate::entries::CACHED;
 use crate::errno::errno;
+use crate::protocol::layout::{OpenOut, WriteOut, open};
+use crate::transport::Reply;
 
-impl Shared {
-    pub(crate) async fn open(&self, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let flags = open_flags(flags);
-        match async { self.fs.open(self.file(node)?, flags).await }.await {
-            Ok(open) => reply.opened(self.add_handle(open), fopen_flags(flags)),
-            Err(error) => reply.error(errno(&error)),
+impl Reply {
+    /// Answers a request that returns nothing.
+    pub(crate) fn empty(self, result: Result<(), FsError>) {
+        match result {
+            Ok(()) => self.ok(),
+            Err(error) => self.error(errno(&error)),
         }
     }
 
+    pub(crate) fn opened(self, handle: u64, flags: u32) {
+        self.structure(&OpenOut { handle, flags, backing: 0 });
+    }
+}
+
+impl Shared {
     pub(crate) async fn read(
         &self,
-        handle: FileHandle,
+        handle: u64,
         offset: u64,
         size: u64,
         direct: bool,
-        reply: ReplyData,
+        reply: Reply,
     ) {
         let kind = if direct { ReadKind::Direct } else { ReadKind::KernelPage };
         let data = async { self.fs.read(&*self.handle(handle)?, offset, size, kind).await };
         match data.await {
             // The pin in the data is dropped behind the answer.
-            Ok(data) => reply.data(data.as_slice()),
+            Ok(data) => reply.bytes(data.as_slice()),
             Err(error) => reply.error(errno(&error)),
         }
     }
 
     pub(crate) async fn write(
         &self,
-        handle: FileHandle,
+        handle: u64,
         offset: u64,
         data: &[u8],
         laundered: bool,
-        reply: ReplyWrite,
+        reply: Reply,
     ) {
         let written = async {
             let open = self.handle(handle)?;
@@ -51,18 +58,25 @@ impl Shared {
         };
         match written.await {
             Ok(len) => {
-                reply.written(u32::try_from(len).expect("a request has at most 1 MiB"));
+                let size = u32::try_from(len).expect("a request has at most 1 MiB");
+                reply.structure(&WriteOut { size, reserved: 0 });
             }
             Err(error) => reply.error(errno(&error)),
         }
     }
 }
 
+/// As libc has the flags of open(2).
+pub(crate) fn flags_of(flags: u32) -> i32 {
+    flags.cast_signed()
+}
+
 /// The flags of open(2) as the file system sees them.
-pub(crate) fn open_flags(flags: OpenFlags) -> ops::OpenFlags {
-    let has = |flag: i32| flags.0 & flag != 0;
-    ops::OpenFlags {
-        write: flags.0 & libc::O_ACCMODE != libc::O_RDONLY,
+pub(crate) fn open_flags(flags: u32) -> OpenFlags {
+    let flags = flags_of(flags);
+    let has = |flag: i32| flags & flag != 0;
+    OpenFlags {
+        write: flags & libc::O_ACCMODE != libc::O_RDONLY,
         append: has(libc::O_APPEND),
         sync: has(libc::O_SYNC) || has(libc::O_DSYNC),
         truncate: has(libc::O_TRUNC),
@@ -71,10 +85,6 @@ pub(crate) fn open_flags(flags: OpenFlags) -> ops::OpenFlags {
 
 /// Opens that can write are direct: every write reaches the daemon before it is answered and before
 /// anybody sees it (`kernel-cache.md`, section 2). Readers use the kernel's cache.
-pub(crate) fn fopen_flags(flags: ops::OpenFlags) -> FopenFlags {
-    if flags.write {
-        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
-    } else {
-        CACHED
-    }
+pub(crate) fn fopen_flags(flags: OpenFlags) -> u32 {
+    if flags.write { open::DIRECT_IO | open::PARALLEL_DIRECT_WRITES } else { open::KEEP_CACHE }
 }

@@ -1,26 +1,27 @@
 //! Errors of the file system as the kernel's numbers.
 
-use fuser::Errno;
 use mfs::FsError;
+
+use crate::transport::Errno;
 
 /// The number that an application sees.
 pub(crate) fn errno(error: &FsError) -> Errno {
-    match error {
-        FsError::NotFound => Errno::ENOENT,
-        FsError::Exists => Errno::EEXIST,
-        FsError::NotDirectory => Errno::ENOTDIR,
-        FsError::IsDirectory => Errno::EISDIR,
-        FsError::NotEmpty => Errno::ENOTEMPTY,
-        FsError::NameTooLong => Errno::ENAMETOOLONG,
-        FsError::NoSpace => Errno::ENOSPC,
-        FsError::FileTooLarge => Errno::EFBIG,
-        FsError::TooManyLinks => Errno::EMLINK,
-        FsError::Invalid(_) => Errno::EINVAL,
-        FsError::NotPermitted(_) => Errno::EPERM,
-        FsError::SymbolicLink => Errno::ELOOP,
-        FsError::ReadOnly => Errno::EROFS,
-        FsError::Stale => Errno::ESTALE,
-        FsError::Unsupported => Errno::EOPNOTSUPP,
-        FsError::Corrupt(_) | FsError::Damaged | FsError::Disk(_) | FsError::CutOff => Errno::EIO,
-    }
+    Errno(match error {
+        FsError::NotFound => libc::ENOENT,
+        FsError::Exists => libc::EEXIST,
+        FsError::NotDirectory => libc::ENOTDIR,
+        FsError::IsDirectory => libc::EISDIR,
+        FsError::NotEmpty => libc::ENOTEMPTY,
+        FsError::NameTooLong => libc::ENAMETOOLONG,
+        FsError::NoSpace => libc::ENOSPC,
+        FsError::FileTooLarge => libc::EFBIG,
+        FsError::TooManyLinks => libc::EMLINK,
+        FsError::Invalid(_) => libc::EINVAL,
+        FsError::NotPermitted(_) => libc::EPERM,
+        FsError::SymbolicLink => libc::ELOOP,
+        FsError::ReadOnly => libc::EROFS,
+        FsError::Stale => libc::ESTALE,
+        FsError::Unsupported => libc::EOPNOTSUPP,
+        FsError::Corrupt(_) | FsError::Damaged | FsError::Disk(_) | FsError::CutOff => libc::EIO,
+    })
 }

@@ -3,7 +3,9 @@
 //! Translates requests to operations of [`mfs`] and invalidations of the file system to
 //! notifications of the kernel, and decides nothing. The only place that knows numbers of `errno`.
 //!
-//! * [`adapter`]: one method a request; [`entries`], [`data`] and [`listing`] answer them.
+//! * [`protocol`]: the messages; [`transport`]: the way they come and go.
+//! * [`adapter`]: what is asked for, as operations; [`names`], [`entries`], [`data`] and [`listing`]
+//!   carry out and answer.
 //! * [`caller`]: for which process a request is being answered.
 //! * [`lease`]: until when requests may be served from what is cached.
 //! * [`notify`]: what the kernel is told to forget.
@@ -17,10 +19,13 @@ mod entries;
 mod errno;
 mod lease;
 mod listing;
+mod names;
 mod nodes;
 mod notify;
+pub mod protocol;
 mod requests;
 pub mod session;
+mod transport;
 
 pub use lease::Lease;
 pub use notify::Notifier;

@@ -9,8 +9,11 @@
 use std::fmt;
 
 use dashmap::DashMap;
-use fuser::INodeNo;
 use mfs::file::{FileId, InodeNo};
+
+/// The kernel's number for a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Node(pub(crate) u64);
 
 /// The root's node id.
 const ROOT: u64 = 1;
@@ -48,7 +51,7 @@ impl Nodes {
     }
 
     /// The file that the kernel means; `None` for a node that it should not know.
-    pub(crate) fn file(&self, node: INodeNo) -> Option<FileId> {
+    pub(crate) fn file(&self, node: Node) -> Option<FileId> {
         if node.0 == ROOT {
             return Some(self.root);
         }
@@ -122,7 +125,7 @@ mod tests {
         let old = FileId { inode: InodeNo(700), generation: 1 };
         let new = FileId { inode: InodeNo(700), generation: 2 };
         assert_ne!(nodes.id(old), nodes.id(new));
-        assert_eq!(nodes.file(INodeNo(nodes.id(new))), Some(new));
+        assert_eq!(nodes.file(Node(nodes.id(new))), Some(new));
     }
 
     #[test]

@@ -18,12 +18,10 @@ use futures_channel::oneshot;
 use mfs::env::KernelCache;
 use mfs::file::FileId;
 use mx_base::BoxFuture;
+use zerocopy::IntoBytes;
 
 use crate::nodes::Nodes;
-
-/// `FUSE_NOTIFY_INVAL_INODE` and `FUSE_NOTIFY_INC_EPOCH` (include/uapi/linux/fuse.h).
-const INVAL_INODE: i32 = 2;
-const INC_EPOCH: i32 = 8;
+use crate::protocol::layout::{InvalInode, OutHeader, notify};
 
 /// Enough that invalidations that wait for pages do not hold others up.
 const THREADS: usize = 4;
@@ -148,7 +146,11 @@ fn run(
                 let node = nodes.id(file);
                 let mut pause = RETRY_FIRST;
                 while nodes.is_known(file) {
-                    match send(connection, INVAL_INODE, &inval_inode(node, offset, len)) {
+                    match send(
+                        connection,
+                        notify::INVAL_INODE,
+                        InvalInode { node, offset, len }.as_bytes(),
+                    ) {
                         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                             // One that is only listed has nothing that is kept.
                             if !nodes.is_certain(file) || is_over.load(Ordering::Acquire) {
@@ -167,7 +169,7 @@ fn run(
                 }
             }
             Job::Epoch => {
-                if let Err(error) = send(connection, INC_EPOCH, &[]) {
+                if let Err(error) = send(connection, notify::INC_EPOCH, &[]) {
                     tracing::debug!(%error, "epoch not delivered");
                 }
             }
@@ -176,41 +178,19 @@ fn run(
     }
 }
 
-fn inval_inode(node: u64, offset: i64, len: i64) -> [u8; 24] {
-    let mut payload = [0; 24];
-    payload[..8].copy_from_slice(&native64(node));
-    payload[8..16].copy_from_slice(&native64(offset.cast_unsigned()));
-    payload[16..].copy_from_slice(&native64(len.cast_unsigned()));
-    payload
-}
-
-/// `struct fuse_out_header` with unique 0, then the payload; in the byte order of the machine, as
-/// everything between kernel and daemon.
+/// A notification is a message that answers no request.
 fn send(mut connection: &File, code: i32, payload: &[u8]) -> io::Result<()> {
-    let len = u32::try_from(16 + payload.len()).expect("notifications are short");
-    let mut message = Vec::with_capacity(16 + payload.len());
-    message.extend_from_slice(&native(len));
-    message.extend_from_slice(&native(code.cast_unsigned()));
-    message.extend_from_slice(&[0; 8]);
-    message.extend_from_slice(payload);
+    let len = u32::try_from(size_of::<OutHeader>() + payload.len()).expect("short");
+    let header = OutHeader { len, error: code, unique: 0 };
+    let message = [header.as_bytes(), payload].concat();
     // In one piece: the kernel takes a message a write.
     let written = connection.write(&message)?;
     if written == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-#[expect(clippy::host_endian_bytes, reason = "the kernel speaks the machine's byte order")]
-fn native(value: u32) -> [u8; 4] {
-    value.to_ne_bytes()
-}
-
-#[expect(clippy::host_endian_bytes, reason = "the kernel speaks the machine's byte order")]
-fn native64(value: u64) -> [u8; 8] {
-    value.to_ne_bytes()
-}
-
 /// Asks the kernel to begin a new epoch: EINVAL from one that knows none.
 fn supports_epochs(connection: &File) -> bool {
-    match send(connection, INC_EPOCH, &[]) {
+    match send(connection, notify::INC_EPOCH, &[]) {
         Ok(()) => true,
         Err(error) => error.raw_os_error() != Some(libc::EINVAL),
     }

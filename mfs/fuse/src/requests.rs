@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What the kernel asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
-pub(crate) enum Operation {
+pub(crate) enum Kind {
     Lookup,
     Getattr,
     Setattr,
@@ -27,42 +27,66 @@ pub(crate) enum Operation {
     Statfs,
 }
 
-impl Operation {
-    const ALL: [(Operation, &'static str); 18] = [
-        (Operation::Lookup, "lookup"),
-        (Operation::Getattr, "getattr"),
-        (Operation::Setattr, "setattr"),
-        (Operation::Readlink, "readlink"),
-        (Operation::Make, "make"),
-        (Operation::Unlink, "unlink"),
-        (Operation::Rmdir, "rmdir"),
-        (Operation::Rename, "rename"),
-        (Operation::Link, "link"),
-        (Operation::Open, "open"),
-        (Operation::Create, "create"),
-        (Operation::Read, "read"),
-        (Operation::Write, "write"),
-        (Operation::Flush, "flush"),
-        (Operation::Fsync, "fsync"),
-        (Operation::Opendir, "opendir"),
-        (Operation::Readdir, "readdir"),
-        (Operation::Statfs, "statfs"),
+impl Kind {
+    const ALL: [(Kind, &'static str); 18] = [
+        (Kind::Lookup, "lookup"),
+        (Kind::Getattr, "getattr"),
+        (Kind::Setattr, "setattr"),
+        (Kind::Readlink, "readlink"),
+        (Kind::Make, "make"),
+        (Kind::Unlink, "unlink"),
+        (Kind::Rmdir, "rmdir"),
+        (Kind::Rename, "rename"),
+        (Kind::Link, "link"),
+        (Kind::Open, "open"),
+        (Kind::Create, "create"),
+        (Kind::Read, "read"),
+        (Kind::Write, "write"),
+        (Kind::Flush, "flush"),
+        (Kind::Fsync, "fsync"),
+        (Kind::Opendir, "opendir"),
+        (Kind::Readdir, "readdir"),
+        (Kind::Statfs, "statfs"),
     ];
+
+    /// Can it be given up at any time? Nothing is changed by it, and what it has taken goes with it.
+    pub(crate) fn only_looks(self) -> bool {
+        match self {
+            Kind::Lookup
+            | Kind::Getattr
+            | Kind::Readlink
+            | Kind::Read
+            | Kind::Opendir
+            | Kind::Readdir
+            | Kind::Statfs => true,
+            Kind::Setattr
+            | Kind::Make
+            | Kind::Unlink
+            | Kind::Rmdir
+            | Kind::Rename
+            | Kind::Link
+            | Kind::Open
+            | Kind::Create
+            | Kind::Write
+            | Kind::Flush
+            | Kind::Fsync => false,
+        }
+    }
 }
 
 /// Since the mount was made; each grows only.
 #[derive(Debug, Default)]
-pub(crate) struct Requests([AtomicU64; Operation::ALL.len()]);
+pub(crate) struct Requests([AtomicU64; Kind::ALL.len()]);
 
 impl Requests {
-    pub(crate) fn count(&self, operation: Operation) {
-        self.0[operation as usize].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count(&self, kind: Kind) {
+        self.0[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Each operation that was asked for, and how often.
     pub(crate) fn by_operation(&self) -> Vec<(&'static str, u64)> {
-        let count = |operation: Operation| self.0[operation as usize].load(Ordering::Relaxed);
-        let all = Operation::ALL.into_iter().map(|(operation, name)| (name, count(operation)));
+        let count = |kind: Kind| self.0[kind as usize].load(Ordering::Relaxed);
+        let all = Kind::ALL.into_iter().map(|(kind, name)| (name, count(kind)));
         all.filter(|(_, count)| *count > 0).collect()
     }
 }
@@ -74,13 +98,13 @@ mod tests {
     #[test]
     fn every_operation_has_a_name_and_a_counter_of_its_own() {
         let requests = Requests::default();
-        for (at, (operation, name)) in Operation::ALL.into_iter().enumerate() {
-            assert_eq!(operation as usize, at, "{name}");
-            requests.count(operation);
+        for (at, (kind, name)) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at, "{name}");
+            requests.count(kind);
         }
-        requests.count(Operation::Read);
+        requests.count(Kind::Read);
         let counted = requests.by_operation();
-        assert_eq!(counted.len(), Operation::ALL.len());
+        assert_eq!(counted.len(), Kind::ALL.len());
         assert_eq!(counted.iter().find(|(name, _)| *name == "read"), Some(&("read", 2)));
         assert_eq!(counted.iter().filter(|(_, count)| *count == 1).count(), 17);
     }

@@ -4,9 +4,9 @@
 //! later, with the guard). It never touches a path below its own mount.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -18,10 +18,11 @@ use mfs::env::Runtime;
 use mfs::file::FileId;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::adapter::{Adapter, Shared};
+use crate::adapter::{self, Adapter, Shared};
 use crate::lease::Lease;
 use crate::nodes::Nodes;
 use crate::notify::Notifier;
+use crate::transport::device::{self, Device};
 
 /// Threads that read requests.
 const THREADS: usize = 2;
@@ -63,7 +64,7 @@ pub struct Mounting {
 /// A connection to the kernel that nothing is mounted on yet.
 #[derive(Debug)]
 pub struct Connection {
-    device: OwnedFd,
+    device: File,
     duplicate: File,
     nodes: Arc<Nodes>,
     notifier: Arc<Notifier>,
@@ -75,16 +76,12 @@ impl Connection {
     /// # Errors
     /// [`SessionError::Device`], [`SessionError::Thread`].
     pub fn open(root: FileId, device_blocks: u64) -> Result<Connection, SessionError> {
-        let device = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/fuse")
-            .map_err(SessionError::Device)?;
+        let device = device::open().map_err(SessionError::Device)?;
         let duplicate = device.try_clone().map_err(SessionError::Device)?;
         let nodes = Arc::new(Nodes::new(root, device_blocks));
         let notifier =
             Notifier::start(&duplicate, Arc::clone(&nodes)).map_err(SessionError::Thread)?;
-        Ok(Connection { device: device.into(), duplicate, nodes, notifier })
+        Ok(Connection { device, duplicate, nodes, notifier })
     }
 
     /// What the file system tells to forget.
@@ -107,21 +104,23 @@ impl Connection {
             .map_err(|source| SessionError::Mount { dir: mounting.dir.clone(), source })?;
         let unmount = Unmount(Some(mounting.dir.clone()));
         let Connection { device, duplicate, nodes, notifier } = self;
-        let shared =
-            Shared::new(fs, nodes, Arc::clone(&notifier), runtime, lease, mounting.cluster);
-        let mut config = fuser::Config::default();
-        config.n_threads = Some(THREADS);
-        config.clone_fd = true;
-        let adapter = Adapter { shared: Arc::clone(&shared) };
-        let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)
+        let shared = Shared::new(fs, nodes, Arc::clone(&notifier), runtime, lease);
+        let (device, features) = Device::greet(device, adapter::features(mounting.cluster))
             .map_err(SessionError::Handshake)?;
+        tracing::debug!(features = format_args!("{:#x}", features.0), "agreed with the kernel");
         notifier.connected(&duplicate);
+        let adapter = Adapter { shared: Arc::clone(&shared) };
+        let threads = device
+            .serve(THREADS, move |message, channel| adapter.handle(message, channel))
+            .map_err(SessionError::Thread)?;
         let (serving, over) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new()
             .name("fuse".to_owned())
             .spawn(move || {
-                if let Err(error) = session.run() {
-                    tracing::warn!(%error, "FUSE session ended");
+                for thread in threads {
+                    if thread.join().is_err() {
+                        tracing::error!("a FUSE thread panicked");
+                    }
                 }
                 notifier.disconnected();
                 drop(serving);
@@ -183,7 +182,7 @@ impl Session {
     }
 }
 
-fn mount_device(device: &OwnedFd, mounting: &Mounting) -> io::Result<()> {
+fn mount_device(device: &File, mounting: &Mounting) -> io::Result<()> {
     let MountFlags { read_only, no_suid, no_dev, no_exec, no_atime } = mounting.flags;
     let mut flags = MsFlags::empty();
     flags.set(MsFlags::MS_RDONLY, read_only);

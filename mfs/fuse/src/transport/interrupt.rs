@@ -1,0 +1,118 @@
+//! Requests whose process got a signal while it waits for the answer.
+//!
+//! Without an answer not even SIGKILL ends the wait (`kernel-cache.md`, fact 11). So whoever only
+//! looks is told EINTR at once, and so is whoever has not begun. What changes something goes on:
+//! half of it may be done.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+
+use dashmap::{DashMap, Entry};
+use parking_lot::Mutex;
+
+/// Requests that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupts(DashMap<u64, Arc<Waiting>>);
+
+#[derive(Debug)]
+struct Waiting {
+    interrupted: Arc<AtomicBool>,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// What became of a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Signalled {
+    /// The request is given up, or goes on whatever happens.
+    Told,
+    /// No such request waits: it is answered, or not yet looked at.
+    Unknown,
+}
+
+impl Interrupts {
+    /// The process of a request got a signal.
+    pub(crate) fn signal(&self, unique: u64) -> Signalled {
+        let Some(waiting) = self.0.get(&unique).map(|waiting| Arc::clone(&waiting)) else {
+            return Signalled::Unknown;
+        };
+        waiting.interrupted.store(true, Ordering::Release);
+        if let Some(waker) = waiting.waker.lock().take() {
+            waker.wake();
+        }
+        Signalled::Told
+    }
+
+    /// Completes with the answer, or drops it unfinished when `may_stop` and the process got a
+    /// signal: then `interrupted` is set.
+    pub(crate) async fn attend<F: Future<Output = ()> + ?Sized>(
+        &self,
+        unique: u64,
+        interrupted: Arc<AtomicBool>,
+        may_stop: impl Fn() -> bool,
+        mut answer: Pin<Box<F>>,
+    ) {
+        let waiting = Arc::new(Waiting { interrupted, waker: Mutex::new(None) });
+        if let Entry::Vacant(place) = self.0.entry(unique) {
+            place.insert(Arc::clone(&waiting));
+        }
+        let _forget = Forget { interrupts: self, unique };
+        poll_fn(|context| {
+            if answer.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            *waiting.waker.lock() = Some(context.waker().clone());
+            if waiting.interrupted.load(Ordering::Acquire) && may_stop() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+struct Forget<'a> {
+    interrupts: &'a Interrupts,
+    unique: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.interrupts.0.remove(&self.unique);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+
+    use super::*;
+
+    fn attend(may_stop: bool) -> (Poll<()>, Signalled, bool) {
+        let interrupts = Interrupts::default();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let answer = Box::pin(std::future::pending::<()>());
+        let mut attended =
+            Box::pin(interrupts.attend(7, Arc::clone(&interrupted), || may_stop, answer));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(attended.as_mut().poll(&mut context).is_pending());
+        assert_eq!(interrupts.signal(8), Signalled::Unknown);
+        let signalled = interrupts.signal(7);
+        let polled = attended.as_mut().poll(&mut context);
+        drop(attended);
+        assert_eq!(interrupts.signal(7), Signalled::Unknown, "nothing waits any more");
+        (polled, signalled, interrupted.load(Ordering::Acquire))
+    }
+
+    #[test]
+    fn whoever_only_looks_is_told_and_stops() {
+        assert_eq!(attend(true), (Poll::Ready(()), Signalled::Told, true));
+    }
+
+    #[test]
+    fn what_changes_something_goes_on() {
+        assert_eq!(attend(false), (Poll::Pending, Signalled::Told, true));
+    }
+}
