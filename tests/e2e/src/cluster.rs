@@ -226,6 +226,22 @@ impl Cluster {
         }
     }
 
+    /// SIGSTOP: the device does not answer.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause_arbiter(&self) -> Result<()> {
+        self.arbiter.as_ref().context("it does not run")?.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume_arbiter(&self) -> Result<()> {
+        self.arbiter.as_ref().context("it does not run")?.signal(Signal::CONT)
+    }
+
     /// SIGTERM, when no node runs any more.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! plain function of bytes, so a fuzzer that is can call it as it is.
 
 pub mod files;
+pub mod kernel;
 pub mod links;
 pub mod locks;
 pub mod storage;

@@ -2,7 +2,7 @@
 //!
 //! `MATRIXFS_FUZZ_ROUNDS=N` and `MATRIXFS_FUZZ_SEED=N` run others.
 
-use fuzz::{Target, files, fuzz, links, locks, storage};
+use fuzz::{Target, files, fuzz, kernel, links, locks, storage};
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
@@ -34,6 +34,11 @@ fn heartbeats_of_peers() {
 #[test]
 fn control_messages() {
     check(links::CONTROL, 100_000, 400);
+}
+
+#[test]
+fn requests_of_the_kernel() {
+    check(kernel::REQUEST, 200_000, 400);
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "model", folder: "tests/model", kind: Kind::Pure(&[]), uses: &["mx-base"] },
     Row { name: "sim", folder: "tests/sim", kind: Kind::Tool, uses: &["mx-base", "dlm", "lcl", "mfs", "fencing", "cluster", "mx-node", "model"] },
     Row { name: "e2e", folder: "tests/e2e", kind: Kind::Shell, uses: &["mx-base", "fencing", "fencing-agents"] },
-    Row { name: "fuzz", folder: "tests/fuzz", kind: Kind::Tool, uses: &["mx-base", "dlm", "mfs", "fencing", "fencing-agents", "cluster"] },
+    Row { name: "fuzz", folder: "tests/fuzz", kind: Kind::Tool, uses: &["mx-base", "dlm", "mfs", "mfs-fuse", "fencing", "fencing-agents", "cluster"] },
     Row { name: "bench", folder: "tests/bench", kind: Kind::Shell, uses: &["mx-base", "lcl", "mfs", "fencing", "fencing-agents", "e2e"] },
     Row { name: "xtask", folder: "xtask", kind: Kind::Tool, uses: &["e2e"] },
 ];

@@ -448,3 +448,6 @@ impl<'a> Arguments<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
