@@ -27,6 +27,8 @@ pub struct Wanted {
     pub options: mfs::Options,
     /// Other nodes may have it mounted too.
     pub cluster: bool,
+    /// May the kernel keep names?
+    pub keeps_names: bool,
     pub fs: FsId,
     pub device_blocks: u64,
     pub root: FileId,
@@ -65,7 +67,17 @@ impl Served {
         runtime: Arc<dyn Runtime>,
         wanted: Wanted,
     ) -> Result<Served, NotMounted> {
-        let Wanted { source, dir, flags, options, cluster, fs: id, device_blocks, root } = wanted;
+        let Wanted {
+            source,
+            dir,
+            flags,
+            options,
+            cluster,
+            keeps_names,
+            fs: id,
+            device_blocks,
+            root,
+        } = wanted;
         let dir = match dir.canonicalize() {
             Ok(found) if found.is_dir() => found,
             Ok(_) => return Err(NotMounted::NotADirectory(dir)),
@@ -78,7 +90,7 @@ impl Served {
         if cluster {
             lease.set(node.permit_until());
         }
-        let mounting = Mounting { source: source.clone(), dir, flags, cluster };
+        let mounting = Mounting { source: source.clone(), dir, flags, cluster, keeps_names };
         match connection.serve(fs, runtime, Arc::clone(&lease), &mounting) {
             Ok(session) => Ok(Served { node, fs: id, session, source, lease, kernel }),
             Err(error) => {

@@ -225,13 +225,14 @@ impl Server {
         dir: PathBuf,
         options: MountOptions,
     ) -> Result<(), NotMounted> {
-        let MountOptions { read_only, no_suid, no_dev, no_exec, no_atime } = options;
+        let MountOptions { read_only, no_suid, no_dev, no_exec, no_atime, submounts } = options;
         let wanted = Wanted {
             source: self.source.clone(),
             dir,
             flags: MountFlags { read_only, no_suid, no_dev, no_exec, no_atime },
             options: mfs::Options { read_only, no_atime, ..mfs::Options::default() },
             cluster: self.is_cluster,
+            keeps_names: !submounts,
             fs: self.fs,
             device_blocks: self.layout.device_blocks,
             root: self.root,

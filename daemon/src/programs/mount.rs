@@ -30,9 +30,14 @@ pub const FAILED: u8 = 32;
 /// `-o local` a block device or file, which gets a daemon of its own.
 ///
 /// Options: local, admin=PATH (socket of the daemon to ask), ro, rw, [no]suid, [no]dev, [no]exec,
-/// noatime, relatime, and those that are for mount(8) and systemd (_netdev, nofail, noauto, user,
-/// x-*). Others are refused by name. Exit status: 0 mounted, 1 wrong usage, 2 system error, 32 not
-/// mounted.
+/// noatime, relatime, [no]submounts, and those that are for mount(8) and systemd (_netdev, nofail,
+/// noauto, user, x-*). Others are refused by name.
+///
+/// With `submounts` other file systems can be mounted on directories of this one and stay: the
+/// kernel looks every name up anew, which costs a request for each component of a path. Without
+/// it they are detached as soon as another node changes names near them.
+///
+/// Exit status: 0 mounted, 1 wrong usage, 2 system error, 32 not mounted.
 #[derive(Parser, Debug)]
 #[command(name = "mount.matrixfs", version)]
 pub struct Options {

@@ -34,8 +34,8 @@ const RETRY_MAX: Duration = Duration::from_millis(5);
 pub struct Notifier {
     nodes: Arc<Nodes>,
     jobs: Sender<(Job, oneshot::Sender<()>)>,
-    /// Does the kernel know epochs (6.16 and later)? Without them names get no time-out, so that
-    /// there is nothing to forget.
+    /// Does the kernel know epochs (6.16 and later), and are they to be used? Without them names get
+    /// no time-out, so that there is nothing to forget.
     has_epochs: AtomicBool,
     /// Nothing is mounted any more, so the kernel has forgotten everything.
     is_over: Arc<AtomicBool>,

@@ -59,6 +59,10 @@ pub struct Mounting {
     pub flags: MountFlags,
     /// Other nodes may have it mounted too.
     pub cluster: bool,
+    /// May the kernel keep names? To forget one that another node has changed it has to forget all,
+    /// and that detaches what is mounted on a directory of this file system (`kernel-cache.md`,
+    /// fact 2).
+    pub keeps_names: bool,
 }
 
 /// A connection to the kernel that nothing is mounted on yet.
@@ -108,7 +112,9 @@ impl Connection {
         let (device, features) = Device::greet(device, adapter::features(mounting.cluster))
             .map_err(SessionError::Handshake)?;
         tracing::debug!(features = format_args!("{:#x}", features.0), "agreed with the kernel");
-        notifier.connected(&duplicate);
+        if mounting.keeps_names {
+            notifier.connected(&duplicate);
+        }
         let adapter = Adapter { shared: Arc::clone(&shared) };
         let threads = device
             .serve(THREADS, move |message, channel| adapter.handle(message, channel))

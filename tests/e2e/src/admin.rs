@@ -103,10 +103,18 @@ impl Admin {
     /// # Errors
     /// As [`Admin::status`], or the daemon's reason.
     pub fn mount(&self, directory: &Path, read_only: bool) -> Result<()> {
-        let options = json!({
-            "read_only": read_only, "no_suid": false, "no_dev": false, "no_exec": false,
-            "no_atime": false,
-        });
+        self.mount_with(directory, json!({"read_only": read_only}))
+    }
+
+    /// As [`Admin::mount`], with the option `submounts`.
+    ///
+    /// # Errors
+    /// As [`Admin::mount`].
+    pub fn mount_for_submounts(&self, directory: &Path) -> Result<()> {
+        self.mount_with(directory, json!({"submounts": true}))
+    }
+
+    fn mount_with(&self, directory: &Path, options: Value) -> Result<()> {
         self.carry_out(&json!({"mount": {"directory": directory, "options": options}}))
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the daemon acts on. As text ([`fmt::Display`]) it is an option list again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct MountOptions {
     pub read_only: bool,
     pub no_suid: bool,
@@ -18,6 +18,9 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// Access times are never updated; otherwise as `relatime`.
     pub no_atime: bool,
+    /// File systems mounted on directories of this one stay mounted, whatever other nodes do
+    /// beside them.
+    pub submounts: bool,
 }
 
 /// All of an option list.
@@ -120,6 +123,8 @@ impl Parsed {
             ("exec", None) => options.no_exec = false,
             ("noatime", None) => options.no_atime = true,
             ("atime" | "relatime", None) => options.no_atime = false,
+            ("submounts", None) => options.submounts = true,
+            ("nosubmounts", None) => options.submounts = false,
             (name, _) if name.starts_with("x-") || name.starts_with("X-") => {}
             (name, _) if NOTHING_TO_DO.contains(&name) => options.imply(name),
             (name, _) => {
@@ -156,6 +161,7 @@ impl fmt::Display for MountOptions {
             (self.no_dev, ",nodev"),
             (self.no_exec, ",noexec"),
             (self.no_atime, ",noatime"),
+            (self.submounts, ",submounts"),
         ] {
             if is_set {
                 f.write_str(name)?;
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_read_back_from_its_text() {
-        for bits in 0..32 {
+        for bits in 0..64 {
             let bit = |at: u32| bits & (1 << at) != 0;
             let options = MountOptions {
                 read_only: bit(0),
@@ -194,6 +200,7 @@ mod tests {
                 no_dev: bit(2),
                 no_exec: bit(3),
                 no_atime: bit(4),
+                submounts: bit(5),
             };
             assert_eq!(parse(&options.to_string()).map(|parsed| parsed.options), Ok(options));
         }
