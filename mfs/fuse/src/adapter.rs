@@ -116,6 +116,8 @@ struct Asked {
     pid: u32,
     unique: u64,
     reply: Reply,
+    /// May it be given up at any time?
+    stops: bool,
 }
 
 impl Adapter {
@@ -131,7 +133,8 @@ impl Adapter {
         };
         // What is written stays where it was read to.
         let data = message.into_data(data);
-        let asked = Asked { kind: Kind::Write, pid, unique, reply: Reply::new(channel, unique) };
+        let reply = Reply::new(channel, unique);
+        let asked = Asked { kind: Kind::Write, pid, unique, reply, stops: false };
         self.serve(asked, async move |shared: Arc<Shared>, reply: Reply| {
             shared.write(handle, offset, data.as_slice(), laundered, reply).await;
         });
@@ -142,7 +145,7 @@ impl Adapter {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Asked { kind, pid, unique, reply } = asked;
+        let Asked { kind, pid, unique, reply, stops } = asked;
         let shared = Arc::clone(&self.shared);
         shared.requests.count(kind);
         let interrupted = reply.interrupted();
@@ -156,7 +159,7 @@ impl Adapter {
                     has_begun.store(true, Ordering::Relaxed);
                     caller::on_behalf(pid, answer).await;
                 });
-                let may_stop = || kind.only_looks() || !has_begun.load(Ordering::Relaxed);
+                let may_stop = || stops || !has_begun.load(Ordering::Relaxed);
                 shared.interrupts.attend(unique, interrupted, may_stop, begin).await;
             }));
             return;
@@ -166,8 +169,7 @@ impl Adapter {
             // The runtime polls it anew, with a waker of its own.
             runtime.spawn(Box::pin(async move {
                 let answer = Box::pin(caller::on_behalf(pid, answer));
-                let may_stop = || kind.only_looks();
-                shared.interrupts.attend(unique, interrupted, may_stop, answer).await;
+                shared.interrupts.attend(unique, interrupted, || stops, answer).await;
             }));
         }
     }
@@ -176,7 +178,8 @@ impl Adapter {
         let Request { unique, uid, gid, pid, .. } = *request;
         let node = Node(request.node);
         let reply = || Reply::new(channel, unique);
-        let asked = |kind: Kind| Asked { kind, pid, unique, reply: reply() };
+        let asked =
+            |kind: Kind| Asked { kind, pid, unique, reply: reply(), stops: kind.only_looks() };
         match &request.operation {
             // These want no answer.
             Operation::Forget(forgotten) => {
@@ -363,7 +366,9 @@ impl Adapter {
             }
             Operation::Readdirplus { handle, offset, size } => {
                 let (handle, offset, size) = (*handle, *offset, *size);
-                self.serve(asked(Kind::Readdir), async move |shared: Arc<Shared>, reply: Reply| {
+                // What the answer teaches the kernel is counted before it is whole.
+                let asked = Asked { stops: false, ..asked(Kind::Readdir) };
+                self.serve(asked, async move |shared: Arc<Shared>, reply: Reply| {
                     shared.readdir_plus(handle, offset, size, reply).await;
                 });
             }

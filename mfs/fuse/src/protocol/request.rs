@@ -104,6 +104,7 @@ pub enum Operation<'a> {
         flags: u32,
         mode: u32,
         umask: u32,
+        kill_privileges: bool,
     },
     Tmpfile {
         flags: u32,
@@ -350,8 +351,9 @@ impl<'a> Arguments<'a> {
                 Operation::Link { node, name: self.name()? }
             }
             opcode::CREATE => {
-                let CreateIn { flags, mode, umask, .. } = self.take()?;
-                Operation::Create { name: self.name()?, flags, mode, umask }
+                let CreateIn { flags, mode, umask, open_flags } = self.take()?;
+                let kill_privileges = open_flags & flag::OPEN_KILL_PRIVILEGES != 0;
+                Operation::Create { name: self.name()?, flags, mode, umask, kill_privileges }
             }
             opcode::TMPFILE => {
                 let CreateIn { flags, mode, umask, .. } = self.take()?;

@@ -48,8 +48,9 @@ fn names_follow_their_structures_and_end_with_a_zero() {
     let rename = message(opcode::RENAME2, b"\x09\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0old\0new\0");
     let expected = Operation::Rename { name: b"old", new_parent: 9, new_name: b"new", flags: 2 };
     assert_eq!(operation(&rename), expected);
-    let create = message(opcode::CREATE, b"\x41\0\0\0\xa4\x81\0\0\x12\0\0\0\0\0\0\0f\0");
-    let expected = Operation::Create { name: b"f", flags: 0x41, mode: 0o100_644, umask: 0o22 };
+    let create = message(opcode::CREATE, b"\x41\0\0\0\xa4\x81\0\0\x12\0\0\0\x01\0\0\0f\0");
+    let (flags, mode, umask) = (0x41, 0o100_644, 0o22);
+    let expected = Operation::Create { name: b"f", flags, mode, umask, kill_privileges: true };
     assert_eq!(operation(&create), expected);
     let symlink = message(opcode::SYMLINK, b"name\0target\0");
     assert_eq!(operation(&symlink), Operation::Symlink { name: b"name", target: b"target" });
