@@ -66,7 +66,7 @@ impl Directory<'_> {
         let seen = tx.see(&block);
         let inode: &InodeBlock = seen.get();
         if inode.core.area == AreaKind::Entries as u8 {
-            return Ok(Area::new(&inode.area, block.number)?.find(hash, name));
+            return Ok(Area::new(inode.body(), block.number)?.find(hash, name));
         }
         let generation = inode.core.generation.get();
         let place = self.locate(tx, generation, hash)?;
@@ -82,7 +82,7 @@ impl Directory<'_> {
         let seen = tx.see(&block);
         let inode: &InodeBlock = seen.get();
         if inode.core.area == AreaKind::Entries as u8 {
-            let mut entries = Area::new(&inode.area, block.number)?.after(after);
+            let mut entries = Area::new(inode.body(), block.number)?.after(after);
             entries.truncate(max);
             return Ok(entries);
         }
@@ -120,7 +120,7 @@ impl DirectoryEditor<'_, '_> {
         if is_inline {
             let inode: &mut InodeBlock =
                 self.tx.change(self.pin, &self.dir.inode.set, &block).get_mut();
-            let mut area = AreaMut::new(&mut inode.area, block.number)?;
+            let mut area = AreaMut::new(inode.body_mut(), block.number)?;
             let Some(cookie) = area.free_cookie(hash) else { return Err(too_many_alike()) };
             if area.insert(name, Dirent { file, file_type, cookie }) {
                 return Ok(Grown::Done);
@@ -172,7 +172,7 @@ impl DirectoryEditor<'_, '_> {
         let set = &self.dir.inode.set;
         if is_inline {
             let inode: &mut InodeBlock = self.tx.change(self.pin, set, &block).get_mut();
-            return f(&mut AreaMut::new(&mut inode.area, block.number)?, hash);
+            return f(&mut AreaMut::new(inode.body_mut(), block.number)?, hash);
         }
         let place = self.dir.locate(self.tx, generation, hash)?;
         let Some(bucket) = place.bucket else { return Err(FsError::NotFound.into()) };

@@ -54,6 +54,18 @@ pub enum FsError {
     /// EOPNOTSUPP
     #[error("not supported")]
     Unsupported,
+    /// ENODATA
+    #[error("no such extended attribute")]
+    NoXattr,
+    /// E2BIG
+    #[error("an extended attribute larger than it may be")]
+    XattrTooLarge,
+    /// ERANGE
+    #[error("out of range: {0}")]
+    OutOfRange(&'static str),
+    /// EACCES
+    #[error("refused: {0}")]
+    Refused(&'static str),
     /// EIO: the disk contradicts itself; the object is isolated, the rest goes on.
     #[error(transparent)]
     Corrupt(#[from] Corruption),

@@ -68,6 +68,8 @@ pub struct Fs {
     pub(crate) root: FileId,
     /// Key of the hash of names in directories.
     pub(crate) hash_key: [u8; 16],
+    /// Inodes may have extended attributes.
+    pub(crate) xattrs: bool,
     pub(crate) journal: Arc<Journal>,
     /// The head of this mount's slot, while the slot is live.
     pub(crate) head: Mutex<Option<SlotHead>>,
@@ -102,6 +104,7 @@ impl Fs {
             layout: sb.layout,
             root: sb.root,
             hash_key: sb.hash_key,
+            xattrs: sb.xattrs,
             journal,
             head: Mutex::default(),
             inodes: Mutex::default(),

@@ -11,6 +11,7 @@ mod groups;
 mod inodes;
 pub mod overlay;
 mod slots;
+mod xattrs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -13,6 +13,7 @@ pub(crate) mod growth;
 pub(crate) mod pages;
 pub(crate) mod reap;
 pub(crate) mod truncate;
+pub(crate) mod xattrs;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use crate::ondisk::inode::{AREA_SIZE, AreaKind, InodeBlock, InodeCore};
 
 use pages::Pages;
 
-/// Bytes that fit into the inode itself.
+/// Bytes that fit into the inode itself, when nothing else does.
 pub(crate) const INLINE_BYTES_MAX: u64 = AREA_SIZE as u64;
 
 /// One inode.
@@ -95,7 +96,8 @@ pub(crate) struct KernelView {
 /// The attributes, and how far they are on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Core {
-    /// Fields `blocks`, `area`, `depth` and `root_count` follow the block; the others lead.
+    /// Fields `blocks`, `area`, `depth`, `root_count` and those of extended attributes follow the block;
+    /// the others lead.
     pub(crate) attributes: InodeCore,
     /// Up to here the data is durable; the block carries this size.
     pub(crate) durable_size: u64,
@@ -208,10 +210,7 @@ impl Inode {
         let block = self.own_block(tx)?;
         let on_disk: &mut InodeBlock = tx.change(pin, &self.set, &block).get_mut();
         let mut attributes = core.attributes;
-        attributes.blocks = on_disk.core.blocks;
-        attributes.area = on_disk.core.area;
-        attributes.depth = on_disk.core.depth;
-        attributes.root_count = on_disk.core.root_count;
+        copy_followers(&mut attributes, &on_disk.core);
         if is_kept(Rule::SizeBehindData) {
             attributes.size.set(core.durable_size);
         }
@@ -226,12 +225,21 @@ impl Inode {
             return;
         };
         let block = block.data();
-        let on_disk = &block.get::<InodeBlock>().core;
-        core.attributes.blocks = on_disk.blocks;
-        core.attributes.area = on_disk.area;
-        core.attributes.depth = on_disk.depth;
-        core.attributes.root_count = on_disk.root_count;
+        copy_followers(&mut core.attributes, &block.get::<InodeBlock>().core);
     }
+}
+
+/// The fields that follow the block.
+fn copy_followers(to: &mut InodeCore, block: &InodeCore) {
+    to.blocks = block.blocks;
+    to.area = block.area;
+    to.depth = block.depth;
+    to.root_count = block.root_count;
+    to.xattr_inline = block.xattr_inline;
+    to.xattr_blocks = block.xattr_blocks;
+    to.xattr_kinds = block.xattr_kinds;
+    to.xattr_first = block.xattr_first;
+    to.xattr_len = block.xattr_len;
 }
 
 /// What is the matter with an object that a recovery has marked, and that may have nothing else.
@@ -257,15 +265,14 @@ pub(crate) fn check_core(core: &InodeCore) -> Result<(), &'static str> {
     if !fits {
         return Err("area does not fit the file type");
     }
-    if area == AreaKind::Bytes && core.size.get() > INLINE_BYTES_MAX {
+    xattrs::check_xattrs(core)?;
+    if area == AreaKind::Bytes && core.size.get() > core.room() as u64 {
         return Err("inline data larger than the area");
     }
     if core.size.get() > crate::file::FILE_SIZE_MAX {
         return Err("size beyond the largest offset");
     }
-    if area == AreaKind::Extents
-        && usize::from(core.root_count.get()) > crate::ondisk::extent::ROOT_ENTRIES_MAX
-    {
+    if area == AreaKind::Extents && usize::from(core.root_count.get()) > core.root_entries_max() {
         return Err("too many entries in the root of the extent tree");
     }
     Ok(())
@@ -297,6 +304,11 @@ impl Core {
 
     pub(crate) fn size(&self) -> u64 {
         self.attributes.size.get()
+    }
+
+    /// Bytes that fit into the inode itself, beside its extended attributes.
+    pub(crate) fn inline_bytes_max(&self) -> u64 {
+        self.attributes.room() as u64
     }
 
     pub(crate) fn links(&self) -> u32 {

@@ -17,7 +17,9 @@ pub mod mount;
 pub mod ondisk;
 pub mod ops;
 pub mod superblock;
+pub mod xattr;
 
+mod acl;
 mod alloc;
 mod cache;
 mod dir;

@@ -20,7 +20,7 @@ use crate::ondisk::alloc_group::{
 use crate::ondisk::header::{self, Header, Kind, Owner, Writer};
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 use crate::ondisk::superblock::{
-    FEATURES_COMPAT_KNOWN, FORMAT_VERSION, SUPERBLOCK_AT, SuperblockBlock,
+    FEATURE_XATTR, FEATURES_COMPAT_KNOWN, FORMAT_VERSION, SUPERBLOCK_AT, SuperblockBlock,
 };
 use crate::slot::head::SlotHead;
 
@@ -128,6 +128,7 @@ fn superblock(format: &Format, layout: &Layout, at: BlockNo, root: BlockNo) -> B
     sb.format_version = U32::new(FORMAT_VERSION);
     sb.block_size = U32::new(crate::block::BLOCK_SIZE as u32);
     sb.features_compat = U64::new(FEATURES_COMPAT_KNOWN);
+    sb.features_incompat = U64::new(FEATURE_XATTR);
     sb.label[..format.label.len()].copy_from_slice(format.label.as_bytes());
     sb.created = format.now.into();
     sb.device_blocks = U64::new(layout.device_blocks);

@@ -12,6 +12,7 @@ pub mod inode;
 pub mod journal;
 pub mod slot;
 pub mod superblock;
+pub mod xattr;
 
 pub use header::{Header, Kind};
 
@@ -36,6 +37,7 @@ fills_a_block!(extent::ExtentNodeBlock);
 fills_a_block!(directory::IndexBlock);
 fills_a_block!(directory::BucketBlock);
 fills_a_block!(journal::JournalHeaderBlock);
+fills_a_block!(xattr::XattrBlock);
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,7 @@ pub mod statistics;
 pub mod symlink;
 pub mod unlink;
 pub mod write;
+pub mod xattr;
 
 pub use create::{NewFile, NewKind};
 pub use lookup::{Entry, Keep, Lookup};
@@ -31,6 +32,7 @@ pub use rename::RenameKind;
 pub use setattr::{SetAttributes, SetTime};
 pub use statfs::Statfs;
 pub use statistics::Statistics;
+pub use xattr::SetXattr;
 
 use crate::error::FsError;
 use crate::ondisk::directory::NAME_MAX;

@@ -9,8 +9,8 @@ use crate::file::{FileId, InodeNo};
 use crate::layout::Layout;
 use crate::ondisk::header::{self, Header, Kind};
 use crate::ondisk::superblock::{
-    FEATURES_INCOMPAT_KNOWN, FEATURES_RO_COMPAT_KNOWN, FORMAT_VERSION, SUPERBLOCK_AT,
-    SUPERBLOCK_COPY_AT, SuperblockBlock,
+    FEATURE_XATTR, FEATURES_INCOMPAT_KNOWN, FEATURES_RO_COMPAT_KNOWN, FORMAT_VERSION,
+    SUPERBLOCK_AT, SUPERBLOCK_COPY_AT, SuperblockBlock,
 };
 
 /// What a superblock says.
@@ -24,6 +24,8 @@ pub struct Superblock {
     pub hash_key: [u8; 16],
     /// A read-only feature is set that this release does not know.
     pub read_only: bool,
+    /// Inodes may have extended attributes.
+    pub xattrs: bool,
     /// The copy it was read from; not [`SUPERBLOCK_AT`] when that one is damaged.
     pub copy: BlockNo,
     pub version: u64,
@@ -123,6 +125,7 @@ fn parse(block: &Block, at: BlockNo) -> Result<Superblock, Parse> {
         layout,
         root,
         hash_key: sb.hash_key,
+        xattrs: sb.features_incompat.get() & FEATURE_XATTR != 0,
         read_only: sb.features_ro_compat.get() & !FEATURES_RO_COMPAT_KNOWN != 0,
         copy: at,
         version: header.version(),

@@ -22,6 +22,10 @@ pub(crate) fn errno(error: &FsError) -> Errno {
         FsError::ReadOnly => libc::EROFS,
         FsError::Stale => libc::ESTALE,
         FsError::Unsupported => libc::EOPNOTSUPP,
+        FsError::NoXattr => libc::ENODATA,
+        FsError::XattrTooLarge => libc::E2BIG,
+        FsError::OutOfRange(_) => libc::ERANGE,
+        FsError::Refused(_) => libc::EACCES,
         FsError::Corrupt(_) | FsError::Damaged | FsError::Disk(_) | FsError::CutOff => libc::EIO,
     })
 }

@@ -22,6 +22,9 @@ use crate::ondisk::header::{self, Header, Kind, Owner};
 
 /// Blocks turned into metadata at once, at most: one larger write instead of many small ones.
 const CLAIM_BLOCKS: u64 = 256;
+/// And this part of a group at most, where groups are small: one that became inodes as a whole would
+/// have no room for what belongs beside them, on a device with nothing in it.
+const GROUP_SHARE: u64 = 8;
 
 /// The version of a block that has just become part of a metadata chunk.
 pub(crate) fn first_version(epoch: u32) -> u64 {
@@ -41,7 +44,9 @@ impl Fs {
         claim: bool,
     ) -> Result<bool, FsError> {
         let chunk_blocks = group.group.geometry.chunk_blocks;
-        let chunks = if claim { 1 } else { as_usize((CLAIM_BLOCKS / chunk_blocks).max(1)) };
+        let share = group.group.geometry.chunks / GROUP_SHARE;
+        let chunks = (CLAIM_BLOCKS / chunk_blocks).min(share).max(1);
+        let chunks = if claim { 1 } else { as_usize(chunks) };
         let mut found = self.settle(|| free_chunks(group, chunks)).await?;
         let mut own_claim = Aside::nothing(&self.space);
         let is_own = found.is_empty();

@@ -146,13 +146,13 @@ impl DirectoryEditor<'_, '_> {
         let block = self.dir.inode.block()?;
         let entries = {
             let seen = self.tx.see(&block);
-            Area::new(&seen.get::<InodeBlock>().area, block.number)?.after(0)
+            Area::new(seen.get::<InodeBlock>().body(), block.number)?.after(0)
         };
         let Some(bucket) = self.new_bucket(0, 0, &entries)? else { return Ok(Grown::NoRoom) };
         let inode: &mut InodeBlock =
             self.tx.change(self.pin, &self.dir.inode.set, &block).get_mut();
         inode.core.area = AreaKind::Index as u8;
-        inode.area.fill(0);
+        inode.body_mut().fill(0);
         for pointer in inode.area[..INDEX_SIZE].chunks_exact_mut(8) {
             pointer.copy_from_slice(&bucket.0.to_le_bytes());
         }

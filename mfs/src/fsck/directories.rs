@@ -29,7 +29,7 @@ impl Check<'_> {
     pub(super) async fn read_directory(&mut self, found: &mut Found, on_disk: &InodeBlock) {
         let name = format!("directory {}", found.file.inode);
         if on_disk.core.area == AreaKind::Entries as u8 {
-            self.read_area(found, &on_disk.area, BlockNo(found.file.inode.0), None);
+            self.read_area(found, on_disk.body(), BlockNo(found.file.inode.0), None);
         } else {
             let pointers =
                 <[U64]>::ref_from_bytes(&on_disk.area[..INDEX_SIZE]).expect("whole pointers");

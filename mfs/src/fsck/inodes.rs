@@ -9,7 +9,7 @@ use crate::file::{FileId, FileType, InodeNo};
 use crate::inode::check_core;
 use crate::layout::GroupNo;
 use crate::ondisk::alloc_group::ChunkKind;
-use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX, ROOT_ENTRIES_MAX};
+use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX};
 use crate::ondisk::header::{self, Kind, Owner};
 use crate::ondisk::inode::{AreaKind, InodeBlock, InodeCore};
 use zerocopy::FromBytes;
@@ -107,12 +107,12 @@ impl Check<'_> {
             AreaKind::Empty => {}
             AreaKind::Bytes => {
                 let size = as_usize(core.size.get());
-                if on_disk.area[size..].iter().any(|b| *b != 0) {
+                if on_disk.body()[size..].iter().any(|b| *b != 0) {
                     self.problem(&name, "bytes behind the end of inline data are not zero");
                 }
             }
             AreaKind::Extents => {
-                let count = usize::from(core.root_count.get()).min(ROOT_ENTRIES_MAX);
+                let count = usize::from(core.root_count.get()).min(core.root_entries_max());
                 let bytes = &on_disk.area[..count * ExtentEntry::SIZE];
                 let entries = <[ExtentEntry]>::ref_from_bytes(bytes).expect("whole entries");
                 self.read_extents(file, entries.to_vec(), core.depth).await;
@@ -122,6 +122,7 @@ impl Check<'_> {
                 self.read_directory(&mut found, &on_disk).await;
             }
         }
+        self.read_xattrs(file, &on_disk).await;
         let blocks = self.report.blocks_used - blocks_before;
         if blocks != core.blocks.get() {
             let counted = core.blocks.get();

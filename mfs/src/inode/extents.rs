@@ -18,7 +18,7 @@ use crate::block::BlockNo;
 use crate::cache::{CachedBlock, Expect, Step};
 use crate::error::{Corruption, CorruptionKind};
 use crate::journal::Transaction;
-use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX, ROOT_ENTRIES_MAX};
+use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX};
 use crate::ondisk::header::{Kind, Owner};
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 
@@ -181,7 +181,8 @@ impl<'a> ExtentTree<'a> {
                 if inode.core.area != AreaKind::Extents as u8 {
                     return Ok(Vec::new());
                 }
-                let count = usize::from(inode.core.root_count.get()).min(ROOT_ENTRIES_MAX);
+                let max = inode.core.root_entries_max();
+                let count = usize::from(inode.core.root_count.get()).min(max);
                 (block, read_entries(&inode.area, count))
             }
             Node::Below(block) => {
@@ -344,7 +345,7 @@ impl ExtentEditor<'_, '_> {
             let Visit { node, .. } = path.pop().expect("the root never splits upwards");
             let level = self.tree.level(self.tx, &node);
             match &node {
-                Node::Root(_) if entries.len() <= ROOT_ENTRIES_MAX => {
+                Node::Root(block) if entries.len() <= self.root_entries_max(block) => {
                     self.write_root(level, &entries)?;
                     return Ok(Grown::Done);
                 }
@@ -430,8 +431,12 @@ impl ExtentEditor<'_, '_> {
         data.core.area = AreaKind::Extents as u8;
         data.core.depth = level;
         data.core.root_count = U16::new(entries.len() as u16);
-        write_entries(&mut data.area, entries);
+        write_entries(data.body_mut(), entries);
         Ok(())
+    }
+
+    fn root_entries_max(&self, root: &Arc<CachedBlock>) -> usize {
+        self.tx.see(root).get::<InodeBlock>().core.root_entries_max()
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a block holds less than 2^16 entries")]

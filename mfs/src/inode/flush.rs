@@ -13,7 +13,7 @@ use mx_base::rules::{Rule, is_kept};
 
 use super::extents::{Extent, ExtentEditor, ExtentTree, Grown, Mapping};
 use super::pages::PageOut;
-use super::{INLINE_BYTES_MAX, Inode, State};
+use super::{Inode, State};
 use crate::alloc::PinnedGroup;
 use crate::alloc::claim::Use;
 use crate::block::{BlockNo, as_usize};
@@ -93,12 +93,12 @@ impl Fs {
         pin: &Pin,
         writing: &mut Writing<'_>,
     ) -> Result<(), FsError> {
-        let (area, size) = {
+        let (area, size, inline_max) = {
             let state = inode.state.lock();
-            (state.core().area(), state.core().size())
+            (state.core().area(), state.core().size(), state.core().inline_bytes_max())
         };
         if area == AreaKind::Bytes {
-            if size <= INLINE_BYTES_MAX && self.write_inline(inode, pin).await? {
+            if size <= inline_max && self.write_inline(inode, pin).await? {
                 return Ok(());
             }
             self.spill_inline(inode, pin, writing).await?;
@@ -118,13 +118,13 @@ impl Fs {
     async fn write_inline(&self, inode: &Arc<Inode>, pin: &Pin) -> Result<bool, FsError> {
         self.change(inode, 1, |state, tx| {
             let size = state.core().size();
-            if size > INLINE_BYTES_MAX || state.core().area() != AreaKind::Bytes {
+            if size > state.core().inline_bytes_max() || state.core().area() != AreaKind::Bytes {
                 return Ok(false);
             }
             let block = inode.block()?;
             if let Some(data) = state.pages.get(0) {
                 let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &block).get_mut();
-                on_disk.area.fill(0);
+                on_disk.body_mut().fill(0);
                 on_disk.area[..as_usize(size)].copy_from_slice(&data.0[..as_usize(size)]);
             }
             state.core_mut().durable_size = size;
@@ -172,14 +172,18 @@ impl Fs {
     /// A file that has outgrown its inode without anything in its first page (a write there makes
     /// that page dirty): only the kind of the area changes.
     async fn spill_empty(&self, inode: &Arc<Inode>, pin: &Pin, size: u64) -> Result<(), FsError> {
-        if size <= INLINE_BYTES_MAX || inode.state.lock().core().area() != AreaKind::Bytes {
-            return Ok(());
+        {
+            let state = inode.state.lock();
+            let core = state.core();
+            if size <= core.inline_bytes_max() || core.area() != AreaKind::Bytes {
+                return Ok(());
+            }
         }
         self.change(inode, 1, |_, tx| {
             let block = inode.block()?;
             let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &block).get_mut();
             on_disk.core.area = AreaKind::Extents as u8;
-            on_disk.area.fill(0);
+            on_disk.body_mut().fill(0);
             Ok(())
         })
         .await

@@ -9,7 +9,6 @@
 use super::pages::Growth;
 use super::{Core, State};
 use crate::fs::Fs;
-use crate::ondisk::extent::ROOT_ENTRIES_MAX;
 
 /// Nodes that may be taken, at most, to map so much in the tree of `core`.
 ///
@@ -25,7 +24,7 @@ pub(crate) fn nodes_at_most(core: &Core, growth: Growth) -> u64 {
     }
     let depth = u64::from(core.attributes.depth);
     let in_root = u64::from(core.attributes.root_count.get()) + 2 * pages + 2;
-    if depth == 0 && in_root <= ROOT_ENTRIES_MAX as u64 {
+    if depth == 0 && in_root <= core.attributes.root_entries_max() as u64 {
         return 0;
     }
     4 + depth * pages.min(2 * runs) + pages.div_ceil(20)
@@ -53,6 +52,7 @@ mod tests {
 
     use super::*;
     use crate::inode::pages::Pages;
+    use crate::ondisk::extent::ROOT_ENTRIES_MAX;
     use crate::ondisk::inode::InodeCore;
 
     fn core(depth: u8, root_count: u16) -> Core {

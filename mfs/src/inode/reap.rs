@@ -66,6 +66,7 @@ impl Fs {
         } else {
             self.cut_blocks(inode, &pin, 0, false, |_, _| Ok(())).await?;
         }
+        self.free_xattr_blocks(inode, &pin).await?;
         self.free_inode(inode, &pin, file).await
     }
 

@@ -277,9 +277,20 @@ fn concerned(in_place: &InPlace, chain: &[&Record]) -> BTreeSet<ResourceName> {
     let mut locks: BTreeSet<ResourceName> = chain.iter().map(|record| record.lock).collect();
     let InPlace::Whole(block) = in_place else { return locks };
     let header = Header::of(block);
-    let was_of_inode =
-        |kind| matches!(kind, Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket);
-    if header.kind().is_some_and(was_of_inode) {
+    let was_of_inode = header.kind().is_some_and(|kind| match kind {
+        Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket | Kind::Xattr => true,
+        Kind::Superblock
+        | Kind::GroupHeader
+        | Kind::Bitmap
+        | Kind::ChunkTable
+        | Kind::GroupMap
+        | Kind::SlotHead
+        | Kind::Orphans
+        | Kind::Free
+        | Kind::JournalHeader
+        | Kind::SlotBody => false,
+    });
+    if was_of_inode {
         locks.insert(Resource::Inode(InodeNo(header.owner.get())).name());
     }
     locks

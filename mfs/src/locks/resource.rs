@@ -121,7 +121,7 @@ pub fn covering(header: &Header, layout: &Layout) -> Result<Resource, Corruption
                 _ => return Err(wrong(CorruptionKind::Owner, 0, owner)),
             }
         }
-        Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket => {
+        Kind::Inode | Kind::ExtentNode | Kind::DirIndex | Kind::DirBucket | Kind::Xattr => {
             Resource::Inode(InodeNo(owner))
         }
     })

@@ -32,6 +32,7 @@ pub enum Kind {
     DirBucket = 12,
     JournalHeader = 14,
     SlotBody = 15,
+    Xattr = 16,
 }
 
 impl Kind {
@@ -51,6 +52,7 @@ impl Kind {
             12 => Kind::DirBucket,
             14 => Kind::JournalHeader,
             15 => Kind::SlotBody,
+            16 => Kind::Xattr,
             _ => return None,
         })
     }

@@ -4,6 +4,7 @@ use mx_base::Timestamp;
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::extent::ExtentEntry;
 use super::header::{HEADER_SIZE, Header};
 use crate::block::BLOCK_SIZE;
 
@@ -69,7 +70,8 @@ pub struct InodeCore {
     pub gid: U32,
     pub links: U32,
     pub size: U64,
-    /// Blocks allocated for data, extent nodes and directory blocks, without the inode itself.
+    /// Blocks allocated for data, extent nodes, directory blocks and extended attributes, without the
+    /// inode itself.
     pub blocks: U64,
     pub atime: Time,
     pub mtime: Time,
@@ -87,15 +89,39 @@ pub struct InodeCore {
     /// Directory: the inode of its parent.
     pub parent: U64,
     pub parent_generation: U32,
-    pub reserved0: U32,
+    /// Bytes at the end of the area that hold extended attributes, a multiple of 8; 0 when none.
+    pub xattr_inline: U16,
+    /// Blocks of extended attributes.
+    pub xattr_blocks: u8,
+    /// Attributes that are asked for often, as bits: which of them the inode has.
+    pub xattr_kinds: u8,
     /// Directory: entries without `.` and `..`.
     pub entries: U64,
-    pub reserved1: [u8; 72],
+    /// The first of those blocks; 0 when there are none.
+    pub xattr_first: U64,
+    /// Bytes of extended attributes in those blocks; blocks beyond are spare.
+    pub xattr_len: U32,
+    pub reserved0: [u8; 60],
 }
 
 impl InodeCore {
     /// Flag: a recovery could not bring the inode up to date; every access fails.
     pub const ISOLATED: u32 = 1 << 31;
+
+    /// `xattr_kinds`: an access ACL, a default ACL, `security.capability`.
+    pub const HAS_ACL: u8 = 1;
+    pub const HAS_DEFAULT_ACL: u8 = 2;
+    pub const HAS_CAPABILITY: u8 = 4;
+
+    /// Bytes of the area in front of the extended attributes.
+    pub fn room(&self) -> usize {
+        AREA_SIZE.saturating_sub(usize::from(self.xattr_inline.get()))
+    }
+
+    /// Entries that the root of the extent tree has room for.
+    pub fn root_entries_max(&self) -> usize {
+        self.room() / ExtentEntry::SIZE
+    }
 }
 
 pub const CORE_SIZE: usize = 192;
@@ -111,4 +137,16 @@ pub struct InodeBlock {
     pub header: Header,
     pub core: InodeCore,
     pub area: [u8; AREA_SIZE],
+}
+
+impl InodeBlock {
+    /// The area without the extended attributes at its end.
+    pub fn body(&self) -> &[u8] {
+        &self.area[..self.core.room()]
+    }
+
+    pub fn body_mut(&mut self) -> &mut [u8] {
+        let room = self.core.room();
+        &mut self.area[..room]
+    }
 }

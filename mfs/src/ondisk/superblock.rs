@@ -17,7 +17,10 @@ pub const FORMAT_VERSION: u32 = 1;
 /// is ignored, an unknown read-only bit allows reading, an unknown incompatible bit nothing.
 pub const FEATURES_COMPAT_KNOWN: u64 = 0;
 pub const FEATURES_RO_COMPAT_KNOWN: u64 = 0;
-pub const FEATURES_INCOMPAT_KNOWN: u64 = 0;
+pub const FEATURES_INCOMPAT_KNOWN: u64 = FEATURE_XATTR;
+
+/// Incompatible: inodes may have extended attributes.
+pub const FEATURE_XATTR: u64 = 1;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug)]
 #[repr(C)]

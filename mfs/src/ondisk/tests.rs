@@ -12,6 +12,7 @@ use super::inode::{InodeBlock, InodeCore};
 use super::journal::{JournalHeaderBlock, RecordHead, SegmentHead, TransactionHead};
 use super::slot::{OrphanBlock, SlotBodyBlock, SlotHeadBlock};
 use super::superblock::SuperblockBlock;
+use super::xattr::{XattrBlock, XattrHead};
 use crate::block::{Block, BlockNo};
 use crate::error::CorruptionKind;
 
@@ -42,7 +43,8 @@ fn every_field_is_where_the_specification_says() {
     offsets!(OrphanBlock: next = 64, count = 72, orphans = 96);
     offsets!(InodeCore: mode = 0, uid = 4, gid = 8, links = 12, size = 16, blocks = 24, atime = 32,
         mtime = 44, ctime = 56, btime = 68, rdev = 80, flags = 84, generation = 88, area = 92,
-        depth = 93, root_count = 94, parent = 96, parent_generation = 104, entries = 112);
+        depth = 93, root_count = 94, parent = 96, parent_generation = 104, xattr_inline = 108,
+        xattr_blocks = 110, xattr_kinds = 111, entries = 112, xattr_first = 120, xattr_len = 128);
     offsets!(InodeBlock: core = 64, area = 256);
     offsets!(ExtentEntry: logical = 0, physical = 8, blocks = 16, flags = 20);
     offsets!(ExtentNodeBlock: level = 64, count = 66, entries = 72);
@@ -50,6 +52,8 @@ fn every_field_is_where_the_specification_says() {
         file_type = 23);
     offsets!(IndexBlock: level = 64, pointers = 72);
     offsets!(BucketBlock: prefix = 64, depth = 72, area = 80);
+    offsets!(XattrHead: namespace = 0, name_len = 1, value_len = 4);
+    offsets!(XattrBlock: next = 64, payload = 72);
     offsets!(JournalHeaderBlock: tail_sequence = 64, tail_position = 72, incarnation = 80,
         slot = 84, life = 88);
     offsets!(SegmentHead: magic = 0, crc = 4, fs_id = 8, sequence = 24, position = 32,

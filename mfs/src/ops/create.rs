@@ -9,6 +9,7 @@ use zerocopy::little_endian::{U32, U64};
 use super::lookup::{Entry, Keep, kernel_keeps_attributes};
 use super::open::{OpenFile, OpenFlags};
 use super::{check_name, symlink};
+use crate::acl::{Acl, Inherited};
 use crate::alloc::claim::Use;
 use crate::alloc::{Needs, PinnedGroup};
 use crate::cache::Step;
@@ -17,11 +18,13 @@ use crate::error::FsError;
 use crate::file::{FileId, FileType, PERMISSIONS};
 use crate::fs::Fs;
 use crate::inode::extents::Grown;
+use crate::inode::xattrs::Place;
 use crate::inode::{Core, Inode};
 use crate::journal::Transaction;
 use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::header::{Header, Kind, Owner};
-use crate::ondisk::inode::{AreaKind, InodeBlock};
+use crate::ondisk::inode::{AreaKind, InodeBlock, InodeCore};
+use crate::xattr::{Name, Xattrs};
 
 /// Set-group-ID: on a directory, new entries take its group.
 const SET_GID: u32 = 0o2000;
@@ -47,8 +50,10 @@ pub enum NewKind<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewFile<'a> {
     pub kind: NewKind<'a>,
-    /// Permission bits, with the umask applied.
+    /// Permission bits, without the umask.
     pub permissions: u32,
+    /// Applied where the directory has no default ACL; never to a symbolic link.
+    pub umask: u32,
     pub uid: u32,
     pub gid: u32,
 }
@@ -156,9 +161,13 @@ impl Fs {
                 new.permissions |= SET_GID;
             }
         }
-        let mut tree = 0;
+        let xattrs = self.inherited(&dir, parent, &mut new).await?;
+        let place = Place::of_new(&xattrs);
+        let xattr_blocks = place.blocks() as u64;
+        let mut provided = 0;
         loop {
             // One group for all: which others might be needed could not be known in order.
+            let tree = provided + xattr_blocks;
             let needs = Needs { inodes: 1, tree, data: u64::from(spilled) };
             let group = self.metadata_group(needs).await?;
             let target =
@@ -177,12 +186,15 @@ impl Fs {
                 inode: &inode,
                 pin: &pin,
                 target: target.as_ref(),
+                xattrs: &xattrs,
+                place,
             };
-            let made = self.transact(32, |tx| maker.make(tx, name, &new)).await?;
+            let blocks = 32 + 3 * place.blocks();
+            let made = self.transact(blocks, |tx| maker.make(tx, name, &new)).await?;
             if !made {
                 // The directory grows, and the group has no block for that.
-                assert_eq!(tree, 0, "room for the directory was provided");
-                tree = NODES_PER_ENTRY;
+                assert_eq!(provided, 0, "room for the directory was provided");
+                provided = NODES_PER_ENTRY;
                 continue;
             }
             let attributes = inode.state.lock().core().attributes(inode.no);
@@ -195,6 +207,40 @@ impl Fs {
             return Ok(Created { entry: Entry { attributes, keep }, inode });
         }
     }
+
+    /// What a new file gets from the default ACL of its directory, and its permissions with that, or
+    /// with the umask where there is none. The directory is pinned.
+    async fn inherited(
+        &self,
+        dir: &Arc<Inode>,
+        parent: FileId,
+        new: &mut NewFile<'_>,
+    ) -> Result<Xattrs, FsError> {
+        let mut xattrs = Xattrs::default();
+        if matches!(new.kind, NewKind::SymbolicLink(_)) {
+            return Ok(xattrs);
+        }
+        let default = self.settle(|| default_acl_of(dir, parent, &self.transaction())).await?;
+        let Some(default) = default else {
+            new.permissions &= !(new.umask & 0o777);
+            return Ok(xattrs);
+        };
+        let Inherited { permissions, acl } = default.inherit(new.permissions);
+        new.permissions = permissions;
+        if let Some(acl) = acl {
+            xattrs.set(&Name::ACL, acl.encode())?;
+        }
+        if new.kind == NewKind::Directory {
+            xattrs.set(&Name::DEFAULT_ACL, default.encode())?;
+        }
+        Ok(xattrs)
+    }
+}
+
+fn default_acl_of(dir: &Arc<Inode>, parent: FileId, tx: &Transaction) -> Step<Option<Acl>> {
+    let has =
+        dir.with_file(parent, |state| Ok(state.core().has_xattr(InodeCore::HAS_DEFAULT_ACL)))?;
+    if has { Ok(dir.xattrs(tx)?.acl(&Name::DEFAULT_ACL)) } else { Ok(None) }
 }
 
 /// Everything that making a file works on.
@@ -207,6 +253,8 @@ struct Maker<'a> {
     inode: &'a Arc<Inode>,
     pin: &'a Pin,
     target: Option<&'a symlink::WrittenTarget>,
+    xattrs: &'a Xattrs,
+    place: Place,
 }
 
 impl Maker<'_> {
@@ -225,6 +273,13 @@ impl Maker<'_> {
         self.fill(on_disk, new, generation);
         if let Some(target) = self.target {
             target.take(tx, self.group, self.inode, self.pin, generation)?;
+        }
+        if self.place != Place::Inline(0) {
+            let count = self.place.blocks();
+            if !self.inode.add_xattr_blocks(tx, self.pin, self.group, count)? {
+                return Err(FsError::NoSpace.into());
+            }
+            self.inode.store_xattrs(tx, self.pin, self.xattrs, self.place)?;
         }
         tx.use_inodes(1);
 

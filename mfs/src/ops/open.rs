@@ -28,6 +28,8 @@ pub struct OpenFlags {
     pub sync: bool,
     /// Cut to nothing first (`O_TRUNC`).
     pub truncate: bool,
+    /// With `truncate`: as [`super::SetAttributes::kill_privileges`].
+    pub kill_privileges: bool,
 }
 
 /// A file that this mount has open. Keeps the file alive in the cluster until it is released.
@@ -117,7 +119,7 @@ impl Fs {
             OpenFile::new(file, Arc::clone(&inode), open_pin, flags)
         };
         if flags.truncate {
-            self.truncate(&inode, file, 0).await?;
+            self.truncate(&inode, file, 0, flags.kill_privileges).await?;
         }
         Ok(open)
     }

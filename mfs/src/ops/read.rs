@@ -307,7 +307,8 @@ fn inline_page(inode: &Arc<Inode>) -> Step<Box<Block>> {
     let block = inode.block()?.data();
     let on_disk: &InodeBlock = block.get();
     let mut page = Block::zeroed();
-    page.0[..on_disk.area.len()].copy_from_slice(&on_disk.area);
+    let body = on_disk.body();
+    page.0[..body.len()].copy_from_slice(body);
     Ok(page)
 }
 

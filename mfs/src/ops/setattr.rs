@@ -10,9 +10,10 @@ use crate::block::{BLOCK_SIZE_U64, as_usize};
 use crate::error::FsError;
 use crate::file::{FILE_SIZE_MAX, FileId, FileType, PERMISSIONS};
 use crate::fs::Fs;
-use crate::inode::Inode;
 use crate::inode::pages::page_of;
-use crate::ondisk::inode::{AreaKind, InodeBlock};
+use crate::inode::{Core, Inode};
+use crate::ondisk::inode::{AreaKind, InodeBlock, InodeCore};
+use crate::xattr::Name;
 
 /// A time to set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,9 @@ pub struct SetAttributes {
     pub size: Option<u64>,
     pub atime: Option<SetTime>,
     pub mtime: Option<SetTime>,
+    /// Of what is no directory: set-user-ID goes, and set-group-ID where the group may execute.
+    /// `security.capability` goes with every change of owner, group or size.
+    pub kill_privileges: bool,
 }
 
 impl Fs {
@@ -47,8 +51,9 @@ impl Fs {
             self.resize(&inode, &pin, file, size).await?;
         }
         let others = SetAttributes { size: None, ..*set };
-        if others != SetAttributes::default() {
-            self.set_others(&inode, &pin, file, &others).await?;
+        let was_cut = set.size.is_some() && self.has_capability(&inode, file).await?;
+        if others != SetAttributes::default() || was_cut {
+            self.set_others(&inode, &pin, file, &others, set.size.is_some()).await?;
         }
         let attributes = self.attributes_of(&inode, file).await?;
         Ok(Entry { attributes, keep: Keep { pins: vec![pin], ..Keep::default() } })
@@ -60,41 +65,76 @@ impl Fs {
         pin: &Pin,
         file: FileId,
         set: &SetAttributes,
+        resized: bool,
     ) -> Result<(), FsError> {
-        let file_type =
-            self.settle(|| inode.with_file(file, |state| Ok(state.core().file_type()))).await?;
+        let (file_type, kinds) = self
+            .settle(|| {
+                inode.with_file(file, |state| {
+                    let core = state.core();
+                    Ok((core.file_type(), core.attributes.xattr_kinds))
+                })
+            })
+            .await?;
         if set.permissions.is_some() && file_type == FileType::SymbolicLink {
             // As the kernel has it (fs/attr.c, notify_change): links have no mode of their own.
             return Err(FsError::Unsupported);
         }
         let now = self.now();
+        let changes_acl = set.permissions.is_some() && kinds & InodeCore::HAS_ACL != 0;
+        let changes_owner = set.uid.is_some() || set.gid.is_some();
+        let drops_capability = kinds & InodeCore::HAS_CAPABILITY != 0
+            && file_type != FileType::Directory
+            && (resized || changes_owner || set.kill_privileges);
+        if changes_acl || drops_capability {
+            return self
+                .edit_xattrs(inode, pin, file, |xattrs, core| {
+                    lay_over(core, set, now);
+                    if drops_capability {
+                        xattrs.remove(&Name::capability());
+                    }
+                    if changes_acl && let Some(mut acl) = xattrs.acl(&Name::ACL) {
+                        acl.set_permissions(core.attributes.mode.get());
+                        xattrs.set(&Name::ACL, acl.encode())?;
+                    }
+                    Ok(())
+                })
+                .await;
+        }
         self.change(inode, 1, |state, tx| {
             inode.block()?;
             let core = state.core_mut();
-            let a = &mut core.attributes;
-            if let Some(permissions) = set.permissions {
-                let kept = a.mode.get() & !PERMISSIONS;
-                a.mode.set(kept | (permissions & PERMISSIONS));
-            }
-            if let Some(uid) = set.uid {
-                a.uid.set(uid);
-            }
-            if let Some(gid) = set.gid {
-                a.gid.set(gid);
-            }
-            for (time, field) in [(set.atime, &mut a.atime), (set.mtime, &mut a.mtime)] {
-                match time {
-                    Some(SetTime::Now) => *field = now.into(),
-                    Some(SetTime::To(time)) => *field = time.into(),
-                    None => {}
-                }
-            }
-            core.touch_ctime(now);
+            lay_over(core, set, now);
             inode.stage_core(tx, pin, core)
         })
         .await?;
         self.note_dirty(inode, &inode.state.lock());
         Ok(())
+    }
+
+    async fn has_capability(&self, inode: &Arc<Inode>, file: FileId) -> Result<bool, FsError> {
+        self.settle(|| inode.with_file(file, |s| Ok(s.core().has_xattr(InodeCore::HAS_CAPABILITY))))
+            .await
+    }
+
+    /// Before a file is written to: what [`privileges_at_stake`] finds goes. `pin` holds the inode
+    /// exclusively.
+    pub(crate) async fn drop_privileges(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        file: FileId,
+        set_ids: bool,
+    ) -> Result<(), FsError> {
+        let at_stake = self
+            .settle(|| {
+                inode.with_file(file, |state| Ok(privileges_at_stake(state.core(), set_ids)))
+            })
+            .await?;
+        if !at_stake {
+            return Ok(());
+        }
+        let set = SetAttributes { kill_privileges: set_ids, ..SetAttributes::default() };
+        self.set_others(inode, pin, file, &set, true).await
     }
 
     /// Cuts an open file to `size`.
@@ -103,9 +143,11 @@ impl Fs {
         inode: &Arc<Inode>,
         file: FileId,
         size: u64,
+        kill_privileges: bool,
     ) -> Result<(), FsError> {
         let pin = inode.entry.pin(Want::write()).await?;
-        self.resize(inode, &pin, file, size).await
+        self.resize(inode, &pin, file, size).await?;
+        self.drop_privileges(inode, &pin, file, kill_privileges).await
     }
 
     async fn resize(
@@ -151,11 +193,11 @@ impl Fs {
                 // The dirty page is the truth; without one, the bytes in the inode are.
                 let page = state.pages.get(0).map(|p| p.to_boxed());
                 let on_disk: &mut InodeBlock = tx.change(pin, &inode.set, &own).get_mut();
-                let kept = as_usize(state.core().durable_size.min(size)).min(on_disk.area.len());
+                let kept = as_usize(state.core().durable_size.min(size)).min(on_disk.core.room());
                 if let Some(page) = page {
                     on_disk.area[..kept].copy_from_slice(&page.0[..kept]);
                 }
-                on_disk.area[kept..].fill(0);
+                on_disk.body_mut()[kept..].fill(0);
             }
             let promised = state.pages.truncate(first_gone);
             self.space.settle(promised);
@@ -172,4 +214,52 @@ impl Fs {
         self.note_dirty(inode, &inode.state.lock());
         Ok(())
     }
+}
+
+/// Set-user-ID, and set-group-ID and the group's right to execute, without which it means something
+/// else.
+const SET_UID: u32 = 0o4000;
+const SET_GID: u32 = 0o2000;
+const GROUP_EXECUTES: u32 = 0o010;
+
+/// The mode without what whoever changes a file of another must not leave to it.
+fn without_privileges(mode: u32) -> u32 {
+    let set_gid = if mode & GROUP_EXECUTES != 0 { SET_GID } else { 0 };
+    mode & !(SET_UID | set_gid)
+}
+
+/// Does a change of its contents take something from the file? `security.capability` always goes, the
+/// set-id bits where the writer may not keep them.
+pub(crate) fn privileges_at_stake(core: &Core, set_ids: bool) -> bool {
+    let mode = core.attributes.mode.get();
+    core.file_type() != FileType::Directory
+        && (core.has_xattr(InodeCore::HAS_CAPABILITY)
+            || set_ids && without_privileges(mode) != mode)
+}
+
+/// Changes plain attributes, all but the size.
+fn lay_over(core: &mut Core, set: &SetAttributes, now: Timestamp) {
+    let is_directory = core.file_type() == FileType::Directory;
+    let a = &mut core.attributes;
+    if set.kill_privileges && !is_directory {
+        a.mode.set(without_privileges(a.mode.get()));
+    }
+    if let Some(permissions) = set.permissions {
+        let kept = a.mode.get() & !PERMISSIONS;
+        a.mode.set(kept | (permissions & PERMISSIONS));
+    }
+    if let Some(uid) = set.uid {
+        a.uid.set(uid);
+    }
+    if let Some(gid) = set.gid {
+        a.gid.set(gid);
+    }
+    for (time, field) in [(set.atime, &mut a.atime), (set.mtime, &mut a.mtime)] {
+        match time {
+            Some(SetTime::Now) => *field = now.into(),
+            Some(SetTime::To(time)) => *field = time.into(),
+            None => {}
+        }
+    }
+    core.touch_ctime(now);
 }

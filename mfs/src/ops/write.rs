@@ -16,9 +16,10 @@ use crate::fs::Fs;
 use crate::inode::extents::{ExtentTree, Mapping};
 use crate::inode::growth::nodes_at_most;
 use crate::inode::pages::{Growth, page_of, pieces};
-use crate::inode::{INLINE_BYTES_MAX, Inode, State};
+use crate::inode::{Inode, State};
 use crate::ondisk::inode::AreaKind;
 use crate::ops::open::OpenFile;
+use crate::ops::setattr::privileges_at_stake;
 
 /// What has to be there before bytes can be laid into the cache.
 #[derive(Debug, Default)]
@@ -55,12 +56,42 @@ impl Fs {
         offset: u64,
         bytes: &[u8],
     ) -> Result<Written, FsError> {
+        self.write_as(open, offset, bytes, false).await
+    }
+
+    /// As [`Fs::write`], by somebody who may not keep the set-id bits of the file: they go first, as
+    /// `security.capability` does with every write.
+    ///
+    /// # Errors
+    /// As [`Fs::write`]; what went before that stays gone.
+    pub async fn write_unprivileged(
+        &self,
+        open: &OpenFile,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Written, FsError> {
+        self.write_as(open, offset, bytes, true).await
+    }
+
+    async fn write_as(
+        &self,
+        open: &OpenFile,
+        offset: u64,
+        bytes: &[u8],
+        kill_privileges: bool,
+    ) -> Result<Written, FsError> {
         self.check_writable()?;
-        self.wait_for_room().await?;
-        let inode = &open.inode;
+        if bytes.is_empty() {
+            return Ok(Written { offset, len: 0 });
+        }
         let append = open.flags().append;
         let end = if append { u64::MAX } else { offset.saturating_add(bytes.len() as u64) };
-        let pin = self.pin_to_write(inode, open.file(), end).await?;
+        if !append && end > FILE_SIZE_MAX {
+            return Err(FsError::FileTooLarge);
+        }
+        self.wait_for_room().await?;
+        let inode = &open.inode;
+        let pin = self.pin_to_write(inode, open.file(), end, kill_privileges).await?;
         let written = self.write_pinned(inode, open.file(), offset, bytes, append).await?;
         if open.flags().sync {
             self.flush_inode(inode, &pin).await?;
@@ -94,20 +125,25 @@ impl Fs {
     }
 
     /// EX beside other writers of this node; nothing is mapped behind the end of the file if `end`
-    /// lies there.
+    /// lies there, and the file has no privileges that a write takes.
     async fn pin_to_write(
         &self,
         inode: &Arc<Inode>,
         file: FileId,
         end: u64,
+        set_ids: bool,
     ) -> Result<Pin, FsError> {
         loop {
             let pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
-            if !self.has_leftovers(inode, file, end).await? {
+            let at_stake = |state: &mut State| Ok(privileges_at_stake(state.core(), set_ids));
+            if !self.has_leftovers(inode, file, end).await?
+                && !self.settle(|| inode.with_file(file, at_stake)).await?
+            {
                 return Ok(pin);
             }
             drop(pin);
             let alone = inode.entry.pin(Want::write()).await?;
+            self.drop_privileges(inode, &alone, file, set_ids).await?;
             self.cut_leftovers(inode, file, &alone, end).await?;
         }
     }
@@ -181,7 +217,7 @@ impl Fs {
             }
         }
         let inline = core.area() == AreaKind::Bytes;
-        need.spill = inline && new_size > INLINE_BYTES_MAX;
+        need.spill = inline && new_size > core.inline_bytes_max();
         if need.spill && size > 0 && touched.insert(0) && !state.pages.contains(0) {
             need.bring.push(0);
         }

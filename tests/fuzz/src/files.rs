@@ -192,6 +192,28 @@ fn payload() -> Vec<u8> {
     transaction
 }
 
+/// The extended attributes of an inode.
+pub const XATTRS: Target = Target {
+    seeds: || {
+        let acl = [
+            &b"\x02\0\0\0"[..],
+            b"\x01\0\x07\0\xff\xff\xff\xff",
+            b"\x02\0\x06\0\xe8\x03\0\0",
+            b"\x04\0\x05\0\xff\xff\xff\xff",
+            b"\x10\0\x05\0\xff\xff\xff\xff",
+            b"\x20\0\x01\0\xff\xff\xff\xff",
+        ]
+        .concat();
+        let user = b"\x01\x04\0\0\x05\0\0\0namevalue".to_vec();
+        let capability = b"\x03\x0a\0\0\x02\0\0\0capability\x01\x02".to_vec();
+        let both = [4, 5].map(|kind| [&[kind, 0, 0, 0, 44, 0, 0, 0], &acl[..]].concat()).concat();
+        let all = [user.clone(), capability, both].concat();
+        vec![Vec::new(), user, all, vec![0; 7]]
+    },
+    mend: no_checksum,
+    run: mfs::xattr::takes_stream,
+};
+
 /// The payload of a journal segment; the first byte says how many transactions it should have.
 pub const SEGMENT: Target = Target {
     seeds: || {

@@ -86,6 +86,11 @@ fn journal_segments() {
 }
 
 #[test]
+fn extended_attributes() {
+    check(files::XATTRS, 100_000, 400);
+}
+
+#[test]
 fn devices() {
     check(files::DEVICE, 200, 2);
 }

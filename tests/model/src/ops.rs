@@ -13,7 +13,7 @@ mod op;
 mod profile;
 
 pub use action::{Action, Outcome};
-pub use data::Data;
+pub use data::{Data, Value};
 pub use generate::Generator;
 pub use op::{Among, Entry, Op, Pick, Place};
 pub use profile::Profile;

@@ -14,6 +14,7 @@
 //!
 //! Cloning is cheap enough to keep a version per operation: nodes and pages are shared.
 
+mod acl;
 mod attributes;
 mod content;
 mod create;
@@ -25,6 +26,7 @@ mod node;
 mod remove;
 mod rename;
 mod tree;
+mod xattr;
 
 pub use attributes::{Attributes, Change, TimeChange};
 pub use content::Content;
@@ -35,6 +37,7 @@ pub use handle::Handle;
 pub use node::{Ino, Kind};
 pub use rename::Rename;
 pub use tree::{Counts, Tree};
+pub use xattr::{Presence, Xattrs};
 
 /// The longest name of an entry, in bytes.
 pub const NAME_MAX: usize = 255;

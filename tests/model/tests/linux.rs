@@ -14,13 +14,13 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use model::ops::{Action, Generator, Outcome, Profile};
+use model::ops::{Action, Generator, Outcome, Profile, Value};
 use model::posix::{
     Attributes, Caller, Change, Compare, Content, Errno, Existing, Found, Handle, Ino, Kind,
-    Rename, Snapshot, Special, TimeChange, Tree, diff,
+    Presence, Rename, Snapshot, Special, TimeChange, Tree, diff,
 };
 use mx_base::Timestamp;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 
 #[test]
 fn metadata() {
@@ -61,7 +61,7 @@ fn compare(profile: Profile, ops: usize) {
     for seed in 1..=3 {
         let mut linux = Linux::new(profile, seed);
         let mut tree = Tree::new(time(0));
-        let Caller { uid, gid } = linux.me;
+        let Caller { uid, gid, .. } = linux.me;
         let owner = Change { uid: Some(uid), gid: Some(gid), ..Change::default() };
         tree.setattr(Ino::ROOT, &owner, time(0)).expect("the root lives");
         for (step, op) in Generator::new(seed, profile).take(ops).enumerate() {
@@ -92,6 +92,7 @@ fn comparable(ours: Result<Outcome, Errno>, action: &Action) -> Result<Plain, Er
         }
         Outcome::Bytes(bytes) => Plain::Bytes(bytes),
         Outcome::Written(count) => Plain::Written(count),
+        Outcome::Names(names) => Plain::Names(names),
         Outcome::Entries(entries) => {
             Plain::Entries(entries.into_iter().map(|(name, _, kind)| (name, kind)).collect())
         }
@@ -113,6 +114,7 @@ enum Plain {
     Bytes(Vec<u8>),
     Written(usize),
     Entries(Vec<(Vec<u8>, Kind)>),
+    Names(Vec<Vec<u8>>),
 }
 
 /// Attributes without times and without the size of a directory.
@@ -148,6 +150,8 @@ struct Linux {
     root: PathBuf,
     open: BTreeMap<Handle, File>,
     me: Caller,
+    /// Has it extended attributes and ACLs?
+    xattrs: bool,
 }
 
 impl Linux {
@@ -161,7 +165,14 @@ impl Linux {
         rustix::fs::chmod(&root, Mode::from_bits_retain(0o755)).expect("its own directory");
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
-        Linux { root, open: BTreeMap::new(), me: Caller { uid, gid } }
+        let probe = |name: &str, value: &[u8]| {
+            let set = rustix::fs::setxattr(&root, name, value, XattrFlags::empty()).is_ok();
+            set && rustix::fs::removexattr(&root, name).is_ok()
+        };
+        let acl = Value::Acl(vec![(1, 7, 0), (4, 5, 0), (16, 5, 0), (32, 5, 0)]).bytes();
+        let xattrs = probe("user.probe", b"x") && probe("system.posix_acl_access", &acl);
+        let me = Caller { uid, gid, umask: 0 };
+        Linux { root, open: BTreeMap::new(), me, xattrs }
     }
 
     /// This process makes everything, so everything is its own.
@@ -226,8 +237,21 @@ impl Linux {
             | Action::Readdir { .. }
             | Action::Fsync { .. }
             | Action::Fdatasync { .. } => false,
+            Action::ListXattrs { .. } => return self.xattrs,
+            Action::GetXattr { name, .. } | Action::RemoveXattr { name, .. } => {
+                return self.can_have(name);
+            }
+            Action::SetXattr { name, value, .. } => {
+                return self.can_have(name) && value.bytes().len() <= 1_000;
+            }
         };
         self.me.uid == 0 || !by_root_only
+    }
+
+    /// Attributes that every file system takes, and whose values only we look at.
+    fn can_have(&self, name: &[u8]) -> bool {
+        let is_plain = name == b"user.a" || name == b"user.b" || name.starts_with(b"system.posix_");
+        self.xattrs && self.me.uid == 0 && is_plain
     }
 
     fn run(&self, action: &Action, tree: &Tree) -> Result<Reply, Errno> {
@@ -357,6 +381,25 @@ impl Linux {
                 entries.sort();
                 return Ok(Plain::Entries(entries).into());
             }
+            Action::GetXattr { ino, name } => {
+                return Ok(Plain::Bytes(get_xattr(&at(*ino)?, name)?).into());
+            }
+            Action::ListXattrs { ino } => {
+                return Ok(Plain::Names(list_xattrs(&at(*ino)?)?).into());
+            }
+            Action::SetXattr { ino, name, value, presence } => {
+                let flags = match presence {
+                    Presence::Any => XattrFlags::empty(),
+                    Presence::Absent => XattrFlags::CREATE,
+                    Presence::Present => XattrFlags::REPLACE,
+                };
+                let object = at(*ino)?;
+                rustix::fs::setxattr(magic(&object), &**name, &value.bytes(), flags)?;
+            }
+            Action::RemoveXattr { ino, name } => {
+                let object = at(*ino)?;
+                rustix::fs::removexattr(magic(&object), &**name)?;
+            }
             Action::Fsync { ino } => reopen(&at(*ino)?, OFlags::RDONLY)?.sync_all()?,
             Action::Fdatasync { ino } => reopen(&at(*ino)?, OFlags::RDONLY)?.sync_data()?,
             Action::Release { handle } => assert!(self.open.contains_key(handle)),
@@ -437,8 +480,13 @@ fn walk(object: &OwnedFd, path: &[u8], found: &mut Snapshot) -> io::Result<()> {
         mtime: zero,
         ctime: zero,
     };
+    let mut xattrs = BTreeMap::new();
+    for name in list_xattrs(object).unwrap_or_default() {
+        let value = get_xattr(object, &name)?;
+        xattrs.insert(name, value);
+    }
     let mut found_here =
-        Found { identity: metadata.ino(), attributes, content: None, target: None };
+        Found { identity: metadata.ino(), attributes, content: None, target: None, xattrs };
     if kind == Kind::File {
         found_here.content = Some(content(object, metadata.len())?);
     }
@@ -504,6 +552,24 @@ fn set(object: &OwnedFd, change: &Change) -> io::Result<()> {
         rustix::fs::utimensat(CWD, magic(object), &times, AtFlags::empty())?;
     }
     Ok(())
+}
+
+fn get_xattr(object: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; 1 << 16];
+    let len = rustix::fs::getxattr(magic(object), name, &mut value[..])?;
+    value.truncate(len);
+    Ok(value)
+}
+
+/// Names that users and ACLs have, in order.
+fn list_xattrs(object: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut list = vec![0; 1 << 16];
+    let len = rustix::fs::listxattr(magic(object), &mut list[..])?;
+    let names = list[..len].split(|byte| *byte == 0);
+    let ours = |name: &&[u8]| name.starts_with(b"user.") || name.starts_with(b"system.");
+    let mut names: Vec<Vec<u8>> = names.filter(ours).map(<[u8]>::to_vec).collect();
+    names.sort();
+    Ok(names)
 }
 
 fn open_path(dir: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {

@@ -7,10 +7,13 @@ use mfs::error::FsError;
 use mfs::file::{FileId, FileType};
 use mfs::ops::{
     Lookup, NewFile, NewKind, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes, SetTime,
+    SetXattr,
 };
 use mfs::{Attributes, Fs};
 use model::ops::{Action, Outcome};
-use model::posix::{self, Caller, Existing, Handle, Ino, Kind, Rename, Special, TimeChange};
+use model::posix::{
+    self, Caller, Existing, Handle, Ino, Kind, Presence, Rename, Special, TimeChange,
+};
 
 /// A file system, and which of its files are which of the model's.
 #[derive(Debug)]
@@ -73,7 +76,11 @@ impl Driver {
             | Action::Readdir { .. }
             | Action::Statfs
             | Action::Fsync { .. }
-            | Action::Fdatasync { .. } => false,
+            | Action::Fdatasync { .. }
+            | Action::GetXattr { .. }
+            | Action::ListXattrs { .. }
+            | Action::SetXattr { .. }
+            | Action::RemoveXattr { .. } => false,
         }
     }
 
@@ -128,6 +135,12 @@ impl Driver {
                     })
             }
             (Outcome::Counts(_), Answer::Done) => true,
+            (Outcome::Names(expected), Answer::Bytes(found)) => {
+                let mut found: Vec<&[u8]> = found.split_inclusive(|byte| *byte == 0).collect();
+                found.sort_unstable();
+                let expected = expected.iter().map(|name| [name, &[0][..]].concat());
+                expected.eq(found.iter().map(|name| name.to_vec()))
+            }
             _ => false,
         }
     }
@@ -164,6 +177,7 @@ impl Driver {
                     size: change.size,
                     atime: change.atime.map(time),
                     mtime: change.mtime.map(time),
+                    kill_privileges: false,
                 };
                 let entry = fs.setattr(self.file(*ino)?, &set).await?;
                 Ok(Answer::Attributes(Box::new(entry.attributes)))
@@ -214,6 +228,24 @@ impl Driver {
             Action::Readdir { ino } => self.readdir(*ino).await,
             Action::Statfs => fs.statfs().await.map(|_| Answer::Done),
             Action::Fsync { ino } | Action::Fdatasync { ino } => self.fsync(*ino).await,
+            Action::GetXattr { ino, name } => {
+                Ok(Answer::Bytes(fs.get_xattr(self.file(*ino)?, name).await?))
+            }
+            Action::ListXattrs { ino } => {
+                Ok(Answer::Bytes(fs.list_xattrs(self.file(*ino)?).await?))
+            }
+            Action::SetXattr { ino, name, value, presence } => {
+                let how = SetXattr {
+                    create: *presence == Presence::Absent,
+                    replace: *presence == Presence::Present,
+                    clear_sgid: false,
+                };
+                let file = self.file(*ino)?;
+                fs.set_xattr(file, name, &value.bytes(), how).await.map(|()| Answer::Done)
+            }
+            Action::RemoveXattr { ino, name } => {
+                fs.remove_xattr(self.file(*ino)?, name).await.map(|()| Answer::Done)
+            }
         }
     }
 
@@ -225,7 +257,7 @@ impl Driver {
         mode: u16,
         caller: Caller,
     ) -> Result<Answer, FsError> {
-        let new = NewFile { kind, permissions: mode.into(), uid: caller.uid, gid: caller.gid };
+        let new = new_file(kind, mode, caller);
         let entry = self.fs.create(self.file(dir)?, name, &new).await?;
         Ok(Answer::Object(entry.attributes.file))
     }
@@ -254,12 +286,7 @@ impl Driver {
             let flags = OpenFlags { write: true, truncate, ..OpenFlags::default() };
             return Ok(Answer::Opened(file, self.fs.open(file, flags).await?));
         }
-        let new = NewFile {
-            kind: NewKind::Regular,
-            permissions: mode.into(),
-            uid: caller.uid,
-            gid: caller.gid,
-        };
+        let new = new_file(NewKind::Regular, mode, caller);
         let flags = OpenFlags { write: true, ..OpenFlags::default() };
         let (entry, open) = self.fs.create_and_open(dir, name, &new, flags).await?;
         Ok(Answer::Opened(entry.attributes.file, open))
@@ -355,6 +382,11 @@ impl Driver {
         };
         self.fs.fsync(open).await.map(|()| Answer::Done)
     }
+}
+
+fn new_file(kind: NewKind<'_>, mode: u16, caller: Caller) -> NewFile<'_> {
+    let Caller { uid, gid, umask } = caller;
+    NewFile { kind, permissions: mode.into(), umask: umask.into(), uid, gid }
 }
 
 fn special_kind(special: Special) -> NewKind<'static> {

@@ -266,7 +266,7 @@ async fn drive(
         }
         done += 1;
         let before = tree.clone();
-        let began = version;
+        let (began, began_at) = (version, device.log_len());
         let expected: Result<Outcome, Errno> = tree.apply(&action, exec.wall_time());
         if action.changes() && expected.is_ok() {
             version += 1;
@@ -286,6 +286,13 @@ async fn drive(
                 if version > began {
                     version = began;
                     moments.pop();
+                }
+                // A write takes it before it finds no room.
+                if let Action::Write { ino, .. } | Action::Append { ino, .. } = &action
+                    && tree.remove_xattr(*ino, b"security.capability", exec.wall_time()).is_ok()
+                {
+                    version += 1;
+                    moments.push((began_at, Moment::Version(Box::new(tree.clone()))));
                 }
                 continue;
             }

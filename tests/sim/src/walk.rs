@@ -7,7 +7,7 @@ use mfs::error::FsError;
 use mfs::file::{FileId, FileType};
 use mfs::ops::{OpenFlags, ReadKind};
 use mfs::{Attributes, Fs};
-use model::posix::{self, Content, Found, Snapshot};
+use model::posix::{self, Content, Found, Snapshot, Xattrs};
 
 use crate::driver::{device_parts, kind_of};
 
@@ -29,6 +29,7 @@ pub async fn walk(fs: &Arc<Fs>, pages: &BTreeSet<u64>) -> Result<Snapshot, FsErr
             attributes: model_attributes(&attributes),
             content: None,
             target: None,
+            xattrs: xattrs(fs, file).await?,
         };
         match attributes.file_type {
             FileType::Directory => {
@@ -48,6 +49,15 @@ pub async fn walk(fs: &Arc<Fs>, pages: &BTreeSet<u64>) -> Result<Snapshot, FsErr
         snapshot.found.insert(path, found);
     }
     Ok(snapshot)
+}
+
+async fn xattrs(fs: &Arc<Fs>, file: FileId) -> Result<Xattrs, FsError> {
+    let mut found = Xattrs::new();
+    let list = fs.list_xattrs(file).await?;
+    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        found.insert(name.to_vec(), fs.get_xattr(file, name).await?);
+    }
+    Ok(found)
 }
 
 async fn entries(fs: &Arc<Fs>, dir: FileId) -> Result<BTreeMap<Vec<u8>, FileId>, FsError> {

@@ -42,7 +42,7 @@ fn device() -> Device {
 }
 
 async fn made(fs: &Fs, name: &[u8]) -> Result<(FileId, OpenFile), FsError> {
-    let new = NewFile { kind: NewKind::Regular, permissions: 0o644, uid: 0, gid: 0 };
+    let new = NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
     let flags = OpenFlags { write: true, ..OpenFlags::default() };
     let (made, open) = fs.create_and_open(fs.root(), name, &new, flags).await?;
     Ok((made.attributes.file, open))

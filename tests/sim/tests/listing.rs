@@ -50,7 +50,8 @@ fn a_listing_of_entries_that_are_not_all_cached_counts_each_of_them_once() {
         let mounted = mfs::mount(first, mfs::Options::default(), true, |_| {}).await?;
         let root = mounted.fs.root();
         for i in 0..FILES {
-            let new = NewFile { kind: NewKind::Regular, permissions: 0o644, uid: 0, gid: 0 };
+            let new =
+                NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
             mounted.fs.create(root, format!("f{i}").as_bytes(), &new).await?;
         }
         mounted.leave().await?;

@@ -94,7 +94,7 @@ where
         let options = mfs::Options::default();
         let mounted = mfs::mount(env, options, true, |_| {}).await.expect("mounts");
         let fs = Arc::clone(&mounted.fs);
-        let new = NewFile { kind: NewKind::Regular, permissions: 0o644, uid: 0, gid: 0 };
+        let new = NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
         let made = fs.create(fs.root(), b"file", &new).await.expect("there is room");
         let file = made.attributes.file;
         // Its pins are kept until the kernel has the answer.

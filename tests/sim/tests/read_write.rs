@@ -94,7 +94,8 @@ impl Mount {
         let fs = Arc::clone(&mounted.fs);
         let flags = OpenFlags { write: true, ..OpenFlags::default() };
         let (file, open) = if is_new {
-            let new = NewFile { kind: NewKind::Regular, permissions: 0o644, uid: 0, gid: 0 };
+            let new =
+                NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
             let made = fs.create_and_open(fs.root(), b"f", &new, flags).await;
             let (made, open) = made.expect("there is room");
             let file = made.attributes.file;

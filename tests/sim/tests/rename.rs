@@ -21,7 +21,7 @@ async fn mounted(exec: &Executor, device: &Device, incarnation: u32) -> mfs::Mou
 
 async fn made(fs: &Fs, dir: FileId, name: &[u8]) -> FileId {
     let kind = NewKind::Directory;
-    let new = NewFile { kind, permissions: 0o755, uid: 0, gid: 0 };
+    let new = NewFile { kind, permissions: 0o755, umask: 0, uid: 0, gid: 0 };
     fs.create(dir, name, &new).await.expect("there is room").attributes.file
 }
 

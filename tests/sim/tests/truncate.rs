@@ -97,7 +97,7 @@ fn truncated() -> (Device, usize) {
     let ran = exec.run(NODE, LIMIT, async move {
         let mounted = mounted(env).await;
         let fs = std::sync::Arc::clone(&mounted.fs);
-        let new = NewFile { kind: NewKind::Regular, permissions: 0o644, uid: 0, gid: 0 };
+        let new = NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
         let flags = OpenFlags { write: true, ..OpenFlags::default() };
         let (made, open) = fs.create_and_open(fs.root(), b"f", &new, flags).await.expect("made");
         let file = made.attributes.file;

@@ -2,9 +2,10 @@
 
 use mx_base::Timestamp;
 
-use super::data::Data;
+use super::data::{Data, Value};
 use crate::posix::{
-    Attributes, Caller, Change, Counts, Errno, Existing, Handle, Ino, Kind, Rename, Special, Tree,
+    Attributes, Caller, Change, Counts, Errno, Existing, Handle, Ino, Kind, Presence, Rename,
+    Special, Tree,
 };
 
 /// An operation with its operands. Objects are those of the tree that it was resolved on.
@@ -31,6 +32,10 @@ pub enum Action {
     Statfs,
     Fsync { ino: Ino },
     Fdatasync { ino: Ino },
+    GetXattr { ino: Ino, name: Vec<u8> },
+    ListXattrs { ino: Ino },
+    SetXattr { ino: Ino, name: Vec<u8>, value: Value, presence: Presence },
+    RemoveXattr { ino: Ino, name: Vec<u8> },
 }
 
 /// What an operation that succeeded answers.
@@ -48,6 +53,8 @@ pub enum Outcome {
     /// Without `.` and `..`, in order of their bytes.
     Entries(Vec<(Vec<u8>, Ino, Kind)>),
     Counts(Counts),
+    /// Names of extended attributes, in order of their bytes.
+    Names(Vec<Vec<u8>>),
 }
 
 impl Action {
@@ -61,7 +68,9 @@ impl Action {
             | Action::Readdir { .. }
             | Action::Statfs
             | Action::Fsync { .. }
-            | Action::Fdatasync { .. } => false,
+            | Action::Fdatasync { .. }
+            | Action::GetXattr { .. }
+            | Action::ListXattrs { .. } => false,
             Action::Setattr { .. }
             | Action::Create { .. }
             | Action::Mknod { .. }
@@ -74,7 +83,9 @@ impl Action {
             | Action::Open { .. }
             | Action::Release { .. }
             | Action::Write { .. }
-            | Action::Append { .. } => true,
+            | Action::Append { .. }
+            | Action::SetXattr { .. }
+            | Action::RemoveXattr { .. } => true,
         }
     }
 }
@@ -127,6 +138,14 @@ impl Tree {
             Action::Fsync { ino } | Action::Fdatasync { ino } => {
                 self.getattr(*ino).map(|_| Outcome::Done)
             }
+            Action::GetXattr { ino, name } => {
+                self.get_xattr(*ino, name).map(|value| Outcome::Bytes(value.to_vec()))
+            }
+            Action::ListXattrs { ino } => self.list_xattrs(*ino).map(Outcome::Names),
+            Action::SetXattr { ino, name, value, presence } => {
+                self.set_xattr(*ino, name, &value.bytes(), *presence, now).map(done)
+            }
+            Action::RemoveXattr { ino, name } => self.remove_xattr(*ino, name, now).map(done),
         }
     }
 }

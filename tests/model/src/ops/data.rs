@@ -27,6 +27,31 @@ impl Data {
     }
 }
 
+/// The value of an extended attribute.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    Data(Data),
+    /// An access control list: tag, permissions and id of each entry.
+    Acl(Vec<(u16, u16, u32)>),
+}
+
+impl Value {
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Value::Data(data) => data.bytes(),
+            Value::Acl(entries) => {
+                let mut bytes = 2_u32.to_le_bytes().to_vec();
+                for (tag, permissions, id) in entries {
+                    bytes.extend(tag.to_le_bytes());
+                    bytes.extend(permissions.to_le_bytes());
+                    bytes.extend(id.to_le_bytes());
+                }
+                bytes
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

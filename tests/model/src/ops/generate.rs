@@ -2,11 +2,11 @@
 
 use mx_base::Timestamp;
 
-use super::data::Data;
+use super::data::{Data, Value};
 use super::op::{Among, Entry, Op, Pick, Place};
 use super::profile::{Class, Profile, Shape};
 use crate::Random;
-use crate::posix::{Caller, Change, Existing, Rename, Special, TimeChange};
+use crate::posix::{Caller, Change, Existing, Presence, Rename, Special, TimeChange};
 
 /// An endless sequence of operations; the same seed and profile give the same ones.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl Generator {
                 self.setattr(Change { mode: Some(mode), ..Change::default() })
             }
             Class::SetOwner => {
-                let Caller { uid, gid } = self.caller();
+                let Caller { uid, gid, .. } = self.caller();
                 self.setattr(Change { uid: Some(uid), gid: Some(gid), ..Change::default() })
             }
             Class::SetTimes => {
@@ -83,6 +83,32 @@ impl Generator {
             Class::Statfs => Op::Statfs,
             Class::Fsync => Op::Fsync { object: self.any() },
             Class::Fdatasync => Op::Fdatasync { file: self.any() },
+            Class::GetXattr => Op::GetXattr { object: self.any(), name: self.xattr_name() },
+            Class::ListXattrs => Op::ListXattrs { object: self.any() },
+            Class::SetXattr => {
+                let presence = self.random.pick(&[Presence::Any, Presence::Any, Presence::Absent]);
+                let presence = if self.random.chance(5) { Presence::Present } else { presence };
+                let object = self.any();
+                let name = self.xattr_name();
+                // As an ACL hardly any bytes will do.
+                let value = match name.starts_with(b"system.") {
+                    true => Value::Acl(self.acl()),
+                    false => Value::Data(self.xattr_data()),
+                };
+                Op::SetXattr { object, name, value, presence }
+            }
+            Class::RemoveXattr => Op::RemoveXattr { object: self.any(), name: self.xattr_name() },
+            Class::SetAcl => {
+                let name = self
+                    .random
+                    .pick(&[&b"system.posix_acl_access"[..], b"system.posix_acl_default"]);
+                let object = match name.ends_with(b"default") {
+                    true => self.dir(),
+                    false => self.any(),
+                };
+                let (name, value) = (name.to_vec(), Value::Acl(self.acl()));
+                Op::SetXattr { object, name, value, presence: Presence::Any }
+            }
         }
     }
 
@@ -160,7 +186,10 @@ impl Generator {
     }
 
     fn caller(&mut self) -> Caller {
-        self.random.pick(&[Caller { uid: 0, gid: 0 }, Caller { uid: 1_000, gid: 1_001 }])
+        self.random.pick(&[
+            Caller { uid: 0, gid: 0, umask: 0o022 },
+            Caller { uid: 1_000, gid: 1_001, umask: 0o077 },
+        ])
     }
 
     fn special(&mut self) -> Option<Special> {
@@ -200,6 +229,60 @@ impl Generator {
             _ => 1 + self.random.below(max),
         };
         usize::try_from(len.min(max)).expect("a few hundred KiB")
+    }
+
+    fn xattr_name(&mut self) -> Vec<u8> {
+        let long = [&b"user."[..], &[b'l'; 250]].concat();
+        let name: &[u8] = match self.random.below(40) {
+            0 => b"user.",
+            1 => b"system.other",
+            2 => &[&long[..], b"x"].concat(),
+            3..6 => b"security.capability",
+            6..9 => b"trusted.t",
+            9..12 => b"system.posix_acl_access",
+            12..14 => b"system.posix_acl_default",
+            14..17 => &long,
+            17..24 => b"user.b",
+            24..30 => b"user.c",
+            _ => b"user.a",
+        };
+        name.to_vec()
+    }
+
+    /// Mostly small; now and then as large as any may be, or too large.
+    fn xattr_data(&mut self) -> Data {
+        self.next_data += 1;
+        let len = match self.random.below(40) {
+            0 => 65_536,
+            1 => 65_537,
+            2 => self.random.below(65_536),
+            3..7 => self.random.below(9_000),
+            7..16 => self.random.below(1_100),
+            16 => 0,
+            _ => self.random.below(80),
+        };
+        Data { seed: self.next_data, len: usize::try_from(len).expect("64 KiB") }
+    }
+
+    /// Mostly a valid list, some of which say no more than a mode.
+    fn acl(&mut self) -> Vec<(u16, u16, u32)> {
+        const NOBODY: u32 = u32::MAX;
+        let mut draw =
+            |tag: u16, id: u32| (tag, u16::try_from(self.random.below(8)).expect("below 8"), id);
+        let (owner, group) = (draw(0x01, NOBODY), draw(0x04, NOBODY));
+        let (mask, other) = (draw(0x10, NOBODY), draw(0x20, NOBODY));
+        let users = [draw(0x02, 1_000), draw(0x02, 1_002)];
+        let groups: Vec<_> = (0..500).map(|id| draw(0x08, 2_000 + id)).collect();
+        match self.random.below(20) {
+            0 => Vec::new(),
+            1 => vec![owner, other, group],
+            2 => vec![owner, users[0], group, other],
+            3..8 => vec![owner, group, other],
+            8..10 => vec![owner, group, mask, other],
+            10 => [&[owner, group][..], &groups, &[mask, other]].concat(),
+            11..15 => vec![owner, users[0], users[1], group, groups[0], mask, other],
+            _ => vec![owner, users[0], group, mask, other],
+        }
     }
 
     fn data(&mut self) -> Data {

@@ -1,8 +1,8 @@
 //! An operation before it meets a tree.
 
 use super::action::Action;
-use super::data::Data;
-use crate::posix::{Caller, Change, Existing, Handle, Ino, Kind, Rename, Special, Tree};
+use super::data::{Data, Value};
+use crate::posix::{Caller, Change, Existing, Handle, Ino, Kind, Presence, Rename, Special, Tree};
 
 /// Chooses one of the things there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +65,10 @@ pub enum Op {
     Statfs,
     Fsync { object: Pick },
     Fdatasync { file: Pick },
+    GetXattr { object: Pick, name: Vec<u8> },
+    ListXattrs { object: Pick },
+    SetXattr { object: Pick, name: Vec<u8>, value: Value, presence: Presence },
+    RemoveXattr { object: Pick, name: Vec<u8> },
 }
 
 impl Op {
@@ -128,6 +132,14 @@ impl Op {
             Op::Readdir { dir } => Action::Readdir { ino: directory(tree, dir) },
             Op::Statfs => Action::Statfs,
             Op::Fsync { object } => Action::Fsync { ino: any(tree, object)? },
+            Op::GetXattr { object, name } => Action::GetXattr { ino: any(tree, object)?, name },
+            Op::ListXattrs { object } => Action::ListXattrs { ino: any(tree, object)? },
+            Op::SetXattr { object, name, value, presence } => {
+                Action::SetXattr { ino: any(tree, object)?, name, value, presence }
+            }
+            Op::RemoveXattr { object, name } => {
+                Action::RemoveXattr { ino: any(tree, object)?, name }
+            }
             Op::Fdatasync { file } => Action::Fdatasync { ino: of_kind(tree, file, Kind::File)? },
         })
     }

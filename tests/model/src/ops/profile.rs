@@ -50,6 +50,11 @@ pub(super) enum Class {
     Statfs,
     Fsync,
     Fdatasync,
+    GetXattr,
+    ListXattrs,
+    SetXattr,
+    RemoveXattr,
+    SetAcl,
 }
 
 /// How operands are drawn.
@@ -128,11 +133,13 @@ impl Profile {
                 (Create, 12), (Mknod, 4), (Mkdir, 7), (Symlink, 4), (Readlink, 2), (Link, 4),
                 (Unlink, 9), (Rmdir, 4), (Rename, 7), (NoReplace, 2), (Exchange, 2), (Open, 3),
                 (Release, 9), (Read, 2), (Write, 4), (Append, 2), (Readdir, 5), (Statfs, 1),
-                (Fsync, 2), (Fdatasync, 1),
+                (Fsync, 2), (Fdatasync, 1), (SetXattr, 6), (GetXattr, 3), (ListXattrs, 2),
+                (RemoveXattr, 3), (SetAcl, 5),
             ],
             Profile::Data => &[
                 (Create, 4), (Unlink, 1), (Open, 2), (Release, 4), (Getattr, 4), (SetTimes, 1),
                 (Read, 25), (Write, 35), (Append, 8), (Truncate, 10), (Fsync, 3), (Fdatasync, 3),
+                (SetXattr, 4), (RemoveXattr, 2), (SetAcl, 1), (GetXattr, 1),
             ],
             Profile::RenameStorm => &[
                 (Create, 8), (Mkdir, 10), (Symlink, 2), (Link, 4), (Unlink, 4), (Rmdir, 3),
@@ -142,14 +149,17 @@ impl Profile {
             Profile::SmallFiles => &[
                 (Create, 30), (Mkdir, 2), (Append, 20), (Write, 10), (Release, 28), (Unlink, 14),
                 (Rename, 4), (Read, 8), (Readdir, 2), (Lookup, 6), (Getattr, 6), (Fsync, 4),
+                (SetXattr, 14), (GetXattr, 4), (RemoveXattr, 4), (SetAcl, 3),
             ],
             Profile::BigSparse => &[
                 (Create, 3), (Unlink, 1), (Release, 3), (Write, 30), (Read, 20), (Truncate, 15),
-                (Append, 8), (Getattr, 4), (Statfs, 1), (Fsync, 3), (Fdatasync, 2),
+                (Append, 8), (Getattr, 4), (Statfs, 1), (Fsync, 3), (Fdatasync, 2), (SetXattr, 4),
+                (RemoveXattr, 2), (SetAcl, 1),
             ],
             Profile::DeepDirectories => &[
                 (Mkdir, 40), (Rmdir, 8), (Rename, 14), (Exchange, 3), (Create, 6), (Unlink, 3),
                 (Release, 6), (Lookup, 10), (Readdir, 6), (Getattr, 6), (Fsync, 2),
+                (SetAcl, 6), (SetXattr, 2), (RemoveXattr, 1),
             ],
             Profile::ManyLinks => &[
                 (Create, 2), (Symlink, 1), (Mkdir, 2), (Link, 45), (Unlink, 26), (Rename, 12),
@@ -158,7 +168,7 @@ impl Profile {
             Profile::NearFull => &[
                 (Create, 12), (Mkdir, 4), (Symlink, 2), (Write, 30), (Append, 20), (Unlink, 10),
                 (Truncate, 6), (Rename, 4), (Release, 12), (Read, 4), (Statfs, 4), (Fsync, 4),
-                (Fdatasync, 2),
+                (Fdatasync, 2), (SetXattr, 10), (RemoveXattr, 3), (SetAcl, 1),
             ],
         }
     }

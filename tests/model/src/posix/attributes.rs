@@ -101,7 +101,13 @@ impl Tree {
             }
             node.modified(now);
         }
-        node.mode = change.mode.map_or(node.mode, |mode| mode & 0o7777);
+        if change.size.is_some() || change.uid.is_some() || change.gid.is_some() {
+            node.drop_capability();
+        }
+        if let Some(mode) = change.mode {
+            node.mode = mode & 0o7777;
+            node.mode_set();
+        }
         node.uid = change.uid.unwrap_or(node.uid);
         node.gid = change.gid.unwrap_or(node.gid);
         match change.atime {

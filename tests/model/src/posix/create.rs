@@ -10,11 +10,13 @@ use super::handle::Handle;
 use super::node::{Body, Directory, Ino, Kind, Node};
 use super::tree::{Last, Tree, check_length, last};
 
-/// Who makes an object; it becomes theirs.
+/// Who makes an object, which becomes theirs, and what they do not want it to permit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Caller {
     pub uid: u32,
     pub gid: u32,
+    /// Counts where the directory has no default ACL.
+    pub umask: u16,
 }
 
 /// What open(O_CREAT) does with a file that is there already.
@@ -190,6 +192,7 @@ impl Tree {
         let parent = self.must(dir);
         let gid = if parent.mode & 0o2000 == 0 { caller.gid } else { parent.gid };
         let ino = Ino(self.next_ino);
+        let (mode, xattrs) = parent.inherited(body.kind(), mode, caller.umask);
         self.next_ino += 1;
         let node = Node {
             body,
@@ -200,6 +203,7 @@ impl Tree {
             mtime: now,
             ctime: now,
             names: [].into(),
+            xattrs,
         };
         self.nodes.insert(ino, Arc::new(node));
         self.attach(dir, name, ino);

@@ -39,6 +39,7 @@ impl Tree {
         let bytes = &bytes[..room.min(bytes.len())];
         let node = self.must_mut(ino);
         node.modified(now);
+        node.drop_capability();
         if let Body::File(content) = &mut node.body {
             content.write(offset, bytes);
         }

@@ -13,6 +13,7 @@ use super::attributes::Attributes;
 use super::content::Content;
 use super::node::{Body, Ino, Kind};
 use super::tree::Tree;
+use super::xattr::Xattrs;
 
 /// One object as found under one name.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub struct Found {
     pub content: Option<Content>,
     /// Of a symbolic link.
     pub target: Option<Vec<u8>>,
+    pub xattrs: Xattrs,
 }
 
 /// Everything that is found from the root, by path; the root itself is `/`.
@@ -36,7 +38,7 @@ pub struct Snapshot {
 /// How much has to agree.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Compare {
-    /// Names, kinds, modes, owners, link counts, devices and targets, but not what is in files.
+    /// Names, kinds, modes, owners, link counts, devices, targets and extended attributes, but not what is in files.
     WithoutContents,
     /// Sizes and bytes of files as well.
     WithoutTimes,
@@ -105,6 +107,7 @@ fn differs(expected: &Found, found: &Found, compare: Compare) -> Option<String> 
         .or_else(|| value("link count", a.nlink, b.nlink))
         .or_else(|| value("device", format!("{:?}", a.device), format!("{:?}", b.device)))
         .or_else(|| target(expected.target.as_ref()?, found.target.as_ref()?))
+        .or_else(|| xattrs(&expected.xattrs, &found.xattrs))
         .or_else(|| match compare {
             Compare::WithoutContents => None,
             Compare::WithoutTimes | Compare::WithTimes => contents(expected, found),
@@ -135,6 +138,18 @@ fn bytes(expected: &Content, found: &Content) -> Option<String> {
     Some(format!("byte {at} is {}, expected {}", byte(b), byte(a)))
 }
 
+fn xattrs(expected: &Xattrs, found: &Xattrs) -> Option<String> {
+    let mut names = expected.keys().chain(found.keys());
+    let name = names.find(|name| expected.get(*name) != found.get(*name))?;
+    let shown = |value: Option<&Vec<u8>>| match value {
+        None => "absent".to_owned(),
+        Some(value) if value.len() > 64 => format!("{} bytes", value.len()),
+        Some(value) => format!("{}", value.escape_ascii()),
+    };
+    let (expected, found) = (shown(expected.get(name)), shown(found.get(name)));
+    Some(format!("attribute {} is {found}, expected {expected}", name.escape_ascii()))
+}
+
 fn target(expected: &[u8], found: &[u8]) -> Option<String> {
     let text = |bytes: &[u8]| format!("{}", bytes.escape_ascii());
     value("points to", text(expected), text(found))
@@ -157,7 +172,13 @@ impl Snapshot {
                 Body::Directory(_) | Body::Special(_) => (None, None),
             };
             let attributes = tree.getattr(ino).expect("an object that a walk finds lives");
-            let found = Found { identity: ino.get(), attributes, content, target };
+            let found = Found {
+                identity: ino.get(),
+                attributes,
+                content,
+                target,
+                xattrs: node.xattrs.clone(),
+            };
             snapshot.found.insert(path, found);
         }
         snapshot

@@ -7,6 +7,7 @@ use mx_base::Timestamp;
 
 use super::content::Content;
 use super::create::Special;
+use super::xattr::Xattrs;
 
 /// Number of an object in the tree that issued it; never used twice. Says nothing about the inode
 /// number that the judged file system chooses.
@@ -64,6 +65,7 @@ pub(super) struct Node {
     pub ctime: Timestamp,
     /// Every directory and name under which the object is found.
     pub names: BTreeSet<(Ino, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 #[derive(Clone, Debug)]
@@ -83,9 +85,9 @@ pub(super) struct Directory {
     pub removed: bool,
 }
 
-impl Node {
+impl Body {
     pub(super) fn kind(&self) -> Kind {
-        match &self.body {
+        match self {
             Body::File(_) => Kind::File,
             Body::Directory(_) => Kind::Directory,
             Body::Symlink(_) => Kind::Symlink,
@@ -94,6 +96,12 @@ impl Node {
             Body::Special(Special::CharDevice { .. }) => Kind::CharDevice,
             Body::Special(Special::BlockDevice { .. }) => Kind::BlockDevice,
         }
+    }
+}
+
+impl Node {
+    pub(super) fn kind(&self) -> Kind {
+        self.body.kind()
     }
 
     pub(super) fn is_directory(&self) -> bool {

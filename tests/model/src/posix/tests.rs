@@ -237,7 +237,7 @@ fn what_is_made_in_a_set_group_id_directory_belongs_to_its_group() {
     let d = at(&t, "d");
     let change = Change { mode: Some(0o2775), gid: Some(50), ..Change::default() };
     t.setattr(d, &change, NOW).expect("it lives");
-    let caller = Caller { uid: 7, gid: 8 };
+    let caller = Caller { uid: 7, gid: 8, umask: 0 };
     let sub = t.mkdir(d, b"sub", 0o755, caller, NOW).expect("a free name");
     let file = t.mknod(d, b"f", None, 0o644, caller, NOW).expect("a free name");
     let of = |ino| t.getattr(ino).map(|a| (a.mode, a.uid, a.gid));

@@ -51,6 +51,7 @@ impl Tree {
             mtime: now,
             ctime: now,
             names: [].into(),
+            xattrs: [].into(),
         };
         Tree {
             nodes: [(Ino::ROOT, Arc::new(root))].into(),

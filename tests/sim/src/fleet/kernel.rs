@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use mfs::env::KernelCache;
 use mfs::file::FileId;
-use mfs::ops::{Entry, Lookup, NewFile, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes};
+use mfs::ops::{
+    Entry, Lookup, NewFile, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes, SetXattr,
+};
 use mfs::{Attributes, Fs, FsError};
 use mx_base::{BoxFuture, Duration};
 use parking_lot::Mutex;
@@ -386,6 +388,24 @@ impl Mount {
         if set.size.is_some() {
             self.kernel.drop_pages(file, None).await;
         }
+        done
+    }
+
+    pub async fn set_xattr(
+        &self,
+        file: FileId,
+        name: &[u8],
+        value: &[u8],
+        how: SetXattr,
+    ) -> Result<(), FsError> {
+        let done = self.fs.set_xattr(file, name, value, how).await;
+        self.kernel.drop_attributes(file);
+        done
+    }
+
+    pub async fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<(), FsError> {
+        let done = self.fs.remove_xattr(file, name).await;
+        self.kernel.drop_attributes(file);
         done
     }
 

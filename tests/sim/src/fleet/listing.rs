@@ -71,7 +71,7 @@ impl Fleet {
         let lives: Vec<Arc<Life>> = self.lives().into_iter().flatten().collect();
         let (reader, makers) = lives.split_last().expect("a cluster has nodes");
         let root = makers[0].mount(0).expect("mounted").fs.root();
-        let new = |kind| NewFile { kind, permissions: 0o755, uid: 0, gid: 0 };
+        let new = |kind| NewFile { kind, permissions: 0o755, umask: 0, uid: 0, gid: 0 };
         let dir = self.at(&makers[0], move |fs| async move {
             let made = fs.create(root, b"listed", &new(NewKind::Directory)).await?;
             Ok(made.attributes.file)

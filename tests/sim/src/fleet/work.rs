@@ -1,6 +1,6 @@
 //! What applications do on every node, and what they must find.
 //!
-//! * [`counters`], [`sizes`], [`names`], [`blobs`]: objects with one writer at a time, whichever node
+//! * [`counters`], [`sizes`], [`names`], [`blobs`], [`attributes`]: objects with one writer at a time, whichever node
 //!   it is on, of which it is known in which version each must be found ([`super::chain`]).
 //! * [`logs`], [`registers`]: files that everybody writes at once.
 //! * [`victims`]: files whose blocks the medium may damage. [`room`]: the device is full.
@@ -9,6 +9,7 @@
 //! * [`glance`]: who looks only at what the kernel has already.
 
 pub mod aside;
+mod attributes;
 mod blobs;
 pub mod bystanders;
 mod counters;
@@ -49,6 +50,7 @@ const COUNTERS: usize = 4;
 const SIZES: usize = 2;
 const NAMES: usize = 8;
 const BLOBS: usize = 2;
+const ATTRIBUTES: usize = 2;
 const LOGS: usize = 2;
 /// Where each counter lies in its file: in the inode, in a block, behind a hole.
 const COUNTER_AT: [u64; COUNTERS] = [0, 5_000, 4_088, 300_000];
@@ -90,6 +92,7 @@ pub struct Work {
     sizes: Vec<Mutex<Chain<u64>>>,
     names: Vec<Mutex<Chain<Place>>>,
     blobs: Vec<Mutex<Chain<Arc<Vec<u8>>>>>,
+    attributes: Vec<Mutex<Chain<u64>>>,
     logs: Vec<Mutex<Log>>,
     registers: Vec<Mutex<History>>,
     victims: Vec<Mutex<Victim>>,
@@ -127,12 +130,15 @@ fn name_of(kind: char, i: usize) -> Vec<u8> {
 }
 
 fn regular() -> NewFile<'static> {
-    NewFile { kind: NewKind::Regular, permissions: 0o644, uid: 0, gid: 0 }
+    NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 }
 }
 
-const WRITE: OpenFlags = OpenFlags { write: true, append: false, sync: false, truncate: false };
-const READ: OpenFlags = OpenFlags { write: false, append: false, sync: false, truncate: false };
-const APPEND: OpenFlags = OpenFlags { write: true, append: true, sync: false, truncate: false };
+const WRITE: OpenFlags =
+    OpenFlags { write: true, append: false, sync: false, truncate: false, kill_privileges: false };
+const READ: OpenFlags =
+    OpenFlags { write: false, append: false, sync: false, truncate: false, kill_privileges: false };
+const APPEND: OpenFlags =
+    OpenFlags { write: true, append: true, sync: false, truncate: false, kill_privileges: false };
 
 impl Work {
     pub fn new(exec: &Executor, oracle: &Oracle, plan: &Plan) -> Arc<Work> {
@@ -144,6 +150,7 @@ impl Work {
             sizes: chains(SIZES),
             names: (0..NAMES).map(|_| Mutex::new(Chain::new(Place::Absent))).collect(),
             blobs: (0..BLOBS).map(|_| Mutex::new(Chain::new(Arc::default()))).collect(),
+            attributes: chains(ATTRIBUTES),
             logs: (0..LOGS).map(|_| Mutex::default()).collect(),
             registers: (0..registers::COUNT).map(|_| Mutex::default()).collect(),
             victims: (0..plan.victims).map(|_| Mutex::new(Victim::new())).collect(),
@@ -170,7 +177,8 @@ impl Work {
     }
 
     fn lose(&self, life: LifeId) {
-        self.counters.iter().chain(&self.sizes).for_each(|chain| chain.lock().lose(life));
+        let numbers = self.counters.iter().chain(&self.sizes).chain(&self.attributes);
+        numbers.for_each(|chain| chain.lock().lose(life));
         self.names.iter().for_each(|chain| chain.lock().lose(life));
         self.blobs.iter().for_each(|chain| chain.lock().lose(life));
         self.logs.iter().for_each(|log| log.lock().lose(life));
@@ -229,7 +237,7 @@ impl Work {
             let new = NewFile { kind: NewKind::Directory, ..regular() };
             mount.create(root, dir, &new).await?;
         }
-        let files = [('c', COUNTERS), ('s', SIZES), ('b', BLOBS), ('l', LOGS)];
+        let files = [('c', COUNTERS), ('s', SIZES), ('b', BLOBS), ('x', ATTRIBUTES), ('l', LOGS)];
         for (kind, count) in files {
             for i in 0..count {
                 mount.create(root, &name_of(kind, i), &regular()).await?;
@@ -297,7 +305,8 @@ impl App {
                 55..70 => "blob",
                 70..85 => "append",
                 85..92 => "log",
-                92..97 => "list",
+                92..95 => "list",
+                95..98 => "attribute",
                 100.. => "register",
                 _ => "statfs",
             };
@@ -339,7 +348,8 @@ impl App {
             70..85 => self.append(self.draw(LOGS)).await,
             85..92 => self.read_log(self.draw(LOGS)).await,
             100.. => self.register(self.draw(registers::COUNT)).await,
-            92..97 => self.list(self.draw(DIRS.len())).await,
+            92..95 => self.list(self.draw(DIRS.len())).await,
+            95..98 => self.attribute(self.draw(ATTRIBUTES)).await,
             _ => self.mount.fs.statfs().await.map(|_| ()),
         }
     }
@@ -468,6 +478,9 @@ impl App {
             }
             for i in 0..BLOBS {
                 self.read_blob(i).await?;
+            }
+            for i in 0..ATTRIBUTES {
+                self.read_attribute(i).await?;
             }
             for i in 0..LOGS {
                 self.read_log(i).await?;
