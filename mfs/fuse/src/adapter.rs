@@ -16,8 +16,9 @@ use mfs::file::FileId;
 use mfs::ops::{NewKind, OpenFile};
 use mfs::{Fs, FsError};
 
+use crate::attributes::{names_for, set_xattr};
 use crate::caller;
-use crate::data::fopen_flags;
+use crate::data::{WriteKind, flags_of, fopen_flags, open_flags};
 use crate::errno::errno;
 use crate::lease::Lease;
 use crate::names::{Made, MadeKind};
@@ -42,7 +43,10 @@ pub(crate) fn features(cluster: bool) -> Features {
         .and(Features::EXPLICIT_INVAL_DATA)
         .and(Features::CACHE_SYMLINKS)
         .and(Features::ASYNC_DIO)
+        .and(Features::DONT_MASK)
+        .and(Features::POSIX_ACL)
         .and(Features::SETXATTR_EXT)
+        .and(Features::HANDLE_KILLPRIV_V2)
         .and(Features::DIRECT_IO_ALLOW_MMAP);
     if cluster {
         // Without these the kernel would grant locks for this node alone.
@@ -128,15 +132,39 @@ impl Adapter {
             Err(malformed) => return refuse(malformed, channel),
         };
         let Request { unique, pid, .. } = request;
-        let Operation::Write { handle, offset, data, laundered, .. } = request.operation else {
-            return self.dispatch(&request, channel);
+        let asked = |kind: Kind| {
+            let reply = Reply::new(channel, unique);
+            Asked { kind, pid, unique, reply, stops: kind.only_looks() }
+        };
+        let (handle, offset, data, kind) = match request.operation {
+            Operation::Write { handle, offset, data, laundered, kill_privileges } => {
+                let kind = match (laundered, kill_privileges) {
+                    (true, _) => WriteKind::Laundered,
+                    (false, true) => WriteKind::Unprivileged,
+                    (false, false) => WriteKind::Privileged,
+                };
+                (handle, offset, data, kind)
+            }
+            Operation::Setxattr { name, value, flags, kill_sgid } => {
+                let (node, name) = (Node(request.node), name.to_vec());
+                let value = message.bytes()[value].to_vec();
+                let how = set_xattr(flags, kill_sgid);
+                return self.serve(
+                    asked(Kind::Setxattr),
+                    async move |shared: Arc<Shared>, reply: Reply| {
+                        let set = async {
+                            shared.fs.set_xattr(shared.file(node)?, &name, &value, how).await
+                        };
+                        reply.empty(set.await);
+                    },
+                );
+            }
+            _ => return self.dispatch(&request, channel),
         };
         // What is written stays where it was read to.
         let data = message.into_data(data);
-        let reply = Reply::new(channel, unique);
-        let asked = Asked { kind: Kind::Write, pid, unique, reply, stops: false };
-        self.serve(asked, async move |shared: Arc<Shared>, reply: Reply| {
-            shared.write(handle, offset, data.as_slice(), laundered, reply).await;
+        self.serve(asked(Kind::Write), async move |shared: Arc<Shared>, reply: Reply| {
+            shared.write(handle, offset, data.as_slice(), kind, reply).await;
         });
     }
 
@@ -211,10 +239,10 @@ impl Adapter {
             }
             Operation::Symlink { name, target } => {
                 let kind = MadeKind::SymbolicLink(target.to_vec());
-                let new = Made { kind, permissions: 0o777, uid, gid };
+                let new = Made { kind, permissions: 0o777, umask: 0, uid, gid };
                 self.make(asked(Kind::Make), node, name, new);
             }
-            Operation::Mknod { name, mode, rdev, .. } => {
+            Operation::Mknod { name, mode, rdev, umask } => {
                 let kind = match mode & libc::S_IFMT {
                     libc::S_IFREG => NewKind::Regular,
                     libc::S_IFIFO => NewKind::Fifo,
@@ -223,12 +251,13 @@ impl Adapter {
                     libc::S_IFBLK => NewKind::BlockDevice(*rdev),
                     _ => return reply().error(Errno(libc::EINVAL)),
                 };
-                let new = Made { kind: MadeKind::Plain(kind), permissions: *mode, uid, gid };
+                let kind = MadeKind::Plain(kind);
+                let new = Made { kind, permissions: *mode, umask: *umask, uid, gid };
                 self.make(asked(Kind::Make), node, name, new);
             }
-            Operation::Mkdir { name, mode, .. } => {
+            Operation::Mkdir { name, mode, umask } => {
                 let kind = MadeKind::Plain(NewKind::Directory);
-                let new = Made { kind, permissions: *mode, uid, gid };
+                let new = Made { kind, permissions: *mode, umask: *umask, uid, gid };
                 self.make(asked(Kind::Make), node, name, new);
             }
             Operation::Unlink { name } => {
@@ -304,8 +333,8 @@ impl Adapter {
             }
 
             // Open files
-            Operation::Open { flags, .. } => {
-                let flags = crate::data::open_flags(*flags);
+            Operation::Open { flags, kill_privileges } => {
+                let flags = open_flags(*flags, *kill_privileges);
                 self.serve(asked(Kind::Open), async move |shared: Arc<Shared>, reply: Reply| {
                     match async { shared.fs.open(shared.file(node)?, flags).await }.await {
                         Ok(open) => {
@@ -315,12 +344,14 @@ impl Adapter {
                     }
                 });
             }
-            Operation::Create { name, flags, mode, .. } => {
-                let (name, flags) = (name.to_vec(), *flags);
+            Operation::Create { name, flags, mode, umask, kill_privileges } => {
+                let name = name.to_vec();
+                let exclusive = flags_of(*flags) & libc::O_EXCL != 0;
+                let flags = open_flags(*flags, *kill_privileges);
                 let kind = MadeKind::Plain(NewKind::Regular);
-                let new = Made { kind, permissions: *mode, uid, gid };
+                let new = Made { kind, permissions: *mode, umask: *umask, uid, gid };
                 self.serve(asked(Kind::Create), async move |shared: Arc<Shared>, reply: Reply| {
-                    shared.create(node, &name, &new.file(), flags, reply).await;
+                    shared.create(node, &name, &new.file(), flags, exclusive, reply).await;
                 });
             }
             Operation::Read { handle, offset, size, direct } => {
@@ -329,7 +360,9 @@ impl Adapter {
                     shared.read(handle, offset, size.into(), direct, reply).await;
                 });
             }
-            Operation::Write { .. } => unreachable!("served where the message is at hand"),
+            Operation::Write { .. } | Operation::Setxattr { .. } => {
+                unreachable!("served where the message is at hand")
+            }
             Operation::Flush { handle, .. } => {
                 let handle = *handle;
                 self.serve(asked(Kind::Flush), async move |shared: Arc<Shared>, reply: Reply| {
@@ -383,6 +416,40 @@ impl Adapter {
                 })
             }
 
+            // Extended attributes
+            Operation::Getxattr { name, size } => {
+                let (name, size) = (name.to_vec(), *size);
+                self.serve(
+                    asked(Kind::Getxattr),
+                    async move |shared: Arc<Shared>, reply: Reply| {
+                        let found = async { shared.fs.get_xattr(shared.file(node)?, &name).await };
+                        shared.answer_xattr(reply, size, found.await);
+                    },
+                );
+            }
+            Operation::Listxattr { size } => {
+                let size = *size;
+                self.serve(
+                    asked(Kind::Getxattr),
+                    async move |shared: Arc<Shared>, reply: Reply| {
+                        let listed = async { shared.fs.list_xattrs(shared.file(node)?).await };
+                        let listed = listed.await.map(|names| names_for(uid, names));
+                        shared.answer_xattr(reply, size, listed);
+                    },
+                );
+            }
+            Operation::Removexattr { name } => {
+                let name = name.to_vec();
+                self.serve(
+                    asked(Kind::Setxattr),
+                    async move |shared: Arc<Shared>, reply: Reply| {
+                        let done =
+                            async { shared.fs.remove_xattr(shared.file(node)?, &name).await };
+                        reply.empty(done.await);
+                    },
+                );
+            }
+
             // Locks of applications
             Operation::Getlk(_) => reply().error(Errno(libc::EOPNOTSUPP)),
             // Giving up what nobody could get is no error: close does it for every file.
@@ -393,11 +460,7 @@ impl Adapter {
             Operation::Tmpfile { .. }
             | Operation::Fallocate(_)
             | Operation::Lseek { .. }
-            | Operation::CopyRange(_)
-            | Operation::Setxattr { .. }
-            | Operation::Getxattr { .. }
-            | Operation::Listxattr { .. }
-            | Operation::Removexattr { .. } => reply().error(Errno(libc::ENOSYS)),
+            | Operation::CopyRange(_) => reply().error(Errno(libc::ENOSYS)),
             Operation::Ioctl { .. } => reply().error(Errno(libc::ENOTTY)),
         }
     }

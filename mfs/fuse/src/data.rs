@@ -45,16 +45,20 @@ impl Shared {
         handle: u64,
         offset: u64,
         data: &[u8],
-        laundered: bool,
+        kind: WriteKind,
         reply: Reply,
     ) {
         let written = async {
             let open = self.handle(handle)?;
-            if laundered {
-                self.fs.write_laundered(&open, offset, data).await?;
-                return Ok(data.len() as u64);
-            }
-            self.fs.write(&open, offset, data).await.map(|written| written.len)
+            let written = match kind {
+                WriteKind::Laundered => {
+                    self.fs.write_laundered(&open, offset, data).await?;
+                    return Ok(data.len() as u64);
+                }
+                WriteKind::Privileged => self.fs.write(&open, offset, data).await?,
+                WriteKind::Unprivileged => self.fs.write_unprivileged(&open, offset, data).await?,
+            };
+            Ok::<u64, FsError>(written.len)
         };
         match written.await {
             Ok(len) => {
@@ -66,13 +70,23 @@ impl Shared {
     }
 }
 
+/// Who writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WriteKind {
+    /// The kernel: dirty pages of a mapping.
+    Laundered,
+    /// Somebody who may leave set-user-ID and set-group-ID as they are.
+    Privileged,
+    Unprivileged,
+}
+
 /// As libc has the flags of open(2).
 pub(crate) fn flags_of(flags: u32) -> i32 {
     flags.cast_signed()
 }
 
 /// The flags of open(2) as the file system sees them.
-pub(crate) fn open_flags(flags: u32) -> OpenFlags {
+pub(crate) fn open_flags(flags: u32, kill_privileges: bool) -> OpenFlags {
     let flags = flags_of(flags);
     let has = |flag: i32| flags & flag != 0;
     OpenFlags {
@@ -80,6 +94,7 @@ pub(crate) fn open_flags(flags: u32) -> OpenFlags {
         append: has(libc::O_APPEND),
         sync: has(libc::O_SYNC) || has(libc::O_DSYNC),
         truncate: has(libc::O_TRUNC),
+        kill_privileges,
     }
 }
 

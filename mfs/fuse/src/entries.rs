@@ -207,6 +207,8 @@ pub(crate) fn set_attributes(set: &SetattrIn) -> SetAttributes {
         size: has(setattr::SIZE).then_some(set.size),
         atime: time(setattr::ATIME, setattr::ATIME_NOW, set.atime, set.atime_nanos),
         mtime: time(setattr::MTIME, setattr::MTIME_NOW, set.mtime, set.mtime_nanos),
+        // A change of owner always takes them (fs/open.c, chown_common), and the kernel leaves it to us.
+        kill_privileges: has(setattr::KILL_PRIVILEGES) || has(setattr::UID) || has(setattr::GID),
     }
 }
 

@@ -4,7 +4,8 @@
 //! notifications of the kernel, and decides nothing. The only place that knows numbers of `errno`.
 //!
 //! * [`protocol`]: the messages; [`transport`]: the way they come and go.
-//! * [`adapter`]: what is asked for, as operations; [`names`], [`entries`], [`data`] and [`listing`]
+//! * [`adapter`]: what is asked for, as operations; [`names`], [`entries`], [`data`], [`attributes`]
+//!   and [`listing`]
 //!   carry out and answer.
 //! * [`caller`]: for which process a request is being answered.
 //! * [`lease`]: until when requests may be served from what is cached.
@@ -13,6 +14,7 @@
 //! * [`session`]: mounting, serving, the end.
 
 mod adapter;
+mod attributes;
 pub mod caller;
 mod data;
 mod entries;

@@ -5,7 +5,7 @@ use mfs::file::{Attributes, FileId, FileType};
 use mfs::ops::{self, Entry, Lookup, NewFile, NewKind, RenameKind};
 
 use crate::adapter::Shared;
-use crate::data::{flags_of, fopen_flags, open_flags};
+use crate::data::fopen_flags;
 use crate::entries::Names;
 use crate::errno::errno;
 use crate::nodes::Node;
@@ -16,6 +16,7 @@ use crate::transport::{Errno, Reply};
 pub(crate) struct Made {
     pub(crate) kind: MadeKind,
     pub(crate) permissions: u32,
+    pub(crate) umask: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
 }
@@ -31,7 +32,8 @@ impl Made {
             MadeKind::Plain(kind) => *kind,
             MadeKind::SymbolicLink(target) => NewKind::SymbolicLink(target),
         };
-        NewFile { kind, permissions: self.permissions, uid: self.uid, gid: self.gid }
+        let Made { permissions, umask, uid, gid, .. } = *self;
+        NewFile { kind, permissions, umask, uid, gid }
     }
 }
 
@@ -63,17 +65,16 @@ impl Shared {
         Ok(entry)
     }
 
-    /// CREATE with the `flags` of open(2).
+    /// Makes a file and opens it, or opens the one that is there unless `exclusive`.
     pub(crate) async fn create(
         &self,
         parent: Node,
         name: &[u8],
         new: &NewFile<'_>,
-        flags: u32,
+        flags: ops::OpenFlags,
+        exclusive: bool,
         reply: Reply,
     ) {
-        let exclusive = flags_of(flags) & libc::O_EXCL != 0;
-        let flags = open_flags(flags);
         let made = async {
             let parent = self.file(parent)?;
             loop {

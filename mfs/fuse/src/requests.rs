@@ -25,10 +25,12 @@ pub(crate) enum Kind {
     Opendir,
     Readdir,
     Statfs,
+    Getxattr,
+    Setxattr,
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 18] = [
+    const ALL: [(Kind, &'static str); 20] = [
         (Kind::Lookup, "lookup"),
         (Kind::Getattr, "getattr"),
         (Kind::Setattr, "setattr"),
@@ -47,6 +49,8 @@ impl Kind {
         (Kind::Opendir, "opendir"),
         (Kind::Readdir, "readdir"),
         (Kind::Statfs, "statfs"),
+        (Kind::Getxattr, "getxattr"),
+        (Kind::Setxattr, "setxattr"),
     ];
 
     /// Can it be given up at any time? Nothing is changed by it, and what it has taken goes with it.
@@ -58,7 +62,8 @@ impl Kind {
             | Kind::Read
             | Kind::Opendir
             | Kind::Readdir
-            | Kind::Statfs => true,
+            | Kind::Statfs
+            | Kind::Getxattr => true,
             Kind::Setattr
             | Kind::Make
             | Kind::Unlink
@@ -69,7 +74,8 @@ impl Kind {
             | Kind::Create
             | Kind::Write
             | Kind::Flush
-            | Kind::Fsync => false,
+            | Kind::Fsync
+            | Kind::Setxattr => false,
         }
     }
 }
@@ -106,6 +112,6 @@ mod tests {
         let counted = requests.by_operation();
         assert_eq!(counted.len(), Kind::ALL.len());
         assert_eq!(counted.iter().find(|(name, _)| *name == "read"), Some(&("read", 2)));
-        assert_eq!(counted.iter().filter(|(_, count)| *count == 1).count(), 17);
+        assert_eq!(counted.iter().filter(|(_, count)| *count == 1).count(), 19);
     }
 }

@@ -54,13 +54,14 @@ const CANNOT_KEEP: [(&str, &str); 9] = [
     ("lazytime", "access times are updated as with `relatime`"),
     ("mand", "Linux has no mandatory locks any more"),
     ("remount", "unmount and mount again"),
-    ("acl", "there are no access control lists yet"),
-    ("user_xattr", "there are no extended attributes yet"),
+    ("noacl", "access control lists are always obeyed"),
+    ("nouser_xattr", "extended attributes are always there"),
 ];
 
 /// They say when and by whom it is mounted, or ask for what is the case anyway.
-const NOTHING_TO_DO: [&str; 24] = [
+const NOTHING_TO_DO: [&str; 25] = [
     "_netdev",
+    "acl",
     "async",
     "auto",
     "comment",
@@ -69,7 +70,6 @@ const NOTHING_TO_DO: [&str; 24] = [
     "group",
     "helper",
     "loud",
-    "noacl",
     "noauto",
     "nofail",
     "nogroup",
@@ -83,6 +83,7 @@ const NOTHING_TO_DO: [&str; 24] = [
     "silent",
     "uhelper",
     "user",
+    "user_xattr",
     "users",
 ];
 
