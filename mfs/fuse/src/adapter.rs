@@ -136,30 +136,26 @@ impl Adapter {
             let reply = Reply::new(channel, unique);
             Asked { kind, pid, unique, reply, stops: kind.only_looks() }
         };
-        let (handle, offset, data, kind) = match request.operation {
-            Operation::Write { handle, offset, data, laundered, kill_privileges } => {
-                let kind = match (laundered, kill_privileges) {
-                    (true, _) => WriteKind::Laundered,
-                    (false, true) => WriteKind::Unprivileged,
-                    (false, false) => WriteKind::Privileged,
-                };
-                (handle, offset, data, kind)
-            }
-            Operation::Setxattr { name, value, flags, kill_sgid } => {
-                let (node, name) = (Node(request.node), name.to_vec());
-                let value = message.bytes()[value].to_vec();
-                let how = set_xattr(flags, kill_sgid);
-                return self.serve(
-                    asked(Kind::Setxattr),
-                    async move |shared: Arc<Shared>, reply: Reply| {
-                        let set = async {
-                            shared.fs.set_xattr(shared.file(node)?, &name, &value, how).await
-                        };
-                        reply.empty(set.await);
-                    },
-                );
-            }
-            _ => return self.dispatch(&request, channel),
+        if let Operation::Setxattr { name, value, flags, kill_sgid } = &request.operation {
+            let (node, name) = (Node(request.node), name.to_vec());
+            let value = message.bytes()[value.clone()].to_vec();
+            let how = set_xattr(*flags, *kill_sgid);
+            let set = async move |shared: Arc<Shared>, reply: Reply| {
+                let set =
+                    async { shared.fs.set_xattr(shared.file(node)?, &name, &value, how).await };
+                reply.empty(set.await);
+            };
+            return self.serve(asked(Kind::Setxattr), set);
+        }
+        let Operation::Write { handle, offset, data, laundered, kill_privileges } =
+            request.operation
+        else {
+            return self.dispatch(&request, channel);
+        };
+        let kind = match (laundered, kill_privileges) {
+            (true, _) => WriteKind::Laundered,
+            (false, true) => WriteKind::Unprivileged,
+            (false, false) => WriteKind::Privileged,
         };
         // What is written stays where it was read to.
         let data = message.into_data(data);
