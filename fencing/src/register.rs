@@ -180,6 +180,9 @@ pub struct Register {
     io_no: u64,
     serial: u32,
     random: Random,
+    attempt_began: Instant,
+    /// When the next one is due, after one that was overtaken.
+    next_attempt: Option<Instant>,
     outputs: VecDeque<Output>,
     /// Only for showing that the checks find what happens without the rule.
     #[cfg(test)]
@@ -208,6 +211,8 @@ impl Register {
             io_no: 0,
             serial: 0,
             random: Random::new(config.seed),
+            attempt_began: Instant(0),
+            next_attempt: None,
             outputs: VecDeque::new(),
             #[cfg(test)]
             without_r4: false,
@@ -312,10 +317,9 @@ impl Register {
             author: Author { node, nonce, serial: self.serial },
             deadline: now + self.config.patience,
             proposed: false,
-            stage: Stage::Survey,
+            stage: Stage::Waiting { until: self.next_attempt.unwrap_or(now) },
             last_trouble: None,
         });
-        self.enter(Stage::Survey);
         self.advance(now);
         Ok(request)
     }

@@ -51,7 +51,7 @@ impl Register {
                 if now < until {
                     return;
                 }
-                self.enter(Stage::Survey);
+                self.begin_attempt(now);
                 continue;
             }
             self.pump();
@@ -63,6 +63,11 @@ impl Register {
                 Tally::Open => return,
             }
         }
+    }
+
+    pub(super) fn begin_attempt(&mut self, now: Instant) {
+        self.attempt_began = now;
+        self.enter(Stage::Survey);
     }
 
     pub(super) fn enter(&mut self, stage: Stage) {
@@ -207,13 +212,19 @@ impl Register {
         }
     }
 
-    /// 1 to 4 U, so that of several nodes one gets through.
+    /// 1 to 4 U, or 1 to 4 times what the attempt took if that is more, so that of several nodes one
+    /// gets through. An operation that ran out of patience leaves its pause to the next one: whoever
+    /// tried again at once would only overtake the others.
     fn wait(&mut self, trouble: Option<Trouble>, now: Instant) {
-        let unit = u64::try_from(self.config.unit.as_nanos()).expect("U is at most a minute");
-        let pause = Duration::from_nanos(unit + self.random.below(3 * unit + 1));
+        let unit = self.config.unit;
+        let took = now.since(self.attempt_began);
+        let least = took.clamp(unit, unit.max(self.config.patience / 2));
+        let least = u64::try_from(least.as_nanos()).expect("patience is at most some minutes");
+        let until = now + Duration::from_nanos(least + self.random.below(3 * least + 1));
         let operation = self.operation.as_mut().expect("stages belong to an operation");
         operation.last_trouble = trouble;
-        self.enter(Stage::Waiting { until: now + pause });
+        self.next_attempt = trouble.is_none().then_some(until);
+        self.enter(Stage::Waiting { until });
     }
 
     fn give_up(&mut self, why: Trouble) {
@@ -223,6 +234,9 @@ impl Register {
 
     fn finish(&mut self, outcome: Outcome) {
         let operation = self.operation.take().expect("only an operation is finished");
+        if matches!(outcome, Outcome::Committed { .. } | Outcome::Refused { .. }) {
+            self.next_attempt = None;
+        }
         self.stage_no += 1;
         for partition in &mut self.partitions {
             partition.enter_stage();

@@ -1,6 +1,7 @@
 //! The register against scripted disks: each rule by itself. The random schedules are in `world`.
 
 mod random_schedules;
+mod slow_device;
 mod world;
 
 use super::*;
