@@ -54,7 +54,8 @@ impl Random {
             }
             _ => {
                 let other = self.pick(others);
-                let from = self.below(other.len());
+                // A seed may be empty.
+                let from = self.below(other.len() + 1);
                 for (place, byte) in bytes[at..].iter_mut().zip(&other[from..]).take(16) {
                     *place = *byte;
                 }
