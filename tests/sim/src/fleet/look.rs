@@ -8,7 +8,7 @@ use mfs::layout::GroupNo;
 use mfs::locks::Resource;
 use mx_base::{Duration, FsId};
 use mx_node::Surroundings;
-use mx_node::report::{Lock, Member, ResourceFilter};
+use mx_node::report::{Homed, Lock, Member, ResourceFilter};
 
 use super::host::Living;
 use super::oracle::bounds::UNAFFECTED_WITHIN;
@@ -55,7 +55,7 @@ impl Fleet {
         if waiting.is_empty() {
             return;
         }
-        let left = resources_left(living);
+        let left = self.resources_left(living);
         for (life, groups) in waiting {
             let Some(Living { node, .. }) = living.iter().find(|l| l.life.id == life) else {
                 if self.has_lost_its_majority(life) {
@@ -116,20 +116,24 @@ impl Fleet {
         !of.into_iter().any(|m| m.node.get() == home.node && m.incarnation.0 == home.incarnation)
     }
 
+    /// What a dead node holds as its home sees it, before the view without it and after: also what
+    /// was granted while it died, or given up, and no message has told of.
+    fn resources_left(&self, living: &[Living]) -> BTreeSet<String> {
+        let dump = |l: &Living| l.node.lock_dump(&Surroundings::default(), None, usize::MAX);
+        let dumps = living.iter().map(dump);
+        let homed = dumps.flat_map(|dump| dump.file_systems).flat_map(|locks| locks.homed);
+        let is_left = |homed: &Homed| {
+            !homed.remnants.is_empty() || homed.granted.iter().any(|of| self.is_dead(of.member))
+        };
+        homed.filter(is_left).map(|homed| homed.resource).collect()
+    }
+
     /// Whoever may use what it has cached.
     pub(super) fn living(&self) -> Vec<Living> {
         let may = self.lives().into_iter().flatten();
         let may = may.filter(|life| !self.oracle.is_lost(life.id) && life.is_permitted());
         may.filter_map(|life| life.node().map(|node| Living { life, node })).collect()
     }
-}
-
-/// What a dead node holds as its home sees it: also what was granted while it died, or given up, and
-/// no message has told of.
-fn resources_left(living: &[Living]) -> BTreeSet<String> {
-    let dumps = living.iter().map(|l| l.node.lock_dump(&Surroundings::default(), None, usize::MAX));
-    let homed = dumps.flat_map(|dump| dump.file_systems).flat_map(|locks| locks.homed);
-    homed.filter(|homed| !homed.remnants.is_empty()).map(|homed| homed.resource).collect()
 }
 
 /// What a member may use, and whether it is being given up.
