@@ -185,11 +185,15 @@ impl Fleet {
         let Some(mount) = life.mount(0) else { return };
         self.first().work.fills();
         let (work, exec) = (Arc::clone(&self.first().work), self.exec.clone());
-        self.exec.spawn(life.group(), async move {
+        let of = Arc::clone(&life);
+        self.spawn_at_work(&life, async move {
             if let Err(error) = work.fill(&mount).await {
                 tracing::info!(%error, "the device is full, or its filler gone");
             }
-            exec.sleep(length).await;
+            let until = exec.now() + length;
+            while exec.now() < until && !of.is_leaving() {
+                exec.sleep(LOOK_AGAIN).await;
+            }
             if let Err(error) = work.make_room(&mount).await {
                 tracing::info!(%error, "no room is made");
             }
@@ -223,9 +227,9 @@ impl Fleet {
         let is_done = Arc::new(AtomicBool::new(false));
         while !is_done.load(Ordering::SeqCst) && !self.first().work.is_stopped() {
             for life in self.lives().into_iter().flatten() {
-                let Some(mount) = life.mount(0) else { continue };
+                let Some(mount) = life.mount(0).filter(|_| !life.is_leaving()) else { continue };
                 let (work, is_done) = (Arc::clone(&self.first().work), Arc::clone(&is_done));
-                self.exec.spawn(life.group(), async move {
+                self.spawn_at_work(&life, async move {
                     match work.make_room(&mount).await {
                         Ok(()) => is_done.store(true, Ordering::SeqCst),
                         Err(error) => tracing::info!(%error, "no room is made"),

@@ -253,43 +253,19 @@ impl Fleet {
             self.exec.sleep(Duration::from_millis(1)).await;
         }
         if self.plan.kind == Kind::Bystanders {
-            *life.workers.lock() += 1;
-            let app = self.app(volume, &life, &mount);
-            let of = Arc::clone(&life);
-            self.exec.spawn(life.group(), async move {
-                app.stand_by().await;
-                *of.workers.lock() -= 1;
-            });
+            self.spawn_at_work(&life, self.app(volume, &life, &mount).stand_by());
         }
         if self.plan.seed % GLANCES_EVERY == GLANCES_EVERY - 1 {
-            *life.workers.lock() += 1;
-            let app = self.app(volume, &life, &mount);
-            let of = Arc::clone(&life);
-            self.exec.spawn(life.group(), async move {
-                app.glance().await;
-                *of.workers.lock() -= 1;
-            });
+            self.spawn_at_work(&life, self.app(volume, &life, &mount).glance());
         }
         let host = usize::from(life.member.node.get()) - 1;
         if self.plan.kind == Kind::Apart && volume == 0 && !self.loses_journal(host) {
             for i in 0..aside::COUNT {
-                *life.workers.lock() += 1;
-                let app = self.app(volume, &life, &mount);
-                let of = Arc::clone(&life);
-                self.exec.spawn(life.group(), async move {
-                    app.stand_aside(i).await;
-                    *of.workers.lock() -= 1;
-                });
+                self.spawn_at_work(&life, self.app(volume, &life, &mount).stand_aside(i));
             }
         }
         for _ in 0..self.plan.workers {
-            *life.workers.lock() += 1;
-            let app = self.app(volume, &life, &mount);
-            let of = Arc::clone(&life);
-            self.exec.spawn(life.group(), async move {
-                app.work().await;
-                *of.workers.lock() -= 1;
-            });
+            self.spawn_at_work(&life, self.app(volume, &life, &mount).work());
         }
     }
 
@@ -341,6 +317,21 @@ impl Fleet {
             self.exec.sleep(Duration::from_millis(20)).await;
         }
         self.kill(life, false);
+    }
+
+    /// Does something with a mount of a life, which is not unmounted meanwhile: its kernel sees to
+    /// that.
+    pub(super) fn spawn_at_work(
+        &self,
+        life: &Arc<Life>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        *life.workers.lock() += 1;
+        let of = Arc::clone(life);
+        self.exec.spawn(life.group(), async move {
+            work.await;
+            *of.workers.lock() -= 1;
+        });
     }
 
     fn is_running(&self, life: &Life) -> bool {
