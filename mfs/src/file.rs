@@ -74,6 +74,17 @@ impl FileType {
 /// Permission bits of a mode, with set-id and sticky bits.
 pub const PERMISSIONS: u32 = 0o7777;
 
+/// What `chattr(1)` sets and `statx(2)` shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FileFlags {
+    /// `FS_IMMUTABLE_FL`: nothing of it changes.
+    pub immutable: bool,
+    /// `FS_APPEND_FL`: nothing of it is lost.
+    pub append_only: bool,
+    /// `FS_NOATIME_FL`: its access time stays.
+    pub no_atime: bool,
+}
+
 /// What `stat` shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attributes {
@@ -92,6 +103,7 @@ pub struct Attributes {
     pub ctime: Timestamp,
     pub btime: Timestamp,
     pub rdev: u32,
+    pub flags: FileFlags,
 }
 
 /// The largest offset a file may reach: what `off_t` holds.

@@ -13,6 +13,7 @@ pub(crate) mod growth;
 pub(crate) mod pages;
 pub(crate) mod reap;
 pub(crate) mod truncate;
+pub(crate) mod unwritten;
 pub(crate) mod xattrs;
 
 use std::fmt;
@@ -50,6 +51,8 @@ pub(crate) struct Inode {
     pub(crate) state: Mutex<State>,
     /// A flush has ended.
     pub(crate) flushed: event_listener::Event,
+    /// The last handle of this mount was closed.
+    pub(crate) closed: event_listener::Event,
 }
 
 /// What is known of an inode.
@@ -62,6 +65,8 @@ pub(crate) struct State {
     /// Open handles on this mount, and those of them that may write.
     pub(crate) opens: u32,
     pub(crate) writers: u32,
+    /// It was made here without a name, and may still get one.
+    pub(crate) linkable: bool,
     /// Pages that the kernel has locked until this node has EX.
     pub(crate) page_reads_waiting: u32,
     pub(crate) kernel: KernelView,
@@ -114,6 +119,7 @@ impl Inode {
             set: BlockSet::new(Resource::Inode(no)),
             state: Mutex::default(),
             flushed: event_listener::Event::new(),
+            closed: event_listener::Event::new(),
         })
     }
 
@@ -376,6 +382,7 @@ impl Core {
             ctime: a.ctime.into(),
             btime: a.btime.into(),
             rdev: a.rdev.get(),
+            flags: self.flags(),
         }
     }
 }

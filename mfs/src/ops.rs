@@ -5,8 +5,11 @@
 //! drops them behind the answer.
 
 pub(crate) mod ahead;
+pub mod allocate;
 mod atime;
+pub mod copy;
 pub mod create;
+pub mod flags;
 pub mod fsync;
 pub mod link;
 mod locking;
@@ -15,20 +18,24 @@ pub mod open;
 pub mod read;
 pub mod readdir;
 pub mod rename;
+pub mod seek;
 pub mod setattr;
 pub mod statfs;
 pub mod statistics;
 pub mod symlink;
 pub mod unlink;
+mod unnamed;
 pub mod write;
 pub mod xattr;
 
+pub use allocate::Allocate;
 pub use create::{NewFile, NewKind};
 pub use lookup::{Entry, Keep, Lookup};
 pub use open::{OpenFile, OpenFlags};
 pub use read::{ReadData, ReadKind};
 pub use readdir::{Listed, Listing};
 pub use rename::RenameKind;
+pub use seek::SeekFor;
 pub use setattr::{SetAttributes, SetTime};
 pub use statfs::Statfs;
 pub use statistics::Statistics;

@@ -114,6 +114,10 @@ impl SlotRecord {
             slot.used_inodes.set(slot.used_inodes.get() + usage.inodes);
         }
         for file in added {
+            if self.places.contains_key(&file) {
+                // A truncation that a crash cut short had put it there.
+                continue;
+            }
             let place = self.free_places.pop().expect("room for an orphan was made before");
             let entry = OrphanEntry {
                 inode: U64::new(file.inode.0),
@@ -121,8 +125,7 @@ impl SlotRecord {
                 reserved0: U32::ZERO,
             };
             self.set_entry(transaction, place, entry, 1);
-            let before = self.places.insert(file, place);
-            assert!(before.is_none(), "{file:?} becomes an orphan once");
+            self.places.insert(file, place);
         }
         for file in removed {
             let place = self.places.remove(&file).expect("only an orphan is removed from the list");

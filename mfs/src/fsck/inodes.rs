@@ -162,6 +162,12 @@ impl Check<'_> {
                 if i > 0 && node.entries[0].logical.get() < entry.logical.get() {
                     self.problem(&name, format!("extent node {at} begins before its key"));
                 }
+                // What reaches into the next node is not found there.
+                let last = &node.entries[count - 1];
+                let end = last.logical.get().saturating_add(last.blocks.get().into());
+                if level == 0 && level_entries.get(i + 1).is_some_and(|n| end > n.logical.get()) {
+                    self.problem(&name, format!("extent node {at} reaches into the next one"));
+                }
                 below.extend_from_slice(&node.entries[..count]);
             }
             level_entries = below;

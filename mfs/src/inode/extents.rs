@@ -2,10 +2,12 @@
 //!
 //! A B+tree with its root in the inode. Keeps true: extents do not overlap and are in order; an
 //! inner entry's key is not above any key below it, the first one's excepted, which stands for
-//! everything smaller; nodes below the root are never empty.
+//! everything smaller; no extent reaches over the key of the next node; nodes below the root are
+//! never empty.
 //!
 //! Synchronous steps over cached blocks; changes go into a transaction.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lcl::pin::Pin;
@@ -18,12 +20,22 @@ use crate::block::BlockNo;
 use crate::cache::{CachedBlock, Expect, Step};
 use crate::error::{Corruption, CorruptionKind};
 use crate::journal::Transaction;
+use crate::ondisk::alloc_group::BITS_PER_BLOCK;
 use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX};
 use crate::ondisk::header::{Kind, Owner};
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 
 /// The deepest tree that 2^52 blocks can need, with room to spare.
 const DEPTH_MAX: u8 = 8;
+
+/// Blocks freed together: those of a quarter of a block of the bitmap, so that a run has its bits in two
+/// blocks at most.
+const RUN_BLOCKS_MAX: u64 = BITS_PER_BLOCK / 4;
+
+/// Stretches of the device, as long as a block of the bitmap reaches, that one transaction frees in, and
+/// nodes that it frees. A stretch has two blocks of the bitmap and two of the chunk table at worst.
+const STRETCHES_MAX: usize = 4;
+const NODES_FREED_MAX: usize = 4;
 
 /// A run of blocks of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -258,21 +270,32 @@ impl<'a> ExtentTree<'a> {
 }
 
 impl ExtentEditor<'_, '_> {
-    /// Adds an extent where nothing is mapped yet.
-    pub(crate) fn insert(&mut self, new: Extent) -> Step<Grown> {
-        let path = self.tree.descend(self.tx, new.logical)?;
-        let mut extents = self.leaf(&path)?;
-        let at = extents.partition_point(|e| e.logical < new.logical);
-        let clear = at.checked_sub(1).is_none_or(|i| extents[i].end() <= new.logical)
-            && extents.get(at).is_none_or(|e| e.logical >= new.end());
-        assert!(clear, "an extent is added where nothing is mapped: {new:?}");
-        extents.insert(at, new);
-        merge_around(&mut extents, at);
-        self.store_leaf(path, &extents)
+    /// Adds an extent where nothing is mapped yet. It is divided where the next leaf begins, which may
+    /// be below the first extent there.
+    pub(crate) fn insert(&mut self, mut new: Extent) -> Step<Grown> {
+        loop {
+            let path = self.tree.descend(self.tx, new.logical)?;
+            let end = self.tree.next_key(self.tx, &path)?.unwrap_or(u64::MAX).min(new.end());
+            let part = new.slice(new.logical, end);
+            let mut extents = self.leaf(&path)?;
+            let at = extents.partition_point(|e| e.logical < part.logical);
+            let clear = at.checked_sub(1).is_none_or(|i| extents[i].end() <= part.logical)
+                && extents.get(at).is_none_or(|e| e.logical >= part.end());
+            assert!(clear, "an extent is added where nothing is mapped: {part:?}");
+            extents.insert(at, part);
+            merge_around(&mut extents, at);
+            if let Grown::NoRoom = self.store_leaf(path, &extents)? {
+                return Ok(Grown::NoRoom);
+            }
+            if end == new.end() {
+                return Ok(Grown::Done);
+            }
+            new = new.slice(end, new.end());
+        }
     }
 
-    /// Marks what is mapped in `from..to` as written.
-    pub(crate) fn mark_written(&mut self, from: u64, to: u64) -> Step<Grown> {
+    /// Marks what is mapped in `from..to` as written, or as not.
+    pub(crate) fn mark(&mut self, from: u64, to: u64, unwritten: bool) -> Step<Grown> {
         let mut at = from;
         while at < to {
             let path = self.tree.descend(self.tx, at)?;
@@ -280,14 +303,15 @@ impl ExtentEditor<'_, '_> {
             let extents = self.leaf(&path)?;
             let mut changed = Vec::with_capacity(extents.len() + 2);
             for extent in &extents {
-                if !extent.unwritten || extent.end() <= at || extent.logical >= to {
+                let is_so = extent.unwritten == unwritten;
+                if is_so || extent.end() <= at || extent.logical >= to {
                     changed.push(*extent);
                     continue;
                 }
                 if extent.logical < at {
                     changed.push(extent.slice(extent.logical, at));
                 }
-                changed.push(Extent { unwritten: false, ..extent.slice(at, to) });
+                changed.push(Extent { unwritten, ..extent.slice(at, to) });
                 if extent.end() > to {
                     changed.push(extent.slice(to, extent.end()));
                 }
@@ -303,10 +327,50 @@ impl ExtentEditor<'_, '_> {
         Ok(Grown::Done)
     }
 
+    /// Unmaps the file's blocks from `from` up to `to`, from the front, at most `pieces_max` runs. What
+    /// is left of an extent on both sides takes one more entry.
+    pub(crate) fn remove(&mut self, from: u64, to: u64, pieces_max: usize) -> Step<(Cut, Grown)> {
+        let mut cut = Cut::default();
+        let mut at = from;
+        while cut.has_room(pieces_max) {
+            let extent = loop {
+                if at >= to {
+                    cut.done = true;
+                    return Ok((cut, Grown::Done));
+                }
+                match self.tree.map(self.tx, at)? {
+                    Mapping::Mapped(extent) => break extent,
+                    Mapping::Hole(end) => at = end,
+                }
+            };
+            let gone = extent.slice(at, to.min(at.saturating_add(RUN_BLOCKS_MAX)));
+            at = gone.end();
+            cut.push(&gone);
+            let path = self.tree.descend(self.tx, gone.logical)?;
+            let mut extents = self.leaf(&path)?;
+            let i = extents.partition_point(|e| e.logical < extent.logical);
+            let mut left = Vec::new();
+            if extent.logical < gone.logical {
+                left.push(extent.slice(extent.logical, gone.logical));
+            }
+            if gone.end() < extent.end() {
+                left.push(extent.slice(gone.end(), extent.end()));
+            }
+            let splits = left.len() == 2;
+            extents.splice(i..=i, left);
+            if !splits {
+                self.store_shrunk_leaf(path, &extents, &mut cut)?;
+            } else if let Grown::NoRoom = self.store_leaf(path, &extents)? {
+                return Ok((cut, Grown::NoRoom));
+            }
+        }
+        Ok((cut, Grown::Done))
+    }
+
     /// Cuts the file's blocks from `from` on, from the end, at most `pieces_max` runs.
     pub(crate) fn cut(&mut self, from: u64, pieces_max: usize) -> Step<Cut> {
         let mut cut = Cut::default();
-        while cut.runs.len() < pieces_max {
+        while cut.has_room(pieces_max) {
             let path = self.tree.descend(self.tx, u64::MAX)?;
             let mut extents = self.leaf(&path)?;
             let Some(last) = extents.last().copied() else {
@@ -318,11 +382,11 @@ impl ExtentEditor<'_, '_> {
                 break;
             }
             extents.pop();
-            let gone = last.slice(from, last.end());
+            let gone = last.slice(from.max(last.end().saturating_sub(RUN_BLOCKS_MAX)), last.end());
             if gone.blocks < last.blocks {
-                extents.push(last.slice(last.logical, from));
+                extents.push(last.slice(last.logical, gone.logical));
             }
-            cut.runs.push((gone.physical, gone.blocks));
+            cut.push(&gone);
             self.store_shrunk_leaf(path, &extents, &mut cut)?;
         }
         Ok(cut)
@@ -414,10 +478,18 @@ impl ExtentEditor<'_, '_> {
                     return Ok(());
                 }
                 Node::Below(block) => {
+                    cut.stretches.insert(block.number.0 / BITS_PER_BLOCK);
                     cut.nodes.push(block);
                     let parent = path.last().expect("a node below the root has a parent");
                     entries = self.tree.entries(self.tx, &parent.node)?;
-                    entries.remove(parent.index);
+                    let gone = entries.remove(parent.index);
+                    // What the nodes above lead here with the key of the first child is still found, and
+                    // may come back.
+                    if parent.index == 0
+                        && let Some(first) = entries.first_mut()
+                    {
+                        first.logical = gone.logical;
+                    }
                 }
             }
         }
@@ -496,6 +568,28 @@ pub(crate) struct Cut {
     pub(crate) nodes: Vec<Arc<CachedBlock>>,
     /// Nothing is mapped from there on any more.
     pub(crate) done: bool,
+    /// Stretches of the device that all these lie in.
+    stretches: BTreeSet<u64>,
+}
+
+impl Cut {
+    /// Of what has no tree.
+    pub(crate) fn nothing() -> Cut {
+        Cut { done: true, ..Cut::default() }
+    }
+
+    fn push(&mut self, gone: &Extent) {
+        self.runs.push((gone.physical, gone.blocks));
+        let last = gone.physical_end() - 1;
+        self.stretches.extend([gone.physical.0, last].map(|block| block / BITS_PER_BLOCK));
+    }
+
+    /// May one transaction free another run?
+    fn has_room(&self, runs_max: usize) -> bool {
+        self.runs.len() < runs_max
+            && self.stretches.len() < STRETCHES_MAX
+            && self.nodes.len() < NODES_FREED_MAX
+    }
 }
 
 fn inner_entry(key: u64, child: BlockNo) -> ExtentEntry {

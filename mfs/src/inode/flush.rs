@@ -16,7 +16,7 @@ use super::pages::PageOut;
 use super::{Inode, State};
 use crate::alloc::PinnedGroup;
 use crate::alloc::claim::Use;
-use crate::block::{BlockNo, as_usize};
+use crate::block::{BlockNo, SharedBlock, as_usize};
 use crate::env::{Durability, WriteData};
 use crate::error::{DiskError, FsError};
 use crate::fs::Fs;
@@ -103,7 +103,7 @@ impl Fs {
             }
             self.spill_inline(inode, pin, writing).await?;
         }
-        self.allocate(inode, pin, writing).await?;
+        self.map_pages(inode, pin, writing).await?;
         let targets = self.targets(inode, writing).await?;
         let unwritten = targets.unwritten;
         if !is_kept(Rule::DataBeforeExtents) {
@@ -144,6 +144,19 @@ impl Fs {
     ) -> Result<(), FsError> {
         let first = writing.pages.iter().find(|p| p.page == 0).cloned();
         let Some(first) = first else { return self.spill_empty(inode, pin, u64::MAX).await };
+        self.spill_page(inode, pin, first.data).await?;
+        writing.settle_promises(&[(0, 1)]);
+        Ok(())
+    }
+
+    /// As [`Fs::spill_inline`], of a page that holds what the inode holds, and that was promised a
+    /// block; the caller settles that.
+    pub(crate) async fn spill_page(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        data: SharedBlock,
+    ) -> Result<(), FsError> {
         let group = self.data_group(None).await?;
         let generation = inode.state.lock().core().attributes.generation.get();
         let at = {
@@ -151,7 +164,7 @@ impl Fs {
             self.settle(|| group.take_data(&mut scratch, 1, None)).await?
         };
         let Some((at, _)) = at else { return Err(FsError::NoSpace) };
-        let write = WriteData::Blocks(vec![first.data]);
+        let write = WriteData::Blocks(vec![data]);
         self.env.disk.write(at, write, Durability::Durable).await?;
 
         let tree = ExtentTree { inode, generation };
@@ -164,14 +177,17 @@ impl Fs {
             assert!(matches!(grown, Grown::Done), "one extent fits the root");
             editor.add_blocks(1)
         })
-        .await?;
-        writing.settle_promises(&[(0, 1)]);
-        Ok(())
+        .await
     }
 
     /// A file that has outgrown its inode without anything in its first page (a write there makes
     /// that page dirty): only the kind of the area changes.
-    async fn spill_empty(&self, inode: &Arc<Inode>, pin: &Pin, size: u64) -> Result<(), FsError> {
+    pub(crate) async fn spill_empty(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        size: u64,
+    ) -> Result<(), FsError> {
         {
             let state = inode.state.lock();
             let core = state.core();
@@ -190,7 +206,7 @@ impl Fs {
     }
 
     /// Gives every page of the batch that has no block one, as an unwritten extent.
-    async fn allocate(
+    async fn map_pages(
         &self,
         inode: &Arc<Inode>,
         pin: &Pin,
@@ -200,39 +216,51 @@ impl Fs {
         let tree = ExtentTree { inode, generation };
         let mut missing = self.unmapped(&tree, writing).await?;
         while !missing.is_empty() {
-            let near = self.settle(|| tree.last(&self.transaction())).await?;
-            let near = near.map(|e| e.physical.plus(e.blocks - 1));
-            let gains = self.nodes.gains();
-            let data = self.data_group(near).await?;
-            let mut done = self.map_runs(&tree, pin, &data, &[&data], near, &missing).await?;
-            if done.is_none() {
-                // The group has no room for nodes of the tree: those come from other ones.
-                let no = data.group.no;
-                drop(data);
-                let mut groups = self.node_groups();
-                groups.insert(no);
-                let pinned = self.pin_groups(groups).await?;
-                let nodes: Vec<&PinnedGroup> = pinned.values().collect();
-                done = self.map_runs(&tree, pin, &pinned[&no], &nodes, near, &missing).await?;
-                if done.is_none() && self.nodes.gains() == gains {
-                    return Err(FsError::NoSpace);
-                }
-            }
-            // None, when others have taken what was found in the group: what is promised is elsewhere.
-            let done = done.unwrap_or_default();
+            let done = self.map_some(&tree, pin, &mut missing).await?;
             writing.settle_promises(&done);
-            for (first, len) in &done {
-                let run = missing.iter_mut().find(|(f, _)| f == first).expect("from the list");
-                run.0 += len;
-                run.1 -= len;
-            }
-            missing.retain(|(_, len)| *len > 0);
         }
         Ok(())
     }
 
+    /// Maps some of the missing runs (first page, length), as unwritten extents in what this mount has
+    /// claimed, and takes them out of the list. The caller settles their promises.
+    pub(crate) async fn map_some(
+        &self,
+        tree: &ExtentTree<'_>,
+        pin: &Pin,
+        missing: &mut Vec<(u64, u64)>,
+    ) -> Result<Vec<(u64, u64)>, FsError> {
+        let near = self.settle(|| tree.last(&self.transaction())).await?;
+        let near = near.map(|e| e.physical.plus(e.blocks - 1));
+        let gains = self.nodes.gains();
+        let data = self.data_group(near).await?;
+        let mut done = self.map_runs(tree, pin, &data, &[&data], near, missing).await?;
+        if done.is_none() {
+            // The group has no room for nodes of the tree: those come from other ones.
+            let no = data.group.no;
+            drop(data);
+            let mut groups = self.node_groups();
+            groups.insert(no);
+            let pinned = self.pin_groups(groups).await?;
+            let nodes: Vec<&PinnedGroup> = pinned.values().collect();
+            done = self.map_runs(tree, pin, &pinned[&no], &nodes, near, missing).await?;
+            if done.is_none() && self.nodes.gains() == gains {
+                return Err(FsError::NoSpace);
+            }
+        }
+        // None, when others have taken what was found in the group: what is promised is elsewhere.
+        let done = done.unwrap_or_default();
+        for (first, len) in &done {
+            let run = missing.iter_mut().find(|(f, _)| f == first).expect("from the list");
+            run.0 += len;
+            run.1 -= len;
+        }
+        missing.retain(|(_, len)| *len > 0);
+        Ok(done)
+    }
+
     /// Groups in which this mount has claims with room for nodes, those with most first chosen.
-    fn node_groups(&self) -> BTreeSet<GroupNo> {
+    pub(crate) fn node_groups(&self) -> BTreeSet<GroupNo> {
         let groups = self.known_groups().into_iter();
         let mut free: Vec<_> = groups.map(|g| (g.claimed_free(Use::Nodes), g.no)).collect();
         free.retain(|(free, _)| *free > 0);
@@ -376,15 +404,27 @@ impl Fs {
         let generation = inode.state.lock().core().attributes.generation.get();
         let tree = ExtentTree { inode, generation };
         for runs in runs.chunks(RUNS_PER_TRANSACTION) {
-            let mut grown = self.mark_runs(&tree, pin, &[], runs).await?;
-            while let Grown::NoRoom = grown {
-                let gains = self.nodes.gains();
-                let pinned = self.pin_groups(self.node_groups()).await?;
-                let nodes: Vec<&PinnedGroup> = pinned.values().collect();
-                grown = self.mark_runs(&tree, pin, &nodes, runs).await?;
-                if matches!(grown, Grown::NoRoom) && self.nodes.gains() == gains {
-                    return Err(FsError::NoSpace);
-                }
+            self.mark_some(&tree, pin, runs, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Marks what is mapped in some runs as written or as not, in one transaction.
+    pub(crate) async fn mark_some(
+        &self,
+        tree: &ExtentTree<'_>,
+        pin: &Pin,
+        runs: &[(u64, u64)],
+        unwritten: bool,
+    ) -> Result<(), FsError> {
+        let mut grown = self.mark_runs(tree, pin, &[], runs, unwritten).await?;
+        while let Grown::NoRoom = grown {
+            let gains = self.nodes.gains();
+            let pinned = self.pin_groups(self.node_groups()).await?;
+            let nodes: Vec<&PinnedGroup> = pinned.values().collect();
+            grown = self.mark_runs(tree, pin, &nodes, runs, unwritten).await?;
+            if matches!(grown, Grown::NoRoom) && self.nodes.gains() == gains {
+                return Err(FsError::NoSpace);
             }
         }
         Ok(())
@@ -396,11 +436,12 @@ impl Fs {
         pin: &Pin,
         nodes: &[&PinnedGroup],
         runs: &[(u64, u64)],
+        unwritten: bool,
     ) -> Result<Grown, FsError> {
         let marked = self.change(tree.inode, 64, |state, tx| {
             let mut editor = ExtentEditor { tree, pin, nodes, tx };
             for (from, to) in runs {
-                if let Grown::NoRoom = editor.mark_written(*from, *to)? {
+                if let Grown::NoRoom = editor.mark(*from, *to, unwritten)? {
                     tx.abandon();
                     return Ok(None);
                 }
@@ -425,7 +466,7 @@ impl Fs {
 }
 
 /// Nodes that the transaction takes out of the inode's promise.
-fn nodes_used(state: &mut State, tx: &Transaction) -> u64 {
+pub(crate) fn nodes_used(state: &mut State, tx: &Transaction) -> u64 {
     let used = tx.nodes_taken().min(state.nodes_promised);
     state.nodes_promised -= used;
     used
@@ -433,10 +474,10 @@ fn nodes_used(state: &mut State, tx: &Transaction) -> u64 {
 
 /// The right to flush an inode: one flush at a time, so that pages go out in the order in which
 /// they were written and an inline file spills once.
-struct Turn<'a>(&'a Inode);
+pub(crate) struct Turn<'a>(&'a Inode);
 
 impl Turn<'_> {
-    async fn wait(inode: &Inode) -> Turn<'_> {
+    pub(crate) async fn wait(inode: &Inode) -> Turn<'_> {
         loop {
             let listener = inode.flushed.listen();
             if !std::mem::replace(&mut inode.state.lock().flushing, true) {

@@ -2,12 +2,16 @@
 //! that of its data.
 //!
 //! Keeps true: whenever a write is answered, the inode has promises for every node that mapping all
-//! its promised pages can take from then on, whatever the free space looks like. Each node taken
-//! uses one of them up, so that stays so until the next write. What is too much comes back with the
-//! next flush.
+//! its dirty pages that are not mapped, or mapped and never written, can take from then on, whatever
+//! the free space looks like. Each node taken uses one of them up, so that stays so until the next
+//! write. What is too much comes back with the next flush.
+
+use std::sync::Arc;
 
 use super::pages::Growth;
-use super::{Core, State};
+use super::{Core, Inode, State};
+use crate::alloc::claim::Use;
+use crate::error::FsError;
 use crate::fs::Fs;
 
 /// Nodes that may be taken, at most, to map so much in the tree of `core`.
@@ -31,6 +35,26 @@ pub(crate) fn nodes_at_most(core: &Core, growth: Growth) -> u64 {
 }
 
 impl Fs {
+    /// Promises an inode the nodes that so many new entries of its tree can take. Nothing of it is dirty;
+    /// [`Fs::trim_nodes`] gives back what is left.
+    pub(crate) async fn promise_nodes(
+        &self,
+        inode: &Arc<Inode>,
+        entries: u64,
+    ) -> Result<(), FsError> {
+        let growth = Growth { pages: entries, runs: entries };
+        let (needed, have) = {
+            let state = inode.state.lock();
+            (nodes_at_most(state.core(), growth), state.nodes_promised)
+        };
+        let short = needed.saturating_sub(have);
+        if short > 0 {
+            self.promise_space(Use::Nodes, short).await?;
+            inode.state.lock().nodes_promised += short;
+        }
+        Ok(())
+    }
+
     /// Gives promises for nodes back that what is dirty now does not need. Nothing of the inode is
     /// being written.
     pub(crate) fn trim_nodes(&self, state: &mut State) {
@@ -84,11 +108,10 @@ mod tests {
         let mut pages = Pages::default();
         let write = |pages: &mut Pages, promised: &[u64]| {
             let growth = pages.grown_by(promised);
-            pages.set_growth(growth);
             for page in promised {
                 pages.write(*page, 0, b"x");
-                pages.set_promised(*page);
             }
+            pages.set_growth(growth, promised);
         };
         write(&mut pages, &[3, 4, 5, 9]);
         assert_eq!(pages.growth(), Growth { pages: 4, runs: 2 });

@@ -18,7 +18,7 @@ pub(crate) struct Pages {
     pages: BTreeMap<u64, Page>,
     dirty: BTreeSet<u64>,
     writing: BTreeSet<u64>,
-    /// Promised pages, and runs of them, at most: see [`Pages::growth`].
+    /// Pages that grow the tree, and runs of them, at most: see [`Pages::growth`].
     growth: Growth,
     /// Changes so far: a page read from disk is kept only if none happened meanwhile.
     pub(crate) changes: u64,
@@ -37,6 +37,14 @@ struct Page {
     data: SharedBlock,
     /// A block was promised for it, because it had none when it was written.
     promised: bool,
+    /// It had none, or one never written: its write-back changes the extent tree.
+    grows: bool,
+}
+
+impl Page {
+    fn clean(data: SharedBlock) -> Page {
+        Page { data, promised: false, grows: false }
+    }
 }
 
 /// A page on its way to disk.
@@ -67,36 +75,46 @@ impl Pages {
         self.dirty.iter().filter(|page| self.is_promised(**page)).count() as u64
     }
 
-    /// Pages that may not be mapped yet, those on their way to disk included; never too few.
+    /// Is it counted in [`Pages::growth`]?
+    pub(crate) fn grows(&self, page: u64) -> bool {
+        self.pages.get(&page).is_some_and(|p| p.grows)
+    }
+
+    /// Pages that may not be mapped, or not marked written, yet, those on their way to disk
+    /// included; never too few.
     pub(crate) fn growth(&self) -> Growth {
         self.growth
     }
 
-    /// These pages, in order, are promised too.
+    /// These pages, in order, grow the tree too.
     pub(crate) fn grown_by(&self, pages: &[u64]) -> Growth {
         let Growth { pages: mut count, mut runs } = self.growth;
         let mut before = None;
         for page in pages {
             count += 1;
             let follows = before.is_some_and(|before| before + 1 == *page)
-                || page.checked_sub(1).is_some_and(|before| self.is_promised(before));
+                || page.checked_sub(1).is_some_and(|before| self.grows(before));
             runs += u64::from(!follows);
             before = Some(*page);
         }
         Growth { pages: count, runs }
     }
 
-    pub(crate) fn set_growth(&mut self, growth: Growth) {
+    /// These pages, which are cached, grow the tree from now on.
+    pub(crate) fn set_growth(&mut self, growth: Growth, pages: &[u64]) {
         self.growth = growth;
+        for page in pages {
+            self.pages.get_mut(page).expect("written before it is promised for").grows = true;
+        }
     }
 
     /// Counts anew, when nothing is being written.
     pub(crate) fn recount_growth(&mut self) {
         assert!(self.writing.is_empty(), "pages being written have taken their promises along");
-        let promised = self.dirty.iter().filter(|page| self.is_promised(**page)).copied();
-        let promised: Vec<u64> = promised.collect();
-        let runs = promised.windows(2).filter(|w| w[0] + 1 != w[1]).count() as u64;
-        let pages = promised.len() as u64;
+        let growing: Vec<u64> =
+            self.dirty.iter().filter(|page| self.grows(**page)).copied().collect();
+        let runs = growing.windows(2).filter(|w| w[0] + 1 != w[1]).count() as u64;
+        let pages = growing.len() as u64;
         self.growth = Growth { pages, runs: runs + u64::from(pages > 0) };
     }
 
@@ -114,16 +132,13 @@ impl Pages {
 
     /// A page as it was read; what is cached already counts.
     pub(crate) fn insert_clean(&mut self, page: u64, data: SharedBlock) {
-        self.pages.entry(page).or_insert(Page { data, promised: false });
+        self.pages.entry(page).or_insert(Page::clean(data));
     }
 
     /// Lays bytes over a page and makes it dirty. A page that is not cached starts as zeros: the
     /// caller has brought it in unless all of it is overwritten or nothing is on disk.
     pub(crate) fn write(&mut self, page: u64, at: usize, bytes: &[u8]) {
-        let cached = self
-            .pages
-            .entry(page)
-            .or_insert_with(|| Page { data: Block::zeroed().into(), promised: false });
+        let cached = self.pages.entry(page).or_insert_with(|| Page::clean(Block::zeroed().into()));
         cached.data.make_mut().0[at..at + bytes.len()].copy_from_slice(bytes);
         self.dirty.insert(page);
         self.changes += 1;
@@ -175,6 +190,8 @@ impl Pages {
         assert!(self.writing.remove(&page), "page {page} was being written");
         if failed {
             self.dirty.insert(page);
+        } else if let Some(cached) = self.pages.get_mut(&page) {
+            cached.grows = false;
         }
         if promise_left && !self.is_promised(page) && self.dirty.contains(&page) {
             self.set_promised(page);
@@ -191,6 +208,23 @@ impl Pages {
         self.dirty.split_off(&first);
         self.changes += 1;
         dropped.values().filter(|p| p.promised).count() as u64
+    }
+
+    /// As [`Pages::truncate`], from `first` up to `end`.
+    pub(crate) fn drop_range(&mut self, first: u64, end: u64) -> u64 {
+        let mut behind = self.pages.split_off(&end);
+        let mut dirty_behind = self.dirty.split_off(&end);
+        let promised = self.truncate(first);
+        self.pages.append(&mut behind);
+        self.dirty.append(&mut dirty_behind);
+        promised
+    }
+
+    /// The first dirty page from `page` on, those on their way to disk included.
+    pub(crate) fn next_dirty(&self, page: u64) -> Option<u64> {
+        let dirty = self.dirty.range(page..).next();
+        let writing = self.writing.range(page..).next();
+        dirty.into_iter().chain(writing).min().copied()
     }
 
     /// Drops all pages; returns how many had promises, which is none unless changes are given up.

@@ -47,10 +47,13 @@ impl Fs {
             Err(error) => return Err(error),
         };
         if links > 0 {
+            if !self.journal.orphans().contains(&file) {
+                // It had no name, and has got one.
+                return Ok(());
+            }
             // Behind the end as it is here: of what was written since, data may be durable before the
             // size that covers it is.
-            let listed = self.journal.orphans().contains(&file);
-            return self.cut_blocks(inode, &pin, size, listed, |_, _| Ok(())).await;
+            return self.cut_blocks(inode, &pin, size, true, |_, _| Ok(())).await;
         }
         {
             let mut state = inode.state.lock();
@@ -134,6 +137,7 @@ impl Fs {
         let mut state = inode.state.lock();
         state.core = None;
         state.failures = 0;
+        state.linkable = false;
         self.note_dirty(inode, &state);
         Ok(())
     }

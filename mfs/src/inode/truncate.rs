@@ -1,16 +1,20 @@
-//! Cutting a file's blocks off, in batches that fit a transaction.
+//! Cutting a file's blocks off, or out of it, in batches that fit a transaction.
 //!
 //! The size goes down in the first transaction. If blocks are left to cut, the same transaction
 //! puts the file on the slot's list of orphans, and the last one takes it off: after a crash
 //! whoever adopts the list cuts the rest, before anybody can make the file longer and see it
 //! (I10).
+//!
+//! Behind the end of a file there may be blocks never written: those are the user's, and stay
+//! (record 0016). Written ones are left over from a crash, and are cut before the file grows there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lcl::pin::Pin;
 
-use super::extents::{Cut, ExtentEditor, ExtentTree};
+use super::extents::{Cut, ExtentEditor, ExtentTree, Grown, Mapping};
+use super::flush::nodes_used;
 use super::{Inode, State};
 use crate::alloc::PinnedGroup;
 use crate::block::{BLOCK_SIZE_U64, BlockNo};
@@ -24,6 +28,8 @@ use crate::ondisk::inode::{AreaKind, InodeBlock};
 
 /// Groups that one transaction frees in.
 const GROUPS_PER_TRANSACTION: usize = 8;
+/// Blocks that it changes: inode, leaves, and of what it frees nodes, headers, bitmaps and tables.
+const BLOCKS_PER_TRANSACTION: usize = 64;
 
 /// Groups whose blocks are freed, pinned in ascending order.
 pub(crate) type PinnedGroups = BTreeMap<GroupNo, PinnedGroup>;
@@ -47,9 +53,8 @@ impl Fs {
         let mut is_first = true;
         loop {
             let plan = self.plan_cut(inode, pin, from).await?;
-            let blocks = 48 + 4 * plan.groups.len();
             let (done, lists) = self
-                .change(inode, blocks, |state, tx| {
+                .change(inode, BLOCKS_PER_TRANSACTION, |state, tx| {
                     // An unlinked file is on the list already, until it is freed.
                     let lists = state.core().links() > 0;
                     let done = self.cut_now(inode, pin, tx, &plan, from)?;
@@ -73,9 +78,9 @@ impl Fs {
         }
     }
 
-    /// Are blocks mapped behind the end of a file that is about to reach to `end`? Of a truncation
-    /// that a crash cut short, or of data that was durable before the size that covers it. They
-    /// would come back as contents (I10). `inode` is pinned in EX.
+    /// Is anything that was written mapped between the end of a file and `end`, where the file is about
+    /// to reach to? Of a truncation that a crash cut short, or of data that was durable before the
+    /// size that covers it. It would come back as contents (I10). `inode` is pinned in EX.
     pub(crate) async fn has_leftovers(
         &self,
         inode: &Arc<Inode>,
@@ -86,11 +91,19 @@ impl Fs {
         self.settle(|| {
             let (area, size) =
                 inode.with_file(file, |state| Ok((state.core().area(), state.core().size())))?;
-            if area != AreaKind::Extents || end <= size {
+            if area != AreaKind::Extents {
                 return Ok(false);
             }
-            let last = tree.last(&self.transaction())?;
-            Ok(last.is_some_and(|last| last.end() > size.div_ceil(BLOCK_SIZE_U64)))
+            let tx = self.transaction();
+            let (mut at, to) = (size.div_ceil(BLOCK_SIZE_U64), end.div_ceil(BLOCK_SIZE_U64));
+            while at < to {
+                match tree.map(&tx, at)? {
+                    Mapping::Mapped(extent) if !extent.unwritten => return Ok(true),
+                    Mapping::Mapped(extent) => at = extent.end(),
+                    Mapping::Hole(end) => at = end,
+                }
+            }
+            Ok(false)
         })
         .await
     }
@@ -128,6 +141,75 @@ impl Fs {
                 continue;
             }
             return Ok(Plan { groups: self.pin_groups(groups).await?, runs });
+        }
+    }
+
+    /// Gives the blocks `from..to` of a file back, in batches: they read as zeros, and whatever is
+    /// cached of them goes with their mapping. A crash leaves some of them. `pin` holds the inode
+    /// exclusively, and nothing of it is dirty.
+    ///
+    /// # Errors
+    /// [`FsError::NoSpace`] when a node of the tree would be needed and there is none; nothing has
+    /// changed then. Otherwise as [`Fs::cut_blocks`].
+    pub(crate) async fn punch_blocks(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        (from, to): (u64, u64),
+    ) -> Result<(), FsError> {
+        let mut runs = self.options.runs_cut_at_once;
+        // Nodes of the tree are needed only where a hole comes into the middle of an extent.
+        let mut with_nodes = false;
+        loop {
+            let (mut groups, grown) = self
+                .settle(|| {
+                    let mut scratch = self.transaction();
+                    let tree = tree_of(inode)?;
+                    let mut editor =
+                        ExtentEditor { tree: &tree, pin, nodes: &[], tx: &mut scratch };
+                    let (cut, grown) = editor.remove(from, to, runs)?;
+                    Ok((self.groups_of(&cut)?, grown))
+                })
+                .await?;
+            if groups.len() > GROUPS_PER_TRANSACTION && runs > 1 {
+                runs /= 2;
+                continue;
+            }
+            if matches!(grown, Grown::NoRoom) {
+                if !with_nodes {
+                    self.promise_nodes(inode, 1).await?;
+                    with_nodes = true;
+                }
+                groups.extend(self.node_groups());
+            }
+            let pinned = self.pin_groups(groups).await?;
+            let sources: Vec<_> = if with_nodes { pinned.values().collect() } else { Vec::new() };
+            let gains = self.nodes.gains();
+            let done = self
+                .change(inode, BLOCKS_PER_TRANSACTION, |state, tx| {
+                    let tree = tree_of(inode)?;
+                    let mut editor = ExtentEditor { tree: &tree, pin, nodes: &sources, tx };
+                    let (cut, grown) = editor.remove(from, to, runs)?;
+                    if let Grown::NoRoom = grown {
+                        tx.abandon();
+                        return Ok(None);
+                    }
+                    self.give_cut_back(inode, pin, tx, &pinned, &cut)?;
+                    let promised = state.pages.drop_range(from, to);
+                    self.space.settle(promised);
+                    Ok(Some((cut.done, nodes_used(state, tx))))
+                })
+                .await?;
+            let Some((done, nodes)) = done else {
+                if self.nodes.gains() == gains {
+                    return Err(FsError::NoSpace);
+                }
+                continue;
+            };
+            self.nodes.settle(nodes);
+            if done {
+                return Ok(());
+            }
         }
     }
 
@@ -170,13 +252,26 @@ impl Fs {
         from: u64,
     ) -> Step<bool> {
         let cut = cut_tree(inode, pin, tx, from, plan.runs)?;
+        self.give_cut_back(inode, pin, tx, &plan.groups, &cut)?;
+        Ok(cut.done)
+    }
+
+    /// What was cut off the tree becomes free.
+    fn give_cut_back(
+        &self,
+        inode: &Arc<Inode>,
+        pin: &Pin,
+        tx: &mut Transaction,
+        groups: &PinnedGroups,
+        cut: &Cut,
+    ) -> Step<()> {
         let mut freed = 0;
         for (first, count) in &cut.runs {
-            plan.groups[&self.group_of_block(*first)?].give_back(tx, *first, *count)?;
+            groups[&self.group_of_block(*first)?].give_back(tx, *first, *count)?;
             freed += count;
         }
         for node in &cut.nodes {
-            plan.groups[&self.group_of_block(node.number)?].release(tx, pin, &inode.set, node)?;
+            groups[&self.group_of_block(node.number)?].release(tx, pin, &inode.set, node)?;
             freed += 1;
         }
         if freed > 0 {
@@ -184,7 +279,7 @@ impl Fs {
             let tree = ExtentTree { inode, generation: 0 };
             ExtentEditor { tree: &tree, pin, nodes: &[], tx }.add_blocks(-freed)?;
         }
-        Ok(cut.done)
+        Ok(())
     }
 }
 
@@ -203,10 +298,15 @@ fn cut_tree(
     runs: usize,
 ) -> Step<Cut> {
     let block = inode.block()?.data();
-    let core = &block.get::<InodeBlock>().core;
-    if core.area != AreaKind::Extents as u8 {
-        return Ok(Cut { done: true, ..Cut::default() });
+    if block.get::<InodeBlock>().core.area != AreaKind::Extents as u8 {
+        return Ok(Cut::nothing());
     }
-    let tree = ExtentTree { inode, generation: core.generation.get() };
+    let tree = tree_of(inode)?;
     ExtentEditor { tree: &tree, pin, nodes: &[], tx }.cut(from, runs)
+}
+
+fn tree_of(inode: &Arc<Inode>) -> Step<ExtentTree<'_>> {
+    let block = inode.block()?.data();
+    let generation = block.get::<InodeBlock>().core.generation.get();
+    Ok(ExtentTree { inode, generation })
 }

@@ -107,6 +107,12 @@ pub struct InodeCore {
 impl InodeCore {
     /// Flag: a recovery could not bring the inode up to date; every access fails.
     pub const ISOLATED: u32 = 1 << 31;
+    /// Flag: nothing of the object changes.
+    pub const IMMUTABLE: u32 = 1;
+    /// Flag: nothing of the object is lost.
+    pub const APPEND_ONLY: u32 = 1 << 1;
+    /// Flag: its access time stays.
+    pub const NO_ATIME: u32 = 1 << 2;
 
     /// `xattr_kinds`: an access ACL, a default ACL, `security.capability`.
     pub const HAS_ACL: u8 = 1;

@@ -23,7 +23,7 @@ impl Fs {
         }
         let now = self.now();
         let mut state = inode.state.lock();
-        let Some(core) = state.core.as_mut() else { return };
+        let Some(core) = state.core.as_mut().filter(|core| !core.flags().no_atime) else { return };
         let a = &mut core.attributes;
         let atime: Timestamp = a.atime.into();
         let older = atime <= a.mtime.into() || atime <= a.ctime.into();

@@ -12,7 +12,7 @@ use super::{check_name, symlink};
 use crate::acl::{Acl, Inherited};
 use crate::alloc::claim::Use;
 use crate::alloc::{Needs, PinnedGroup};
-use crate::cache::Step;
+use crate::cache::{CachedBlock, Step};
 use crate::dir::{Directory, DirectoryEditor, area};
 use crate::error::FsError;
 use crate::file::{FileId, FileType, PERMISSIONS};
@@ -27,7 +27,7 @@ use crate::ondisk::inode::{AreaKind, InodeBlock, InodeCore};
 use crate::xattr::{Name, Xattrs};
 
 /// Set-group-ID: on a directory, new entries take its group.
-const SET_GID: u32 = 0o2000;
+pub(super) const SET_GID: u32 = 0o2000;
 /// Blocks that adding one entry to a directory can need.
 pub(crate) const NODES_PER_ENTRY: u64 = 10;
 /// The most links a file may have.
@@ -151,6 +151,7 @@ impl Fs {
         if dir_links == 0 {
             return Err(FsError::NotFound);
         }
+        self.check_flags(&dir, Core::check_may_gain).await?;
         if new.kind == NewKind::Directory && dir_links >= LINKS_MAX {
             return Err(FsError::TooManyLinks);
         }
@@ -210,7 +211,7 @@ impl Fs {
 
     /// What a new file gets from the default ACL of its directory, and its permissions with that, or
     /// with the umask where there is none. The directory is pinned.
-    async fn inherited(
+    pub(super) async fn inherited(
         &self,
         dir: &Arc<Inode>,
         parent: FileId,
@@ -244,22 +245,26 @@ fn default_acl_of(dir: &Arc<Inode>, parent: FileId, tx: &Transaction) -> Step<Op
 }
 
 /// Everything that making a file works on.
-struct Maker<'a> {
-    fs: &'a Fs,
-    parent: FileId,
-    dir: &'a Arc<Inode>,
-    dir_pin: &'a Pin,
-    group: &'a PinnedGroup,
-    inode: &'a Arc<Inode>,
-    pin: &'a Pin,
-    target: Option<&'a symlink::WrittenTarget>,
-    xattrs: &'a Xattrs,
-    place: Place,
+pub(super) struct Maker<'a> {
+    pub(super) fs: &'a Fs,
+    pub(super) parent: FileId,
+    pub(super) dir: &'a Arc<Inode>,
+    pub(super) dir_pin: &'a Pin,
+    pub(super) group: &'a PinnedGroup,
+    pub(super) inode: &'a Arc<Inode>,
+    pub(super) pin: &'a Pin,
+    pub(super) target: Option<&'a symlink::WrittenTarget>,
+    pub(super) xattrs: &'a Xattrs,
+    pub(super) place: Place,
 }
 
 impl Maker<'_> {
-    /// False when the group has no block for the directory to grow.
-    fn make(&self, tx: &mut Transaction, name: &[u8], new: &NewFile<'_>) -> Step<bool> {
+    /// The inode, without its name.
+    pub(super) fn make_inode(
+        &self,
+        tx: &mut Transaction,
+        new: &NewFile<'_>,
+    ) -> Step<(Arc<CachedBlock>, FileId)> {
         let Some(block) = self.group.take_metadata(tx, ChunkKind::Inode)? else {
             return Err(FsError::NoSpace.into());
         };
@@ -282,10 +287,14 @@ impl Maker<'_> {
             self.inode.store_xattrs(tx, self.pin, self.xattrs, self.place)?;
         }
         tx.use_inodes(1);
+        Ok((block, FileId { inode: self.inode.no, generation }))
+    }
 
+    /// False when the group has no block for the directory to grow.
+    fn make(&self, tx: &mut Transaction, name: &[u8], new: &NewFile<'_>) -> Step<bool> {
+        let (block, file) = self.make_inode(tx, new)?;
         let dir = Directory { inode: self.dir, key: &self.fs.hash_key };
         let mut editor = DirectoryEditor { dir, pin: self.dir_pin, group: Some(self.group), tx };
-        let file = FileId { inode: self.inode.no, generation };
         if let Grown::NoRoom = editor.insert(name, file, new.file_type())? {
             tx.abandon();
             return Ok(false);

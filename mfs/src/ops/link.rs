@@ -1,4 +1,7 @@
 //! link.
+//!
+//! A file that was made without a name gets its first one like any other, and leaves the list of
+//! orphans in the same transaction.
 
 use lcl::pin::Want;
 
@@ -11,6 +14,7 @@ use crate::dir::{Directory, DirectoryEditor};
 use crate::error::FsError;
 use crate::file::{FileId, FileType};
 use crate::fs::Fs;
+use crate::inode::Core;
 use crate::inode::extents::Grown;
 
 impl Fs {
@@ -18,7 +22,7 @@ impl Fs {
     ///
     /// # Errors
     /// [`FsError::Exists`], [`FsError::NotPermitted`] for a directory, [`FsError::TooManyLinks`],
-    /// [`FsError::NotFound`] when the file or the directory was removed.
+    /// [`FsError::NotFound`] when the file or the directory was removed, and for a file made to get no name.
     pub async fn link(&self, file: FileId, parent: FileId, name: &[u8]) -> Result<Entry, FsError> {
         self.check_writable()?;
         check_name(name)?;
@@ -32,7 +36,7 @@ impl Fs {
             }
             let inode = pinned.inode(file.inode);
             let (dir, dir_pin) = (pinned.inode(parent.inode), pinned.pin(parent.inode));
-            let file_type = self
+            let (file_type, is_unnamed) = self
                 .settle(|| {
                     inode.with_file(file, |state| {
                         let core = state.core();
@@ -40,13 +44,15 @@ impl Fs {
                             (FileType::Directory, _) => {
                                 Err(FsError::NotPermitted("a directory has one name").into())
                             }
-                            (_, 0) => Err(FsError::NotFound.into()),
+                            (_, 0) if !state.linkable => Err(FsError::NotFound.into()),
                             (_, LINKS_MAX..) => Err(FsError::TooManyLinks.into()),
-                            (file_type, _) => Ok(file_type),
+                            (file_type, links) => Ok((file_type, links == 0)),
                         }
                     })
                 })
                 .await?;
+            self.check_flags(inode, Core::check_may_lose).await?;
+            self.check_flags(dir, Core::check_may_gain).await?;
             self.check_linked(dir, parent).await?;
             let group = match tree {
                 0 => None,
@@ -67,6 +73,9 @@ impl Fs {
                         Ok(())
                     })?;
                     self.directory_changed(tx, &pinned, parent, 1, 0)?;
+                    if is_unnamed {
+                        tx.remove_orphan(file);
+                    }
                     Ok(Grown::Done)
                 })
                 .await?;
@@ -74,6 +83,7 @@ impl Fs {
                 tree = NODES_PER_ENTRY;
                 continue;
             }
+            inode.state.lock().linkable = false;
             let attributes = self.attributes_of(inode, file).await?;
             self.env.kernel.remember(file);
             let name = self.kernel_keeps_names(dir);

@@ -86,6 +86,11 @@ impl Drop for OpenFile {
             let pages = state.pages.len();
             state.pages.shed_clean(pages);
         }
+        let is_last = state.opens == 0;
+        drop(state);
+        if is_last {
+            self.inode.closed.notify(usize::MAX);
+        }
     }
 }
 
@@ -99,7 +104,8 @@ impl Fs {
     /// Opens a regular file.
     ///
     /// # Errors
-    /// [`FsError::Stale`] when it was deleted; [`FsError::IsDirectory`]; [`FsError::ReadOnly`].
+    /// [`FsError::Stale`] when it was deleted; [`FsError::IsDirectory`]; [`FsError::ReadOnly`];
+    /// [`FsError::NotPermitted`] for writing what is immutable or append-only.
     pub async fn open(&self, file: FileId, flags: OpenFlags) -> Result<OpenFile, FsError> {
         if flags.write || flags.truncate {
             self.check_writable()?;
@@ -111,7 +117,7 @@ impl Fs {
         // Under OPEN the file cannot be freed; whether it was before is seen now.
         {
             let _pin = inode.entry.pin(Want::read()).await?;
-            self.check_alive(&inode, file).await?;
+            self.check_may_open(&inode, file, flags).await?;
         }
         let open = if flags.write {
             self.open_writable(&inode, file, open_pin, flags).await?
@@ -166,7 +172,13 @@ impl Fs {
         }
     }
 
-    async fn check_alive(&self, inode: &Arc<Inode>, file: FileId) -> Result<(), FsError> {
+    /// Is the file alive, and do its flags allow that?
+    async fn check_may_open(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        flags: OpenFlags,
+    ) -> Result<(), FsError> {
         self.settle(|| {
             inode.with_file(file, |state| match state.core().file_type() {
                 FileType::Directory => Err(FsError::IsDirectory.into()),
@@ -175,7 +187,7 @@ impl Fs {
                 | FileType::BlockDevice
                 | FileType::CharDevice
                 | FileType::Fifo
-                | FileType::Socket => Ok(()),
+                | FileType::Socket => Ok(state.core().check_may_open(flags)?),
             })
         })
         .await

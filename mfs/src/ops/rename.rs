@@ -18,6 +18,7 @@ use crate::dir::{Directory, DirectoryEditor, Dirent};
 use crate::error::FsError;
 use crate::file::{FileId, FileType};
 use crate::fs::Fs;
+use crate::inode::Core;
 use crate::inode::extents::Grown;
 use crate::journal::Transaction;
 use crate::locks::Resource;
@@ -84,6 +85,11 @@ impl Fs {
                 continue;
             }
             self.check_linked(pinned.inode(to.dir.inode), to.dir).await?;
+            self.check_may_go(&pinned, from.dir, source).await?;
+            self.check_flags(pinned.inode(to.dir.inode), Core::check_may_gain).await?;
+            if let Some(target) = target {
+                self.check_may_go(&pinned, to.dir, target).await?;
+            }
             let is_needed = self.check_target(&pinned, source, target, kind).await?;
             if !is_needed || (from.dir == to.dir && from.name == to.name) {
                 return Ok(());

@@ -37,6 +37,20 @@ pub struct SetAttributes {
     pub kill_privileges: bool,
 }
 
+impl SetAttributes {
+    /// What flags may forbid it. The kernel sets times to now wherever a file may be written.
+    fn check(&self) -> fn(&Core) -> Result<(), FsError> {
+        let SetAttributes { permissions, uid, gid, size, atime, mtime, kill_privileges: _ } = self;
+        let owned = [permissions, uid, gid].iter().any(|change| change.is_some());
+        let is_set = |time: &Option<SetTime>| matches!(time, Some(SetTime::To(_)));
+        if owned || size.is_some() || is_set(atime) || is_set(mtime) {
+            Core::check_may_lose
+        } else {
+            Core::check_may_gain
+        }
+    }
+}
+
 impl Fs {
     /// Changes attributes and returns them; the kernel does not keep them ([`Keep::attributes`]).
     ///
@@ -47,6 +61,7 @@ impl Fs {
         self.check_writable()?;
         let inode = self.inode(file.inode)?;
         let pin = inode.entry.pin(Want::write()).await?;
+        self.check_flags(&inode, set.check()).await?;
         if let Some(size) = set.size {
             self.resize(&inode, &pin, file, size).await?;
         }

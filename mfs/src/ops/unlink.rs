@@ -49,6 +49,7 @@ impl Fs {
             (false, true) => return Err(FsError::IsDirectory),
             _ => {}
         }
+        self.check_may_go(&pinned, parent, entry).await?;
         if is_directory {
             self.check_empty(&pinned, entry).await?;
         }

@@ -26,8 +26,10 @@ use crate::ops::setattr::privileges_at_stake;
 struct Preparation {
     /// Pages of which only a part is overwritten.
     bring: Vec<u64>,
-    /// Pages that have no block yet, or one never written, and none promised.
+    /// Pages that have no block yet and none promised.
     promise: Vec<u64>,
+    /// Those and pages whose block was never written, as far as the tree does not count on them yet.
+    grow: Vec<u64>,
     /// What the extent tree may have to take in with them, and further nodes to be promised for that.
     growth: Growth,
     nodes: u64,
@@ -92,7 +94,7 @@ impl Fs {
         self.wait_for_room().await?;
         let inode = &open.inode;
         let pin = self.pin_to_write(inode, open.file(), end, kill_privileges).await?;
-        let written = self.write_pinned(inode, open.file(), offset, bytes, append).await?;
+        let written = self.write_pinned(inode, &pin, open.file(), offset, bytes, append).await?;
         if open.flags().sync {
             self.flush_inode(inode, &pin).await?;
             self.note_dirty(inode, &inode.state.lock());
@@ -113,13 +115,13 @@ impl Fs {
     ) -> Result<(), FsError> {
         self.check_writable()?;
         let inode = &open.inode;
-        let _pin: Pin = inode.entry.pin(Want::kernel_page(Mode::EX)).await?;
+        let pin: Pin = inode.entry.pin(Want::kernel_page(Mode::EX)).await?;
         let size =
             self.settle(|| inode.with_file(open.file(), |state| Ok(state.core().size()))).await?;
         // A mapping reaches to the end of its last page; the file does not.
         let len = as_usize((bytes.len() as u64).min(size.saturating_sub(offset)));
         if len > 0 {
-            self.write_pinned(inode, open.file(), offset, &bytes[..len], false).await?;
+            self.write_pinned(inode, &pin, open.file(), offset, &bytes[..len], false).await?;
         }
         Ok(())
     }
@@ -135,9 +137,12 @@ impl Fs {
     ) -> Result<Pin, FsError> {
         loop {
             let pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
-            let at_stake = |state: &mut State| Ok(privileges_at_stake(state.core(), set_ids));
-            if !self.has_leftovers(inode, file, end).await?
-                && !self.settle(|| inode.with_file(file, at_stake)).await?
+            let at_stake = |state: &mut State| {
+                state.core().check_may_gain()?;
+                Ok(privileges_at_stake(state.core(), set_ids))
+            };
+            if !self.settle(|| inode.with_file(file, at_stake)).await?
+                && !self.has_leftovers(inode, file, end).await?
             {
                 return Ok(pin);
             }
@@ -148,9 +153,10 @@ impl Fs {
         }
     }
 
-    async fn write_pinned(
+    pub(crate) async fn write_pinned(
         &self,
         inode: &Arc<Inode>,
+        pin: &Pin,
         file: FileId,
         offset: u64,
         bytes: &[u8],
@@ -184,7 +190,13 @@ impl Fs {
             let Some(need) = need else {
                 return Ok(Written { offset: at, len: bytes.len() as u64 });
             };
-            promised.make_up(&need).await?;
+            match promised.make_up(&need).await {
+                // Its blocks are there, only the tree has no room to tell written ones from others.
+                Err(FsError::NoSpace) if need.promise.is_empty() => {
+                    self.fill_unwritten(inode, pin, file, &need.grow).await?;
+                }
+                made_up => made_up?,
+            }
             self.bring_pages(inode, file, &need.bring).await?;
         }
     }
@@ -225,8 +237,9 @@ impl Fs {
             // The rest of the last page becomes part of the file: on the device it may hold what a
             // truncation left there (I10).
             let last = page_of(size);
-            let mapped = matches!(self.map(inode, file, last)?, Mapping::Mapped(_));
-            if mapped && is_kept(Rule::ZeroTail) && touched.insert(last) {
+            // A block never written is not seen, and is written as a whole.
+            let seen = is_written(self.map(inode, file, last)?);
+            if seen && is_kept(Rule::ZeroTail) && touched.insert(last) {
                 need.tail = Some(last);
                 if !state.pages.contains(last) {
                     need.bring.push(last);
@@ -240,15 +253,21 @@ impl Fs {
             if state.pages.is_promised(page) {
                 continue;
             }
-            let is_there =
-                |mapping| matches!(mapping, Mapping::Mapped(extent) if !extent.unwritten);
-            let mapped = !inline && is_there(self.map(inode, file, page)?);
-            if !mapped {
-                need.promise.push(page);
+            let mapping =
+                if inline { Mapping::Hole(u64::MAX) } else { self.map(inode, file, page)? };
+            match mapping {
+                Mapping::Hole(_) => {
+                    need.promise.push(page);
+                    need.grow.push(page);
+                }
+                Mapping::Mapped(extent) if extent.unwritten && !state.pages.grows(page) => {
+                    need.grow.push(page);
+                }
+                Mapping::Mapped(_) => {}
             }
         }
-        if !need.promise.is_empty() {
-            need.growth = state.pages.grown_by(&need.promise);
+        if !need.grow.is_empty() {
+            need.growth = state.pages.grown_by(&need.grow);
             need.nodes = nodes_at_most(core, need.growth).saturating_sub(state.nodes_promised);
         }
         Ok(need)
@@ -317,8 +336,8 @@ impl Fs {
         if let Some(tail) = need.tail {
             state.pages.mark_dirty(tail);
         }
-        if !need.promise.is_empty() {
-            state.pages.set_growth(need.growth);
+        if !need.grow.is_empty() {
+            state.pages.set_growth(need.growth, &need.grow);
             state.nodes_promised += need.nodes;
         }
         for page in &need.promise {
@@ -329,6 +348,10 @@ impl Fs {
         core.touch_mtime(self.now());
         self.note_dirty(inode, state);
     }
+}
+
+fn is_written(mapping: Mapping) -> bool {
+    matches!(mapping, Mapping::Mapped(extent) if !extent.unwritten)
 }
 
 /// Blocks promised for pages that do not carry the promise yet; settled when given up.

@@ -11,7 +11,7 @@ use crate::acl::Acl;
 use crate::error::FsError;
 use crate::file::{FileId, FileType};
 use crate::fs::Fs;
-use crate::inode::Inode;
+use crate::inode::{Core, Inode};
 use crate::ops::lookup::kernel_keeps_attributes;
 use crate::xattr::{Name, Namespace, VALUE_MAX, Xattrs};
 
@@ -65,7 +65,7 @@ impl Fs {
     /// [`FsError::Exists`], [`FsError::NoXattr`] as `how` has it; [`FsError::XattrTooLarge`] beyond
     /// 64 KiB, or 511 entries of an ACL; [`FsError::NoSpace`] when the attributes of the file become
     /// too much together, or the device is full; [`FsError::NotPermitted`] for `user.` on what is
-    /// neither file nor directory; [`FsError::Refused`] for a default ACL on what is no directory;
+    /// neither file nor directory, and on what is immutable or append-only; [`FsError::Refused`] for a default ACL on what is no directory;
     /// [`FsError::Invalid`] for a malformed ACL; for names as [`Fs::get_xattr`]. Nothing has changed
     /// then.
     pub async fn set_xattr(
@@ -196,6 +196,7 @@ impl Fs {
         let pin = inode.entry.pin(Want::write()).await?;
         let file_type =
             self.settle(|| inode.with_file(file, |state| Ok(state.core().file_type()))).await?;
+        self.check_flags(&inode, Core::check_may_lose).await?;
         match (name.namespace, file_type) {
             (Namespace::Acl | Namespace::DefaultAcl, FileType::SymbolicLink) => {
                 Err(FsError::Unsupported)

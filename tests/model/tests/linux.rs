@@ -16,11 +16,11 @@ use std::{fs, io};
 
 use model::ops::{Action, Generator, Outcome, Profile, Value};
 use model::posix::{
-    Attributes, Caller, Change, Compare, Content, Errno, Existing, Found, Handle, Ino, Kind,
-    Presence, Rename, Snapshot, Special, TimeChange, Tree, diff,
+    Allocate, Attributes, Caller, Change, Compare, Content, Errno, Existing, Found, Handle, Ino,
+    Kind, Presence, Rename, Snapshot, Special, TimeChange, Tree, diff,
 };
 use mx_base::Timestamp;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 
 #[test]
 fn metadata() {
@@ -96,9 +96,11 @@ fn comparable(ours: Result<Outcome, Errno>, action: &Action) -> Result<Plain, Er
         Outcome::Entries(entries) => {
             Plain::Entries(entries.into_iter().map(|(name, _, kind)| (name, kind)).collect())
         }
-        Outcome::Done | Outcome::Object(_) | Outcome::Opened(..) | Outcome::Counts(_) => {
-            Plain::Done
-        }
+        Outcome::Done
+        | Outcome::Object(_)
+        | Outcome::Opened(..)
+        | Outcome::Sought(_)
+        | Outcome::Counts(_) => Plain::Done,
     })
 }
 
@@ -180,7 +182,8 @@ impl Linux {
         if let Action::Create { caller, .. }
         | Action::Mknod { caller, .. }
         | Action::Mkdir { caller, .. }
-        | Action::Symlink { caller, .. } = action
+        | Action::Symlink { caller, .. }
+        | Action::Tmpfile { caller, .. } = action
         {
             *caller = self.me;
         }
@@ -218,7 +221,10 @@ impl Linux {
         let by_root_only = match action {
             Action::Setattr { change, .. } => change.mode.is_some() || change.uid.is_some(),
             Action::Mknod { special, .. } => is_device(*special),
-            Action::Statfs => return false,
+            // tmpfs has no such mode; where holes are is not compared.
+            Action::Statfs
+            | Action::Allocate { what: Allocate::Zeros { .. }, .. }
+            | Action::Seek { .. } => return false,
             Action::Lookup { .. }
             | Action::Getattr { .. }
             | Action::Create { .. }
@@ -234,6 +240,9 @@ impl Linux {
             | Action::Read { .. }
             | Action::Write { .. }
             | Action::Append { .. }
+            | Action::Allocate { .. }
+            | Action::CopyRange { .. }
+            | Action::Tmpfile { .. }
             | Action::Readdir { .. }
             | Action::Fsync { .. }
             | Action::Fdatasync { .. } => false,
@@ -340,6 +349,41 @@ impl Linux {
                 let (from_dir, to_dir) = (at(from.0)?, at(to.0)?);
                 rustix::fs::renameat_with(from_dir, &*from.1, to_dir, &*to.1, flags)?;
             }
+            Action::Tmpfile { dir, mode, linkable, .. } => {
+                let how = if *linkable { OFlags::empty() } else { OFlags::EXCL };
+                let flags = OFlags::TMPFILE | OFlags::RDWR | how;
+                let file = rustix::fs::openat(at(*dir)?, ".", flags, bits(*mode))?;
+                return Ok(Reply { outcome: Plain::Done, opened: Some(file.into()) });
+            }
+            Action::Allocate { ino, what, offset, len } => {
+                let flags = match what {
+                    Allocate::Blocks { keep_size: false } => FallocateFlags::empty(),
+                    Allocate::Blocks { keep_size: true } => FallocateFlags::KEEP_SIZE,
+                    Allocate::Zeros { .. } => unreachable!("left out by `can`"),
+                    Allocate::Hole => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                };
+                let file = reopen(&at(*ino)?, OFlags::RDWR)?;
+                rustix::fs::fallocate(file, flags, *offset, *len)?;
+            }
+            Action::CopyRange { from, to, len } => {
+                let source = reopen(&at(from.0)?, OFlags::RDONLY)?;
+                let target = reopen(&at(to.0)?, OFlags::RDWR)?;
+                // As far as the file reaches now: within one file the copy may make it longer.
+                let size = metadata_of(&at(from.0)?)?.len();
+                let there = usize::try_from(size.saturating_sub(from.1)).unwrap_or(usize::MAX);
+                let len = *len.min(&there);
+                let (mut at, mut into) = (from.1, to.1);
+                let mut left = len;
+                loop {
+                    let (a, b) = (Some(&mut at), Some(&mut into));
+                    let copied = rustix::fs::copy_file_range(&source, a, &target, b, left)?;
+                    left -= copied;
+                    if copied == 0 || left == 0 {
+                        return Ok(Plain::Written(len - left).into());
+                    }
+                }
+            }
+            Action::Seek { .. } => unreachable!("left out by `can`"),
             Action::Open { ino } => {
                 let file = reopen(&at(*ino)?, OFlags::RDONLY)?;
                 return Ok(Reply { outcome: Plain::Done, opened: Some(file) });

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use mfs::error::FsError;
 use mfs::file::{FileId, FileType};
 use mfs::ops::{
-    Lookup, NewFile, NewKind, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes, SetTime,
-    SetXattr,
+    Allocate, Lookup, NewFile, NewKind, OpenFile, OpenFlags, ReadKind, RenameKind, SeekFor,
+    SetAttributes, SetTime, SetXattr,
 };
 use mfs::{Attributes, Fs};
 use model::ops::{Action, Outcome};
@@ -43,6 +43,7 @@ enum Answer {
     Attributes(Box<Attributes>),
     Bytes(Vec<u8>),
     Written(usize),
+    Sought(Option<u64>),
     Entries(Vec<(Vec<u8>, FileId, FileType)>),
 }
 
@@ -73,6 +74,10 @@ impl Driver {
             | Action::Read { .. }
             | Action::Write { .. }
             | Action::Append { .. }
+            | Action::Allocate { .. }
+            | Action::Seek { .. }
+            | Action::CopyRange { .. }
+            | Action::Tmpfile { .. }
             | Action::Readdir { .. }
             | Action::Statfs
             | Action::Fsync { .. }
@@ -98,7 +103,8 @@ impl Driver {
         let mismatch =
             |found: String| Err(Mismatch::Differs { expected: format!("{expected:?}"), found });
         match (expected, answer) {
-            (Err(_), Err(_)) => Ok(()),
+            // ENXIO.
+            (Err(_), Err(_) | Ok(Answer::Sought(None))) => Ok(()),
             (Ok(_), Err(FsError::NoSpace)) => Err(Mismatch::Full),
             (Ok(_), Err(error)) => mismatch(format!("{error:?}")),
             (Err(_), Ok(answer)) => mismatch(format!("{answer:?}")),
@@ -127,6 +133,7 @@ impl Driver {
             }
             (Outcome::Bytes(expected), Answer::Bytes(found)) => *expected == found,
             (Outcome::Written(expected), Answer::Written(found)) => *expected == found,
+            (Outcome::Sought(sought), Answer::Sought(found)) => sought.admits(found),
             (Outcome::Entries(expected), Answer::Entries(mut found)) => {
                 found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
                 expected.len() == found.len()
@@ -225,6 +232,33 @@ impl Driver {
                 self.write(*ino, Some(*offset), &data.bytes()).await
             }
             Action::Append { ino, data } => self.write(*ino, None, &data.bytes()).await,
+            Action::Allocate { ino, what, offset, len } => {
+                let what = match *what {
+                    posix::Allocate::Blocks { keep_size } => Allocate::Blocks { keep_size },
+                    posix::Allocate::Zeros { keep_size } => Allocate::Zeros { keep_size },
+                    posix::Allocate::Hole => Allocate::Hole,
+                };
+                let open = self.opened(*ino).await?;
+                fs.allocate(open.get(), what, *offset, *len).await.map(|_| Answer::Done)
+            }
+            Action::Seek { ino, offset, hole } => {
+                let what = if *hole { SeekFor::Hole } else { SeekFor::Data };
+                let open = self.opened(*ino).await?;
+                fs.seek(open.get(), *offset, what).await.map(Answer::Sought)
+            }
+            Action::CopyRange { from, to, len } => {
+                let (source, target) = (self.opened(from.0).await?, self.opened(to.0).await?);
+                let (source, target) = ((source.get(), from.1), (target.get(), to.1));
+                let copied = fs.copy_range(source, target, *len as u64).await?;
+                Ok(Answer::Written(usize::try_from(copied).expect("no longer than asked")))
+            }
+            Action::Tmpfile { dir, mode, linkable, caller } => {
+                let new = new_file(NewKind::Regular, *mode, *caller);
+                let flags = OpenFlags { write: true, ..OpenFlags::default() };
+                let dir = self.file(*dir)?;
+                let (entry, open) = fs.create_unnamed(dir, &new, flags, *linkable).await?;
+                Ok(Answer::Opened(entry.attributes.file, open))
+            }
             Action::Readdir { ino } => self.readdir(*ino).await,
             Action::Statfs => fs.statfs().await.map(|_| Answer::Done),
             Action::Fsync { ino } | Action::Fdatasync { ino } => self.fsync(*ino).await,
@@ -314,23 +348,20 @@ impl Driver {
 
     /// An open file for `ino`: one that is open already (the file may have no name any more), or a
     /// new one.
-    async fn opened(&self, ino: Ino) -> Result<Result<&OpenFile, OpenFile>, FsError> {
+    async fn opened(&self, ino: Ino) -> Result<Opened<'_>, FsError> {
         let open = self.handles.values().find(|(of, _)| *of == ino);
         if let Some((_, open)) = open {
-            return Ok(Ok(open));
+            return Ok(Opened::Before(open));
         }
         let Answer::Opened(_, open) = self.open(ino).await? else {
             return Err(FsError::IsDirectory);
         };
-        Ok(Err(open))
+        Ok(Opened::Now(open))
     }
 
     async fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<Answer, FsError> {
         let open = self.opened(ino).await?;
-        let open = match &open {
-            Ok(open) => open,
-            Err(open) => open,
-        };
+        let open = open.get();
         let data = self.fs.read(open, offset, len as u64, ReadKind::Direct).await?;
         Ok(Answer::Bytes(data.as_slice().to_vec()))
     }
@@ -338,10 +369,7 @@ impl Driver {
     async fn write(&self, ino: Ino, offset: Option<u64>, bytes: &[u8]) -> Result<Answer, FsError> {
         let file = self.file(ino)?;
         let open = self.opened(ino).await?;
-        let open = match &open {
-            Ok(open) => open,
-            Err(open) => open,
-        };
+        let open = open.get();
         let offset = match offset {
             Some(offset) => offset,
             None => self.fs.getattr(file).await?.attributes.size,
@@ -376,10 +404,7 @@ impl Driver {
             return self.fs.fsync_directory().await.map(|()| Answer::Done);
         }
         let open = self.opened(ino).await?;
-        let open = match &open {
-            Ok(open) => open,
-            Err(open) => open,
-        };
+        let open = open.get();
         self.fs.fsync(open).await.map(|()| Answer::Done)
     }
 }
@@ -387,6 +412,22 @@ impl Driver {
 fn new_file(kind: NewKind<'_>, mode: u16, caller: Caller) -> NewFile<'_> {
     let Caller { uid, gid, umask } = caller;
     NewFile { kind, permissions: mode.into(), umask: umask.into(), uid, gid }
+}
+
+/// A file that was open already, or is now.
+#[derive(Debug)]
+enum Opened<'a> {
+    Before(&'a OpenFile),
+    Now(OpenFile),
+}
+
+impl Opened<'_> {
+    fn get(&self) -> &OpenFile {
+        match self {
+            Opened::Before(open) => open,
+            Opened::Now(open) => open,
+        }
+    }
 }
 
 fn special_kind(special: Special) -> NewKind<'static> {

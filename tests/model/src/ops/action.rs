@@ -4,8 +4,8 @@ use mx_base::Timestamp;
 
 use super::data::{Data, Value};
 use crate::posix::{
-    Attributes, Caller, Change, Counts, Errno, Existing, Handle, Ino, Kind, Presence, Rename,
-    Special, Tree,
+    Allocate, Attributes, Caller, Change, Counts, Errno, Existing, Handle, Ino, Kind, Presence,
+    Rename, Sought, Special, Tree,
 };
 
 /// An operation with its operands. Objects are those of the tree that it was resolved on.
@@ -28,6 +28,10 @@ pub enum Action {
     Read { ino: Ino, offset: u64, len: usize },
     Write { ino: Ino, offset: u64, data: Data },
     Append { ino: Ino, data: Data },
+    Allocate { ino: Ino, what: Allocate, offset: u64, len: u64 },
+    Seek { ino: Ino, offset: u64, hole: bool },
+    CopyRange { from: (Ino, u64), to: (Ino, u64), len: usize },
+    Tmpfile { dir: Ino, mode: u16, linkable: bool, caller: Caller },
     Readdir { ino: Ino },
     Statfs,
     Fsync { ino: Ino },
@@ -50,6 +54,7 @@ pub enum Outcome {
     Bytes(Vec<u8>),
     /// How many bytes were taken.
     Written(usize),
+    Sought(Sought),
     /// Without `.` and `..`, in order of their bytes.
     Entries(Vec<(Vec<u8>, Ino, Kind)>),
     Counts(Counts),
@@ -65,6 +70,7 @@ impl Action {
             | Action::Getattr { .. }
             | Action::Readlink { .. }
             | Action::Read { .. }
+            | Action::Seek { .. }
             | Action::Readdir { .. }
             | Action::Statfs
             | Action::Fsync { .. }
@@ -84,6 +90,9 @@ impl Action {
             | Action::Release { .. }
             | Action::Write { .. }
             | Action::Append { .. }
+            | Action::Allocate { .. }
+            | Action::CopyRange { .. }
+            | Action::Tmpfile { .. }
             | Action::SetXattr { .. }
             | Action::RemoveXattr { .. } => true,
         }
@@ -133,6 +142,18 @@ impl Tree {
             Action::Append { ino, data } => {
                 self.append(*ino, &data.bytes(), now).map(Outcome::Written)
             }
+            Action::Allocate { ino, what, offset, len } => {
+                self.allocate(*ino, *what, *offset, *len, now).map(done)
+            }
+            Action::Seek { ino, offset, hole } => {
+                self.seek(*ino, *offset, *hole).map(Outcome::Sought)
+            }
+            Action::CopyRange { from, to, len } => {
+                self.copy_range(*from, *to, *len, now).map(Outcome::Written)
+            }
+            Action::Tmpfile { dir, mode, linkable, caller } => self
+                .tmpfile(*dir, *mode, *linkable, *caller, now)
+                .map(|(ino, handle)| Outcome::Opened(ino, handle)),
             Action::Readdir { ino } => self.readdir(*ino).map(Outcome::Entries),
             Action::Statfs => Ok(Outcome::Counts(self.statfs())),
             Action::Fsync { ino } | Action::Fdatasync { ino } => {

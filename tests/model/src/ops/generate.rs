@@ -6,7 +6,7 @@ use super::data::{Data, Value};
 use super::op::{Among, Entry, Op, Pick, Place};
 use super::profile::{Class, Profile, Shape};
 use crate::Random;
-use crate::posix::{Caller, Change, Existing, Presence, Rename, Special, TimeChange};
+use crate::posix::{Allocate, Caller, Change, Existing, Presence, Rename, Special, TimeChange};
 
 /// An endless sequence of operations; the same seed and profile give the same ones.
 #[derive(Clone, Debug)]
@@ -79,6 +79,29 @@ impl Generator {
                 Op::Write { file, place, data: self.data() }
             }
             Class::Append => Op::Append { file: self.any(), data: self.data() },
+            Class::Allocate => {
+                let what = self.random.pick(&[
+                    Allocate::Blocks { keep_size: false },
+                    Allocate::Blocks { keep_size: true },
+                    Allocate::Zeros { keep_size: false },
+                    Allocate::Zeros { keep_size: true },
+                    Allocate::Hole,
+                    Allocate::Hole,
+                ]);
+                Op::Allocate { file: self.any(), what, place: self.place(), len: self.len() }
+            }
+            Class::Seek => {
+                let hole = self.random.chance(50);
+                Op::Seek { file: self.any(), place: self.place(), hole }
+            }
+            Class::CopyRange => {
+                let (from, to) = ((self.any(), self.place()), (self.any(), self.place()));
+                Op::CopyRange { from, to, len: self.len() }
+            }
+            Class::Tmpfile => {
+                let (dir, _, mode, caller) = self.new_entry();
+                Op::Tmpfile { dir, mode, linkable: self.random.chance(80), caller }
+            }
             Class::Readdir => Op::Readdir { dir: self.dir() },
             Class::Statfs => Op::Statfs,
             Class::Fsync => Op::Fsync { object: self.any() },

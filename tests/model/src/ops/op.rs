@@ -2,7 +2,9 @@
 
 use super::action::Action;
 use super::data::{Data, Value};
-use crate::posix::{Caller, Change, Existing, Handle, Ino, Kind, Presence, Rename, Special, Tree};
+use crate::posix::{
+    Allocate, Caller, Change, Existing, Handle, Ino, Kind, Presence, Rename, Special, Tree,
+};
 
 /// Chooses one of the things there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +63,10 @@ pub enum Op {
     Read { file: Pick, place: Place, len: usize },
     Write { file: Pick, place: Place, data: Data },
     Append { file: Pick, data: Data },
+    Allocate { file: Pick, what: Allocate, place: Place, len: usize },
+    Seek { file: Pick, place: Place, hole: bool },
+    CopyRange { from: (Pick, Place), to: (Pick, Place), len: usize },
+    Tmpfile { dir: Pick, mode: u16, linkable: bool, caller: Caller },
     Readdir { dir: Pick },
     Statfs,
     Fsync { object: Pick },
@@ -128,6 +134,25 @@ impl Op {
             }
             Op::Append { file, data } => {
                 Action::Append { ino: of_kind(tree, file, Kind::File)?, data }
+            }
+            Op::Allocate { file, what, place, len } => {
+                let ino = of_kind(tree, file, Kind::File)?;
+                let len = u64::try_from(len).expect("a length");
+                Action::Allocate { ino, what, offset: place.resolve(tree, ino), len }
+            }
+            Op::Seek { file, place, hole } => {
+                let ino = of_kind(tree, file, Kind::File)?;
+                Action::Seek { ino, offset: place.resolve(tree, ino), hole }
+            }
+            Op::CopyRange { from, to, len } => {
+                let [from, to] = [from, to].map(|(file, place)| {
+                    let ino = of_kind(tree, file, Kind::File)?;
+                    Some((ino, place.resolve(tree, ino)))
+                });
+                Action::CopyRange { from: from?, to: to?, len }
+            }
+            Op::Tmpfile { dir, mode, linkable, caller } => {
+                Action::Tmpfile { dir: directory(tree, dir), mode, linkable, caller }
             }
             Op::Readdir { dir } => Action::Readdir { ino: directory(tree, dir) },
             Op::Statfs => Action::Statfs,

@@ -46,6 +46,10 @@ pub(super) enum Class {
     Read,
     Write,
     Append,
+    Allocate,
+    Seek,
+    CopyRange,
+    Tmpfile,
     Readdir,
     Statfs,
     Fsync,
@@ -135,11 +139,13 @@ impl Profile {
                 (Release, 9), (Read, 2), (Write, 4), (Append, 2), (Readdir, 5), (Statfs, 1),
                 (Fsync, 2), (Fdatasync, 1), (SetXattr, 6), (GetXattr, 3), (ListXattrs, 2),
                 (RemoveXattr, 3), (SetAcl, 5),
+                (Allocate, 1), (Tmpfile, 3),
             ],
             Profile::Data => &[
                 (Create, 4), (Unlink, 1), (Open, 2), (Release, 4), (Getattr, 4), (SetTimes, 1),
                 (Read, 25), (Write, 35), (Append, 8), (Truncate, 10), (Fsync, 3), (Fdatasync, 3),
                 (SetXattr, 4), (RemoveXattr, 2), (SetAcl, 1), (GetXattr, 1),
+                (Allocate, 18), (Seek, 6), (CopyRange, 5),
             ],
             Profile::RenameStorm => &[
                 (Create, 8), (Mkdir, 10), (Symlink, 2), (Link, 4), (Unlink, 4), (Rmdir, 3),
@@ -149,12 +155,13 @@ impl Profile {
             Profile::SmallFiles => &[
                 (Create, 30), (Mkdir, 2), (Append, 20), (Write, 10), (Release, 28), (Unlink, 14),
                 (Rename, 4), (Read, 8), (Readdir, 2), (Lookup, 6), (Getattr, 6), (Fsync, 4),
-                (SetXattr, 14), (GetXattr, 4), (RemoveXattr, 4), (SetAcl, 3),
+                (SetXattr, 14), (GetXattr, 4), (RemoveXattr, 4), (SetAcl, 3), (Allocate, 3),
+                (Tmpfile, 3), (Link, 3),
             ],
             Profile::BigSparse => &[
                 (Create, 3), (Unlink, 1), (Release, 3), (Write, 30), (Read, 20), (Truncate, 15),
                 (Append, 8), (Getattr, 4), (Statfs, 1), (Fsync, 3), (Fdatasync, 2), (SetXattr, 4),
-                (RemoveXattr, 2), (SetAcl, 1),
+                (RemoveXattr, 2), (SetAcl, 1), (Allocate, 12), (Seek, 6), (CopyRange, 3),
             ],
             Profile::DeepDirectories => &[
                 (Mkdir, 40), (Rmdir, 8), (Rename, 14), (Exchange, 3), (Create, 6), (Unlink, 3),
@@ -168,7 +175,8 @@ impl Profile {
             Profile::NearFull => &[
                 (Create, 12), (Mkdir, 4), (Symlink, 2), (Write, 30), (Append, 20), (Unlink, 10),
                 (Truncate, 6), (Rename, 4), (Release, 12), (Read, 4), (Statfs, 4), (Fsync, 4),
-                (Fdatasync, 2), (SetXattr, 10), (RemoveXattr, 3), (SetAcl, 1),
+                (Fdatasync, 2), (SetXattr, 10), (RemoveXattr, 3), (SetAcl, 1), (Allocate, 16),
+                (CopyRange, 3),
             ],
         }
     }

@@ -75,6 +75,33 @@ impl Content {
         self.size = size;
     }
 
+    /// Zeros from `from` up to `to`, as far as that is in the file.
+    pub fn zero(&mut self, from: u64, to: u64) {
+        let to = to.min(self.size);
+        let pages = Arc::make_mut(&mut self.pages);
+        let touched: Vec<u64> = match to.checked_sub(1) {
+            Some(last) if from < to => {
+                pages.range(from / PAGE..=last / PAGE).map(|(page, _)| *page).collect()
+            }
+            _ => Vec::new(),
+        };
+        for number in touched {
+            let (first, last) = part_of_page(number, from, to);
+            let page = pages.get_mut(&number).expect("just listed");
+            Arc::make_mut(page)[first..last].fill(0);
+        }
+    }
+
+    /// Is every byte from `from` up to `to` zero, as far as that is in the file?
+    pub fn is_zero(&self, from: u64, to: u64) -> bool {
+        let to = to.min(self.size);
+        from >= to
+            || self.pages.range(from / PAGE..to.div_ceil(PAGE)).all(|(number, page)| {
+                let (first, last) = part_of_page(*number, from, to);
+                page[first..last].iter().all(|byte| *byte == 0)
+            })
+    }
+
     /// Nothing was written or resized between the two, as far as that is known without looking
     /// at bytes; contents that differ are never the same.
     pub fn is_untouched(&self, before: &Content) -> bool {
@@ -116,6 +143,14 @@ impl Content {
 fn within_page(offset: u64) -> (usize, usize) {
     let start = usize::try_from(offset % PAGE).expect("an offset in a page");
     (start, PAGE_LEN - start)
+}
+
+/// The part of a page that lies between two offsets.
+fn part_of_page(number: u64, from: u64, to: u64) -> (usize, usize) {
+    let start = number * PAGE;
+    let inside = |at: u64| at.clamp(start, start + PAGE) - start;
+    let inside = |at: u64| usize::try_from(inside(at)).expect("in a page");
+    (inside(from), inside(to))
 }
 
 fn length(bytes: &[u8]) -> u64 {
@@ -160,6 +195,21 @@ mod tests {
         content.resize(9_000);
         assert_eq!(content.read(4_099, 2), [7, 0]);
         assert_eq!(content.read(8_192, 808), vec![0; 808]);
+    }
+
+    #[test]
+    fn zeros_go_no_further_than_they_are_told_and_than_the_file() {
+        let mut content = Content::default();
+        content.write(0, &[7; 20_000]);
+        content.zero(4_000, 12_289);
+        assert_eq!(content.read(3_999, 3), [7, 0, 0]);
+        assert_eq!(content.read(12_287, 4), [0, 0, 7, 7]);
+        assert!(content.is_zero(4_000, 12_289));
+        assert!(!content.is_zero(3_999, 12_289));
+        assert!(!content.is_zero(4_000, 12_290));
+        content.zero(19_999, 1 << 40);
+        assert_eq!(content.read(19_998, 9), [7, 0]);
+        assert_eq!(content.size(), 20_000);
     }
 
     #[test]

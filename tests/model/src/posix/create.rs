@@ -57,7 +57,7 @@ impl Tree {
             Ok(ino) => ino,
             Err(Errno::NoEntry) if self.check_free(dir, name).is_ok() => {
                 let body = Body::File(super::Content::default());
-                let ino = self.make(dir, name, body, mode, caller, now);
+                let ino = self.make_named(dir, name, body, mode, caller, now);
                 return Ok((ino, self.open(ino)?));
             }
             Err(errno) => return Err(errno),
@@ -94,7 +94,7 @@ impl Tree {
     ) -> Result<Ino, Errno> {
         self.check_free(dir, name)?;
         let body = special.map_or(Body::File(super::Content::default()), Body::Special);
-        Ok(self.make(dir, name, body, mode, caller, now))
+        Ok(self.make_named(dir, name, body, mode, caller, now))
     }
 
     /// Of `mode` the bits 0o1777 count; a directory in a set-group-id one is set-group-id too.
@@ -112,7 +112,7 @@ impl Tree {
         self.check_free(dir, name)?;
         let inherited = self.must(dir).mode & 0o2000;
         let body = Body::Directory(Directory::default());
-        Ok(self.make(dir, name, body, (mode & 0o1777) | inherited, caller, now))
+        Ok(self.make_named(dir, name, body, (mode & 0o1777) | inherited, caller, now))
     }
 
     /// The mode of a symbolic link is 0777.
@@ -135,7 +135,7 @@ impl Tree {
             return Err(Errno::NameTooLong);
         }
         self.check_free(dir, name)?;
-        Ok(self.make(dir, name, Body::Symlink(target.to_vec()), 0o777, caller, now))
+        Ok(self.make_named(dir, name, Body::Symlink(target.to_vec()), 0o777, caller, now))
     }
 
     /// # Errors
@@ -151,17 +151,18 @@ impl Tree {
     ///
     /// # Errors
     /// ESTALE; as [`Tree::mknod`]; then EPERM for a directory and ENOENT for an object whose last
-    /// name is gone, which no link brings back.
+    /// name is gone, which no link brings back, or that was made to get none.
     pub fn link(&mut self, ino: Ino, dir: Ino, name: &[u8], now: Timestamp) -> Result<(), Errno> {
         self.node(ino)?;
         self.check_free(dir, name)?;
         if self.must(ino).is_directory() {
             return Err(Errno::NotPermitted);
         }
-        if self.is_orphan(ino) {
+        if self.is_orphan(ino) && !self.must(ino).linkable {
             return Err(Errno::NoEntry);
         }
         self.attach(dir, name, ino);
+        self.must_mut(ino).linkable = false;
         self.must_mut(dir).modified(now);
         self.must_mut(ino).changed(now);
         Ok(())
@@ -180,7 +181,28 @@ impl Tree {
         if directory.removed { Err(Errno::NoEntry) } else { Ok(()) }
     }
 
-    fn make(
+    /// A regular file without a name, opened; the directory gives it its group, no more (`O_TMPFILE`).
+    ///
+    /// # Errors
+    /// ENOTDIR, ENOENT (the directory was removed).
+    pub fn tmpfile(
+        &mut self,
+        dir: Ino,
+        mode: u16,
+        linkable: bool,
+        caller: Caller,
+        now: Timestamp,
+    ) -> Result<(Ino, Handle), Errno> {
+        if self.directory(dir)?.removed {
+            return Err(Errno::NoEntry);
+        }
+        let body = Body::File(super::Content::default());
+        let ino = self.make(dir, body, mode, caller, now);
+        self.must_mut(ino).linkable = linkable;
+        Ok((ino, self.open(ino)?))
+    }
+
+    fn make_named(
         &mut self,
         dir: Ino,
         name: &[u8],
@@ -189,6 +211,13 @@ impl Tree {
         caller: Caller,
         now: Timestamp,
     ) -> Ino {
+        let ino = self.make(dir, body, mode, caller, now);
+        self.attach(dir, name, ino);
+        self.must_mut(dir).modified(now);
+        ino
+    }
+
+    fn make(&mut self, dir: Ino, body: Body, mode: u16, caller: Caller, now: Timestamp) -> Ino {
         let parent = self.must(dir);
         let gid = if parent.mode & 0o2000 == 0 { caller.gid } else { parent.gid };
         let ino = Ino(self.next_ino);
@@ -204,10 +233,9 @@ impl Tree {
             ctime: now,
             names: [].into(),
             xattrs,
+            linkable: false,
         };
         self.nodes.insert(ino, Arc::new(node));
-        self.attach(dir, name, ino);
-        self.must_mut(dir).modified(now);
         ino
     }
 }

@@ -66,6 +66,8 @@ pub(super) struct Node {
     /// Every directory and name under which the object is found.
     pub names: BTreeSet<(Ino, Vec<u8>)>,
     pub xattrs: Xattrs,
+    /// Made without a name (`O_TMPFILE`), and may still get one.
+    pub linkable: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -52,6 +52,7 @@ impl Tree {
             ctime: now,
             names: [].into(),
             xattrs: [].into(),
+            linkable: false,
         };
         Tree {
             nodes: [(Ino::ROOT, Arc::new(root))].into(),

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use mfs::env::KernelCache;
 use mfs::file::FileId;
 use mfs::ops::{
-    Entry, Lookup, NewFile, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes, SetXattr,
+    Allocate, Entry, Lookup, NewFile, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes,
+    SetXattr,
 };
 use mfs::{Attributes, Fs, FsError};
 use mx_base::{BoxFuture, Duration};
@@ -375,6 +376,22 @@ impl Mount {
         let written = written?;
         assert_eq!(written.len, bytes.len() as u64, "a write is whole or fails");
         Ok(())
+    }
+
+    /// fallocate(2): the kernel drops its pages of the range behind the answer.
+    pub async fn allocate(
+        &self,
+        open: &OpenFile,
+        what: Allocate,
+        range: Range<u64>,
+    ) -> Result<(), FsError> {
+        let file = open.file();
+        let len = range.end - range.start;
+        // The pin goes with the answer, before the kernel goes on.
+        let done = self.fs.allocate(open, what, range.start, len).await.map(|_| ());
+        self.kernel.drop_attributes(file);
+        self.kernel.drop_pages(file, Some(range)).await;
+        done
     }
 
     pub async fn fsync(&self, open: &OpenFile) -> Result<(), FsError> {

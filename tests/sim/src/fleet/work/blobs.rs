@@ -1,9 +1,10 @@
-//! Blobs: files of which every byte is known, written in any place, cut and made longer.
+//! Blobs: files of which every byte is known, written in any place, cut and made longer, with blocks
+//! allocated, zeroed and punched out.
 
 use std::sync::Arc;
 
 use mfs::FsError;
-use mfs::ops::SetAttributes;
+use mfs::ops::{Allocate, SetAttributes};
 
 use super::{App, BLOB_MAX, READ, WRITE};
 
@@ -39,6 +40,30 @@ impl App {
             self.step("set size", file);
             let set = self.mount.set(file, &set).await;
             let Some(_) = self.unless_full(chain, change, set)? else { return Ok(()) };
+            chain.lock().acknowledge(change, after);
+        } else if self.chance(25) {
+            let (at, len) = (self.draw(20_000), 1 + self.draw(9_000));
+            let keep_size = self.chance(50);
+            let (what, zeros) = match self.draw(3) {
+                0 => (Allocate::Blocks { keep_size }, false),
+                1 => (Allocate::Zeros { keep_size }, true),
+                _ => (Allocate::Hole, true),
+            };
+            if !keep_size && what != Allocate::Hole {
+                content.resize(content.len().max(at + len), 0);
+            }
+            if zeros {
+                let inside = at.min(content.len())..(at + len).min(content.len());
+                content[inside].fill(0);
+            }
+            let after = Arc::new(content);
+            let Some(change) = chain.lock().begin_change(self.id(), Arc::clone(&after)) else {
+                return Ok(());
+            };
+            let [from, to] = [at, at + len].map(|at| u64::try_from(at).expect("small"));
+            self.step("allocate", open.file());
+            let done = self.mount.allocate(&open, what, from..to).await;
+            let Some(()) = self.unless_full(chain, change, done)? else { return Ok(()) };
             chain.lock().acknowledge(change, after);
         } else {
             let (at, len) = (self.draw(20_000), 1 + self.draw(9_000));

@@ -1,0 +1,92 @@
+//! lseek for data and for holes.
+//!
+//! A hole is what has no block, or one never written, and no dirty page; data is never told to be one.
+//! A small file, in its inode, is data as a whole.
+
+use std::sync::Arc;
+
+use lcl::pin::Want;
+
+use super::open::OpenFile;
+use crate::block::BLOCK_SIZE_U64;
+use crate::cache::Step;
+use crate::error::FsError;
+use crate::file::{FileId, FileType};
+use crate::fs::Fs;
+use crate::inode::extents::{ExtentTree, Mapping};
+use crate::inode::pages::page_of;
+use crate::inode::{Inode, State};
+use crate::ondisk::inode::AreaKind;
+
+/// What is looked for (`lseek(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeekFor {
+    /// `SEEK_DATA`
+    Data,
+    /// `SEEK_HOLE`; there is one at the end of every file.
+    Hole,
+}
+
+impl Fs {
+    /// The first byte of data, or of a hole, from `offset` on; `None` (ENXIO) behind the end, and where
+    /// no data follows.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`], [`FsError::Invalid`] for what is no regular file.
+    pub async fn seek(
+        &self,
+        open: &OpenFile,
+        offset: u64,
+        what: SeekFor,
+    ) -> Result<Option<u64>, FsError> {
+        self.check_open()?;
+        let inode = &open.inode;
+        let _pin = inode.entry.pin(Want::read()).await?;
+        self.settle(|| {
+            inode.with_file(open.file(), |state| {
+                if state.core().file_type() != FileType::Regular {
+                    return Err(FsError::Invalid("not a regular file").into());
+                }
+                self.seek_in(inode, open.file(), state, offset, what)
+            })
+        })
+        .await
+    }
+
+    fn seek_in(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        state: &State,
+        offset: u64,
+        what: SeekFor,
+    ) -> Step<Option<u64>> {
+        let size = state.core().size();
+        if offset >= size {
+            return Ok(None);
+        }
+        if state.core().area() == AreaKind::Bytes {
+            return Ok(Some(if what == SeekFor::Data { offset } else { size }));
+        }
+        let tree = ExtentTree { inode, generation: file.generation };
+        let tx = self.transaction();
+        let mut page = page_of(offset);
+        while page * BLOCK_SIZE_U64 < size {
+            let (is_written, end) = match tree.map(&tx, page)? {
+                Mapping::Mapped(extent) => (!extent.unwritten, extent.end()),
+                Mapping::Hole(end) => (false, end),
+            };
+            let (is_data, next) = match state.pages.next_dirty(page) {
+                _ if is_written => (true, end),
+                Some(dirty) if dirty == page => (true, page + 1),
+                Some(dirty) => (false, end.min(dirty)),
+                None => (false, end),
+            };
+            if is_data == (what == SeekFor::Data) {
+                return Ok(Some(offset.max(page * BLOCK_SIZE_U64)));
+            }
+            page = next.min(size.div_ceil(BLOCK_SIZE_U64));
+        }
+        Ok((what == SeekFor::Hole).then_some(size))
+    }
+}
