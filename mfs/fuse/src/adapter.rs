@@ -20,12 +20,14 @@ use crate::attributes::{names_for, set_xattr};
 use crate::caller;
 use crate::data::{WriteKind, flags_of, fopen_flags, open_flags};
 use crate::errno::errno;
+use crate::flags;
 use crate::lease::Lease;
 use crate::names::{Made, MadeKind};
 use crate::nodes::{Node, Nodes};
 use crate::notify::Notifier;
 use crate::protocol::init::Features;
-use crate::protocol::{Malformed, Operation, Request, layout, layout::open};
+use crate::protocol::layout::{FallocateIn, open};
+use crate::protocol::{Malformed, Operation, Request, layout};
 use crate::requests::{Kind, Requests};
 use crate::transport::interrupt::{Interrupts, Signalled};
 use crate::transport::{Channel, Errno, Message, Reply};
@@ -350,6 +352,15 @@ impl Adapter {
                     shared.create(node, &name, &new.file(), flags, exclusive, reply).await;
                 });
             }
+            Operation::Tmpfile { flags, mode, umask } => {
+                let linkable = flags_of(*flags) & libc::O_EXCL == 0;
+                let flags = open_flags(*flags, false);
+                let kind = MadeKind::Plain(NewKind::Regular);
+                let new = Made { kind, permissions: *mode, umask: *umask, uid, gid };
+                self.serve(asked(Kind::Create), async move |shared: Arc<Shared>, reply: Reply| {
+                    shared.create_unnamed(node, &new.file(), flags, linkable, reply).await;
+                });
+            }
             Operation::Read { handle, offset, size, direct } => {
                 let (handle, offset, size, direct) = (*handle, *offset, *size, *direct);
                 self.serve(asked(Kind::Read), async move |shared: Arc<Shared>, reply: Reply| {
@@ -452,12 +463,52 @@ impl Adapter {
             Operation::Setlk { lock, .. } if is_unlock(lock) => reply().ok(),
             Operation::Setlk { .. } => reply().error(Errno(libc::EOPNOTSUPP)),
 
-            // Not there yet: the kernel remembers ENOSYS and does not ask again.
-            Operation::Tmpfile { .. }
-            | Operation::Fallocate(_)
-            | Operation::Lseek { .. }
-            | Operation::CopyRange(_) => reply().error(Errno(libc::ENOSYS)),
-            Operation::Ioctl { .. } => reply().error(Errno(libc::ENOTTY)),
+            // Ranges of files
+            Operation::Fallocate(range) => {
+                let Some(what) = crate::ranges::allocate(range.mode) else {
+                    return reply().error(Errno(libc::EOPNOTSUPP));
+                };
+                let FallocateIn { handle, offset, len, .. } = *range;
+                let allocate = async move |shared: Arc<Shared>, reply: Reply| {
+                    shared.allocate(handle, what, (offset, len), reply).await;
+                };
+                self.serve(asked(Kind::Fallocate), allocate);
+            }
+            Operation::Lseek { handle, offset, whence } => {
+                let Some(what) = crate::ranges::seek_for(*whence) else {
+                    return reply().error(Errno(libc::EINVAL));
+                };
+                let (handle, offset) = (*handle, *offset);
+                self.serve(asked(Kind::Seek), async move |shared: Arc<Shared>, reply: Reply| {
+                    shared.seek(handle, offset, what, reply).await;
+                });
+            }
+            Operation::CopyRange(range) => {
+                let range = *range;
+                self.serve(
+                    asked(Kind::CopyRange),
+                    async move |shared: Arc<Shared>, reply: Reply| {
+                        shared.copy_range(&range, reply).await;
+                    },
+                );
+            }
+
+            // Flags of files
+            Operation::Ioctl { command, data } => match flags::command(command, data) {
+                Some(flags::Command::Get) => {
+                    let get = async move |shared: Arc<Shared>, reply: Reply| {
+                        shared.get_flags(node, reply).await;
+                    };
+                    self.serve(asked(Kind::GetFlags), get);
+                }
+                Some(flags::Command::Set(bits)) => {
+                    let set = async move |shared: Arc<Shared>, reply: Reply| {
+                        shared.set_flags(node, bits, reply).await;
+                    };
+                    self.serve(asked(Kind::SetFlags), set);
+                }
+                None => reply().error(Errno(libc::ENOTTY)),
+            },
         }
     }
 

@@ -89,7 +89,29 @@ impl Shared {
                 }
             }
         };
-        match made.await {
+        self.answer_created(reply, flags, made.await);
+    }
+
+    /// Makes a file without a name in a directory, and opens it.
+    pub(crate) async fn create_unnamed(
+        &self,
+        dir: Node,
+        new: &NewFile<'_>,
+        flags: ops::OpenFlags,
+        linkable: bool,
+        reply: Reply,
+    ) {
+        let made = async { self.fs.create_unnamed(self.file(dir)?, new, flags, linkable).await };
+        self.answer_created(reply, flags, made.await);
+    }
+
+    fn answer_created(
+        &self,
+        reply: Reply,
+        flags: ops::OpenFlags,
+        made: Result<(Entry, ops::OpenFile), FsError>,
+    ) {
+        match made {
             Ok((entry, open)) => {
                 let (handle, flags) = (self.add_handle(open), fopen_flags(flags));
                 let opened = OpenOut { handle, flags, backing: 0 };

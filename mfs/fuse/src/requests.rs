@@ -27,10 +27,15 @@ pub(crate) enum Kind {
     Statfs,
     Getxattr,
     Setxattr,
+    Fallocate,
+    Seek,
+    CopyRange,
+    GetFlags,
+    SetFlags,
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 20] = [
+    const ALL: [(Kind, &'static str); 25] = [
         (Kind::Lookup, "lookup"),
         (Kind::Getattr, "getattr"),
         (Kind::Setattr, "setattr"),
@@ -51,6 +56,11 @@ impl Kind {
         (Kind::Statfs, "statfs"),
         (Kind::Getxattr, "getxattr"),
         (Kind::Setxattr, "setxattr"),
+        (Kind::Fallocate, "fallocate"),
+        (Kind::Seek, "seek"),
+        (Kind::CopyRange, "copy range"),
+        (Kind::GetFlags, "get flags"),
+        (Kind::SetFlags, "set flags"),
     ];
 
     /// Can it be given up at any time? Nothing is changed by it, and what it has taken goes with it.
@@ -63,7 +73,9 @@ impl Kind {
             | Kind::Opendir
             | Kind::Readdir
             | Kind::Statfs
-            | Kind::Getxattr => true,
+            | Kind::Getxattr
+            | Kind::Seek
+            | Kind::GetFlags => true,
             Kind::Setattr
             | Kind::Make
             | Kind::Unlink
@@ -75,7 +87,10 @@ impl Kind {
             | Kind::Write
             | Kind::Flush
             | Kind::Fsync
-            | Kind::Setxattr => false,
+            | Kind::Setxattr
+            | Kind::Fallocate
+            | Kind::CopyRange
+            | Kind::SetFlags => false,
         }
     }
 }
@@ -112,6 +127,6 @@ mod tests {
         let counted = requests.by_operation();
         assert_eq!(counted.len(), Kind::ALL.len());
         assert_eq!(counted.iter().find(|(name, _)| *name == "read"), Some(&("read", 2)));
-        assert_eq!(counted.iter().filter(|(_, count)| *count == 1).count(), 19);
+        assert_eq!(counted.iter().filter(|(_, count)| *count == 1).count(), 24);
     }
 }

@@ -1,10 +1,13 @@
 //! lseek for data and for holes.
 //!
 //! A hole is what has no block, or one never written, and no dirty page; data is never told to be one.
-//! A small file, in its inode, is data as a whole.
+//! A small file, in its inode, is data as a whole. What a mapping of this node has stored is asked for
+//! before: until then the kernel alone has it. (It asks mappings of other nodes itself: whoever looks
+//! takes the lock from them.)
 
 use std::sync::Arc;
 
+use lcl::Mode;
 use lcl::pin::Want;
 
 use super::open::OpenFile;
@@ -41,7 +44,18 @@ impl Fs {
     ) -> Result<Option<u64>, FsError> {
         self.check_open()?;
         let inode = &open.inode;
-        let _pin = inode.entry.pin(Want::read()).await?;
+        let may_be_stored = || {
+            let state = inode.state.lock();
+            (state.writers > 0).then_some(state.kernel.pages).flatten()
+        };
+        // Under EX, so that whoever wants these pages at the moment gets them.
+        let want = if may_be_stored().is_some() { Want::shared(Mode::EX) } else { Want::read() };
+        let _pin = inode.entry.pin(want).await?;
+        if want == Want::shared(Mode::EX)
+            && let Some((from, to)) = may_be_stored()
+        {
+            self.env.kernel.forget_pages(open.file(), Some(from..to)).await;
+        }
         self.settle(|| {
             inode.with_file(open.file(), |state| {
                 if state.core().file_type() != FileType::Regular {
