@@ -495,15 +495,15 @@ impl Adapter {
 
             // Flags of files
             Operation::Ioctl { command, data } => match flags::command(command, data) {
-                Some(flags::Command::Get) => {
+                Some(flags::Command::Get(form)) => {
                     let get = async move |shared: Arc<Shared>, reply: Reply| {
-                        shared.get_flags(node, reply).await;
+                        shared.get_flags(node, form, reply).await;
                     };
                     self.serve(asked(Kind::GetFlags), get);
                 }
-                Some(flags::Command::Set(bits)) => {
+                Some(flags::Command::Set(flags)) => {
                     let set = async move |shared: Arc<Shared>, reply: Reply| {
-                        shared.set_flags(node, bits, reply).await;
+                        shared.set_flags(node, flags, reply).await;
                     };
                     self.serve(asked(Kind::SetFlags), set);
                 }

@@ -1,7 +1,7 @@
 //! lseek for data and for holes.
 //!
 //! A hole is what has no block, or one never written, and no dirty page; data is never told to be one.
-//! A small file, in its inode, is data as a whole. What a mapping of this node has stored is asked for
+//! The first block of a file that lives in its inode is data as a whole. What a mapping of this node has stored is asked for
 //! before: until then the kernel alone has it. (It asks mappings of other nodes itself: whoever looks
 //! takes the lock from them.)
 
@@ -79,16 +79,19 @@ impl Fs {
         if offset >= size {
             return Ok(None);
         }
-        if state.core().area() == AreaKind::Bytes {
-            return Ok(Some(if what == SeekFor::Data { offset } else { size }));
-        }
         let tree = ExtentTree { inode, generation: file.generation };
         let tx = self.transaction();
+        // One that has outgrown its inode is still there until it is flushed.
+        let is_inline = state.core().area() == AreaKind::Bytes;
         let mut page = page_of(offset);
         while page * BLOCK_SIZE_U64 < size {
-            let (is_written, end) = match tree.map(&tx, page)? {
-                Mapping::Mapped(extent) => (!extent.unwritten, extent.end()),
-                Mapping::Hole(end) => (false, end),
+            let (is_written, end) = match (is_inline, page) {
+                (true, 0) => (true, 1),
+                (true, _) => (false, u64::MAX),
+                (false, _) => match tree.map(&tx, page)? {
+                    Mapping::Mapped(extent) => (!extent.unwritten, extent.end()),
+                    Mapping::Hole(end) => (false, end),
+                },
             };
             let (is_data, next) = match state.pages.next_dirty(page) {
                 _ if is_written => (true, end),

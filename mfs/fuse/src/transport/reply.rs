@@ -44,7 +44,7 @@ impl Reply {
     pub(crate) fn both(
         mut self,
         first: &(impl IntoBytes + Immutable),
-        second: &(impl IntoBytes + Immutable),
+        second: &(impl IntoBytes + Immutable + ?Sized),
     ) {
         self.send(0, [first.as_bytes(), second.as_bytes()]);
     }
