@@ -117,20 +117,26 @@ impl Fs {
         self.dirty.note(inode.no, state, self.env.runtime.now());
     }
 
-    /// The task that writes dirty files: old ones now and then, all when room is short.
+    /// The task that writes dirty files: old ones now and then, all when room is short; those that
+    /// could not be written not before the interval has passed, however short it is.
     pub(crate) async fn run_write_back(self: Arc<Self>) {
         let mut wanted = self.dirty.wanted.listen();
+        let mut failed: BTreeMap<InodeNo, Instant> = BTreeMap::new();
         loop {
             select(wanted, self.env.runtime.sleep(INTERVAL)).await;
             if self.check_open().is_err() {
                 return;
             }
+            let now = self.env.runtime.now();
+            failed.retain(|_, last| now.since(*last) < INTERVAL);
             // What is wanted from here on, this round may not bring.
             wanted = self.dirty.wanted.listen();
             let short = self.dirty.pages() * 2 > self.dirty.pages_max;
-            let before = (!short).then(|| self.env.runtime.now() - INTERVAL);
+            let before = (!short).then(|| now - INTERVAL);
             for no in self.dirty.since(before) {
-                self.write_back(no).await;
+                if !failed.contains_key(&no) && !self.write_back(no).await {
+                    failed.insert(no, self.env.runtime.now());
+                }
             }
         }
     }
@@ -143,13 +149,16 @@ impl Fs {
     }
 
     /// Writes one file, unless its lock is on its way to another node: the surrender does it then.
-    async fn write_back(&self, no: InodeNo) {
-        let Some(inode) = self.known_inode(no) else { return };
-        let Some(pin) = inode.entry.try_pin(Want::shared(Mode::EX)) else { return };
-        if let Err(error) = self.flush_inode(&inode, &pin).await {
+    /// False when it could not be written.
+    async fn write_back(&self, no: InodeNo) -> bool {
+        let Some(inode) = self.known_inode(no) else { return true };
+        let Some(pin) = inode.entry.try_pin(Want::shared(Mode::EX)) else { return true };
+        let flushed = self.flush_inode(&inode, &pin).await;
+        if let Err(error) = &flushed {
             tracing::warn!(inode = no.0, %error, "write-back failed");
         }
         self.note_dirty(&inode, &inode.state.lock());
+        flushed.is_ok()
     }
 
     /// Writes everything that is dirty now.

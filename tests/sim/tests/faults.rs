@@ -28,11 +28,20 @@ struct Mount {
 }
 
 async fn mount(exec: &Executor, device: &Device, incarnation: u32) -> Mount {
+    mount_with(exec, device, incarnation, Options::default()).await
+}
+
+async fn mount_with(
+    exec: &Executor,
+    device: &Device,
+    incarnation: u32,
+    options: Options,
+) -> Mount {
     let env = env(exec, device, incarnation);
     let locks = Arc::clone(&env.locks);
     let class: Mutex<Option<Arc<dyn LockClass>>> = Mutex::default();
     let register = |registered| *class.lock() = Some(registered);
-    let mounted = mfs::mount(env, Options::default(), true, register).await.expect("mounts");
+    let mounted = mfs::mount(env, options, true, register).await.expect("mounts");
     let class = class.lock().take().expect("registered by the mount");
     Mount { mounted, locks, class }
 }
@@ -128,6 +137,39 @@ fn files_are_made_beside_a_damaged_group_and_beside_one_that_cannot_be_read() {
         });
         ran.expect("goes on");
     }
+}
+
+/// However many pages wait for it: other files go on, and nothing turns in circles (seed 416178).
+#[test]
+fn what_cannot_be_written_is_tried_again_once_in_a_while() {
+    const PAGES: u64 = 64;
+    let (exec, device) = (Executor::new(1), device());
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        let options = Options { dirty_pages_max: 100, ..Options::default() };
+        let mounted = mount_with(&inside, &on, 1, options).await.mounted;
+        let fs = Arc::clone(&mounted.fs);
+        let (_, open) = made(&fs, b"f").await.expect("there is room");
+        let (_, other) = made(&fs, b"g").await.expect("there is room");
+        let page = [7; mfs::block::BLOCK_SIZE];
+        let bytes = page.repeat(usize::try_from(PAGES).expect("small"));
+        fs.write(&open, 0, &bytes).await.expect("there is room");
+        fs.fsync(&open).await.expect("durable");
+        let data = on.visible().into_iter().filter(|(_, block)| block.0 == page);
+        let unwritable = data.map(|(at, _)| at).collect();
+        on.set_faults(Faults { unwritable, ..Faults::default() });
+        fs.write(&open, 0, &bytes).await.expect("in memory");
+        let before = on.counts().writes;
+        for _ in 0..10 {
+            inside.sleep(Duration::from_secs(1)).await;
+            fs.write(&other, 0, &page).await.expect("there is room");
+        }
+        let writes = on.counts().writes - before;
+        assert!((10..100).contains(&writes), "{writes} writes in ten seconds");
+        std::mem::forget((mounted, open, other));
+    });
+    exec.kill(NODE);
+    ran.expect("goes on");
 }
 
 /// First block and length.
