@@ -31,12 +31,7 @@ async fn mount(exec: &Executor, device: &Device, incarnation: u32) -> Mount {
     mount_with(exec, device, incarnation, Options::default()).await
 }
 
-async fn mount_with(
-    exec: &Executor,
-    device: &Device,
-    incarnation: u32,
-    options: Options,
-) -> Mount {
+async fn mount_with(exec: &Executor, device: &Device, incarnation: u32, options: Options) -> Mount {
     let env = env(exec, device, incarnation);
     let locks = Arc::clone(&env.locks);
     let class: Mutex<Option<Arc<dyn LockClass>>> = Mutex::default();
