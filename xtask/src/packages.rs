@@ -1,5 +1,6 @@
 //! What a machine needs besides Rust: checked, and on Debian and Ubuntu installed.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -53,7 +54,15 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
 }
 
 fn missing(needs: &[Need]) -> Vec<Need> {
-    needs.iter().copied().filter(|need| process::find(need.program).is_none()).collect()
+    let is_there =
+        |need: &Need| process::find(need.program).is_some() || is_versioned(need.program);
+    needs.iter().copied().filter(|need| !is_there(need)).collect()
+}
+
+/// PostgreSQL keeps the programs of every version in a folder of their own.
+fn is_versioned(program: &str) -> bool {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.into_iter().any(|version| version.path().join("bin").join(program).is_file())
 }
 
 fn packages(needs: &[Need]) -> Vec<&'static str> {

@@ -33,13 +33,23 @@ pub(crate) fn tests(which: Which) -> Result<Counts> {
     count(&mut command)
 }
 
-/// Tests of a package in their long forms, one after another.
-pub(crate) fn long_tests(package: &str, rounds: u16, name: Option<&str>) -> Result<Counts> {
+/// Tests of a package in their long forms, one after another; those of one test program, or all.
+pub(crate) fn long_tests(
+    package: &str,
+    test: Option<&str>,
+    rounds: u16,
+    name: Option<&str>,
+) -> Result<Counts> {
     let mut command = if has_nextest() {
-        cargo(&["nextest", "run", "--no-fail-fast", "--package", package, "--locked"])
+        cargo(&["nextest", "run", "--profile", "long", "--package", package, "--locked"])
     } else {
-        cargo(&["test", "--no-fail-fast", "--tests", "--package", package, "--locked"])
+        cargo(&["test", "--no-fail-fast", "--package", package, "--locked"])
     };
+    match test {
+        Some(test) => _ = command.args(["--test", test]),
+        None if has_nextest() => {}
+        None => _ = command.arg("--tests"),
+    }
     command.args(name).env("MATRIXFS_E2E_ROUNDS", rounds.to_string());
     if !has_nextest() {
         command.args(["--", "--test-threads=1"]);

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::runner::{self, Which};
 use crate::steps::{Counts, Steps};
-use crate::{conformance, e2e, packages, verify};
+use crate::{conformance, e2e, verify};
 
 /// Runs everything that CI runs, after installing what the machine lacks
 #[derive(Debug, clap::Args)]
@@ -14,12 +14,8 @@ pub(crate) struct Args {}
 
 pub(crate) fn run(_: Args) -> Result<ExitCode> {
     let mut steps = Steps::default();
-    steps.run("packages", || {
-        packages::ensure(packages::FOR_TESTS)?;
-        Ok(Counts::NONE)
-    });
-    steps.run("test tools", || {
-        e2e::tools()?;
+    steps.run("packages and tools", || {
+        e2e::prepare()?;
         Ok(Counts::NONE)
     });
     verify::check(&mut steps);

@@ -288,6 +288,39 @@ impl Cluster {
         self.save()
     }
 
+    /// Mounts the device on this machine alone, without a cluster, in the place of a node. The
+    /// arbiter is stopped first: it has the device.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_local(&mut self, id: u16) -> Result<()> {
+        self.stop_arbiter()?;
+        let (mut command, is_kept) = (self.programs.command("mxd"), self.is_kept);
+        let device = self.device();
+        let node = self.node_mut(id);
+        if node.process.is_some() {
+            bail!("node {id} runs already");
+        }
+        mounts::detach(&node.mount)?;
+        command.arg("--local").arg(device).arg("--dir").arg(&node.mount);
+        let terms = Terms { log: &node.log, is_kept };
+        let process = Process::start_ready(command, terms, START);
+        node.process = Some(process.context("a local mount")?);
+        self.save()
+    }
+
+    /// Unmounts what [`Cluster::start_local`] mounted and waits for the end of the process.
+    ///
+    /// # Errors
+    /// When somebody uses it, or it does not end in order.
+    pub fn stop_local(&mut self, id: u16) -> Result<()> {
+        mounts::unmount(&self.node(id).mount)?;
+        match self.until_ended(id, STOP)? {
+            Some(status) if !status.success() => bail!("the local mount ended with {status}"),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// SIGKILL, and its mount, of which only the place is left, out of the tree.
     ///
     /// # Errors

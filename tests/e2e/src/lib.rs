@@ -4,19 +4,26 @@
 //! * [`Fixture`]: a cluster for one test, gone when the test is, whatever became of it.
 //! * [`load`]: programs that work on the mounts and tell what was acknowledged, and the judge of
 //!   what must be there afterwards.
+//! * [`shared_file`] and [`cells`]: one file through several mounts, in turn and at once, every
+//!   operation checked.
 //!
 //! Keeps true: what was started or mounted here is ended and unmounted here, by process id and by
 //! path, unless a cluster is to be kept. Links no crate that it judges: it sees what a user sees.
 
 pub mod admin;
+mod aligned;
+pub mod cells;
 pub mod cluster;
+mod dice;
 mod fixture;
 pub mod fsck;
 pub mod load;
+mod mapping;
 pub mod mounts;
 pub mod process;
 pub mod programs;
 pub mod reports;
+pub mod shared_file;
 pub mod wait;
 
 pub use cluster::{Cluster, Killed, Shape};

@@ -7,6 +7,7 @@
 //! acknowledged one are acknowledged, and at most one more was tried.
 
 pub mod judge;
+pub mod mail;
 pub mod process;
 pub mod step;
 pub mod team;

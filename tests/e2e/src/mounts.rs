@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::UnmountFlags;
 
 /// All places with something mounted at a folder or below, the innermost first.
 ///
@@ -25,6 +25,15 @@ pub fn is_mounted(dir: &Path) -> Result<bool> {
     Ok(below(dir)?.iter().any(|place| place == dir))
 }
 
+/// As umount(8) does.
+///
+/// # Errors
+/// When somebody uses it.
+pub fn unmount(dir: &Path) -> Result<()> {
+    let unmounted = rustix::mount::unmount(dir, UnmountFlags::empty()).map_err(io::Error::from);
+    unmounted.with_context(|| format!("unmount {}", dir.display()))
+}
+
 /// Takes a mount out of the tree, whoever uses it, and fails what waits for it: the kernel may wait
 /// for an answer of a daemon that is dead while a thread of that daemon waits for the kernel.
 /// Nothing when there is none.
@@ -33,7 +42,7 @@ pub fn is_mounted(dir: &Path) -> Result<bool> {
 /// Without the right to do so.
 pub fn detach(dir: &Path) -> Result<()> {
     while is_mounted(dir)? {
-        match unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH) {
+        match rustix::mount::unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH) {
             // Somebody else was faster.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(errno) => {

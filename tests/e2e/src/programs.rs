@@ -13,7 +13,16 @@ pub struct Programs {
 }
 
 /// As cargo names them.
-const NAMES: [&str; 6] = ["mxd", "mxarbiter", "mxctl", "mkfs-matrixfs", "fsck-matrixfs", "mx-load"];
+const NAMES: [&str; 8] = [
+    "mxd",
+    "mxarbiter",
+    "mxctl",
+    "mkfs-matrixfs",
+    "fsck-matrixfs",
+    "mx-load",
+    "mx-fsx",
+    "mx-cells",
+];
 
 impl Programs {
     /// Those in a folder of cargo's: `target/release`.

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::mail;
 use super::process::Progress;
 use super::step::{FOLDER, LOG, RECORD, Step};
 use super::step::{contents, first_name, other_beginning, read_record, second_name};
@@ -57,6 +58,7 @@ pub fn judge(mount: &Path, writers: &[Progress]) -> Result<Verdict> {
     };
     judge_log(&log, &expected, &mut verdict);
     judge_folder(&mount.join(FOLDER), &expected, &mut verdict)?;
+    mail::judge(&mount.join(mail::FOLDER), writers, &mut verdict)?;
     Ok(verdict)
 }
 
@@ -94,6 +96,7 @@ impl Expected {
                 Step::Append(number) => {
                     expected.records.insert(number);
                 }
+                Step::Deliver(_) => {}
                 step @ (Step::Create(_)
                 | Step::Rename(_)
                 | Step::Unlink(_)
@@ -105,6 +108,7 @@ impl Expected {
         if progress.tried > progress.acknowledged {
             match progress.mix.step(progress.acknowledged) {
                 Step::Append(number) => expected.maybe_record = Some(number),
+                Step::Deliver(_) => {}
                 Step::Create(file) => {
                     let mut files = expected.files.clone();
                     let contents = Contents::PrefixOf(contents(writer, file));
@@ -124,7 +128,7 @@ impl Expected {
 
 fn apply(writer: u32, step: Step, files: &mut BTreeMap<String, Contents>) {
     match step {
-        Step::Append(_) => {}
+        Step::Append(_) | Step::Deliver(_) => {}
         Step::Create(file) => {
             let contents = Contents::Exactly(contents(writer, file));
             files.insert(first_name(writer, file), contents);

@@ -19,6 +19,8 @@ pub enum Mix {
     Together,
     /// The same, and renames, unlinks and overwrites.
     Mixed,
+    /// Delivers mail ([`super::mail`]).
+    Mail,
 }
 
 /// One operation of a writer.
@@ -34,12 +36,15 @@ pub enum Step {
     Unlink(u64),
     /// The beginning of the file of this number, under its second name, gets other contents.
     Overwrite(u64),
+    /// The mail of this number.
+    Deliver(u64),
 }
 
 impl Mix {
     /// Operation `number` of every writer.
     pub fn step(self, number: u64) -> Step {
         match self {
+            Mix::Mail => Step::Deliver(number),
             Mix::Together if number.is_multiple_of(2) => Step::Append(number),
             Mix::Together => Step::Create(number),
             Mix::Mixed => match number % 8 {
@@ -60,7 +65,8 @@ impl FromStr for Mix {
         match text {
             "together" => Ok(Mix::Together),
             "mixed" => Ok(Mix::Mixed),
-            _ => Err(format!("`{text}`: expected together or mixed")),
+            "mail" => Ok(Mix::Mail),
+            _ => Err(format!("`{text}`: expected together, mixed or mail")),
         }
     }
 }
@@ -70,6 +76,7 @@ impl fmt::Display for Mix {
         f.write_str(match self {
             Mix::Together => "together",
             Mix::Mixed => "mixed",
+            Mix::Mail => "mail",
         })
     }
 }
@@ -153,7 +160,7 @@ mod tests {
                     assert_eq!(Mix::Mixed.step(file + 4), Step::Rename(file));
                     file
                 }
-                Step::Append(_) | Step::Create(_) => continue,
+                Step::Append(_) | Step::Create(_) | Step::Deliver(_) => continue,
             };
             assert_eq!(Mix::Mixed.step(file), Step::Create(file));
         }

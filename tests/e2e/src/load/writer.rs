@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::mail;
 use super::step::{FOLDER, LOG, Mix, Step};
 use super::step::{contents, first_name, other_beginning, record, second_name};
 
@@ -32,6 +33,7 @@ pub fn run(args: &[String], out: &mut impl Write) -> Result<()> {
         folder: Path::new(mount).join(FOLDER),
         log: None,
         log_path: Path::new(mount).join(LOG),
+        mail: Path::new(mount).join(mail::FOLDER),
     };
     let stop = stop_at_end_of_input();
     let mut number = 0;
@@ -67,6 +69,7 @@ struct Worker {
     folder: PathBuf,
     log: Option<File>,
     log_path: PathBuf,
+    mail: PathBuf,
 }
 
 impl Worker {
@@ -90,6 +93,12 @@ impl Worker {
                 log.sync_data()?;
                 self.log = Some(log);
                 Ok(())
+            }
+            Step::Deliver(number) => {
+                if number == 0 {
+                    mail::prepare(&self.mail)?;
+                }
+                mail::deliver(&self.mail, writer, number)
             }
             Step::Create(file) => {
                 let created = OpenOptions::new().write(true).create_new(true).open(first(file))?;

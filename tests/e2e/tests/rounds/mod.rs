@@ -11,6 +11,11 @@ fn asked() -> Option<u16> {
     std::env::var(VARIABLE).ok()?.parse().ok()
 }
 
+/// Is it the long form?
+pub fn is_long() -> bool {
+    asked().is_some()
+}
+
 /// `quick`, or in the long form what was asked for, up to `long` if nothing was.
 pub fn rounds(quick: u16, long: u16) -> u16 {
     match asked() {

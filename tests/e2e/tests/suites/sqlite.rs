@@ -1,0 +1,109 @@
+//! SQLite: several processes of one machine in one data base, in both journal modes, and a crash in
+//! the middle.
+//!
+//! On a local mount: SQLite needs fcntl(2) locks, and cluster mounts refuse them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use e2e::{Cluster, Fixture};
+
+use crate::client::{Client, Done};
+use crate::program::{installed, run};
+use crate::rounds::{is_long, rounds};
+
+/// How often a client waits for another one's lock, in milliseconds, before it gives up.
+const BUSY: &str = ".timeout 100000\n";
+
+/// Clients at the same time.
+const CLIENTS: usize = 3;
+
+fn sqlite(cluster: &Cluster, db: &Path, statements: &str) -> String {
+    let mut sqlite = Command::new(installed("sqlite3"));
+    run(
+        cluster,
+        sqlite.args(["-batch", "-bail", "-cmd", ".timeout 100000"]).arg(db).arg(statements),
+    )
+}
+
+/// Rows of 3000 bytes, so that a transaction changes several pages.
+fn client(cluster: &Cluster, db: &Path, life: u16, which: usize) -> Client {
+    let mut sqlite = Command::new(installed("sqlite3"));
+    sqlite.args(["-batch", "-bail"]).arg(db);
+    let statement = move |number: u64| {
+        let row = |part: u64| {
+            format!("INSERT INTO rows VALUES({life},{which},{number},{part},zeroblob(1500));\n")
+        };
+        let count = format!("UPDATE counts SET n=n+1 WHERE life={life} AND client={which};\n");
+        let rows = [row(0), row(1)].concat();
+        format!("BEGIN IMMEDIATE;\n{rows}{count}COMMIT;\nSELECT 'ack {number}';\n")
+    };
+    let first = format!("{BUSY}INSERT INTO counts VALUES({life},{which},0);\n");
+    Client::start(cluster, &format!("{life}-{which}"), &mut sqlite, &first, statement)
+}
+
+fn expect_all(cluster: &Cluster, db: &Path, life: u16, done: &[Done]) {
+    assert_eq!(sqlite(cluster, db, "PRAGMA integrity_check;").trim(), "ok");
+    for (which, Done { acknowledged, tried }) in done.iter().enumerate() {
+        let whose = format!("WHERE life={life} AND client={which}");
+        let query = format!(
+            "SELECT count(*), count(DISTINCT number), coalesce(max(number)+1,0) FROM rows {whose};\
+             SELECT n FROM counts {whose};"
+        );
+        let said = sqlite(cluster, db, &query);
+        let words = said.split(['|', '\n']).filter(|word| !word.is_empty());
+        let numbers: Vec<u64> = words.map(|word| word.parse().expect("a number")).collect();
+        let [rows, distinct, end, count] = numbers[..] else { panic!("{said}") };
+        assert!(end >= *acknowledged && end <= *tried, "client {which}: {done:?}, found {end}");
+        assert_eq!((rows, distinct, count), (2 * end, end, end), "client {which}");
+    }
+}
+
+/// Clients commit, everything of the machine is killed, and what they were told is there; again
+/// and again in one data base.
+fn lives(name: &str, mode: &str) {
+    let mut cluster = Fixture::prepared(name, 1, 1 << 30);
+    cluster.start_local(1).expect("it mounts");
+    let db: PathBuf = cluster.mount(1).join("rows.db");
+    let tables = "CREATE TABLE rows(life, client, number, part, data);\
+                  CREATE TABLE counts(life, client, n);";
+    let said = sqlite(&cluster, &db, &format!("PRAGMA journal_mode={mode}; {tables}"));
+    assert_eq!(said.trim(), mode);
+    let transactions = if is_long() { 300 } else { 20 };
+    let mut all: Vec<(u16, Vec<Done>)> = Vec::new();
+    for life in 0..rounds(2, 20) {
+        let clients: Vec<Client> =
+            (0..CLIENTS).map(|which| client(&cluster, &db, life, which)).collect();
+        for client in &clients {
+            client.until_acknowledged(transactions);
+        }
+        let dies = life.is_multiple_of(2);
+        let done: Vec<Done> = if dies {
+            // All at once, the mount first: nobody is left to tidy up.
+            cluster.kill(1).expect("it is killed");
+            let done = clients.into_iter().map(Client::kill).collect();
+            cluster.start_local(1).expect("it mounts again");
+            done
+        } else {
+            clients.into_iter().map(Client::stop).collect()
+        };
+        all.push((life, done));
+        for (life, done) in &all {
+            expect_all(&cluster, &db, *life, done);
+        }
+    }
+    let committed: u64 = all.iter().flat_map(|(_, done)| done).map(|done| done.acknowledged).sum();
+    println!("{mode}: {committed} transactions");
+    cluster.stop_local(1).expect("it ends in order");
+    cluster.fsck().expect("checked").expect_clean().expect("clean");
+}
+
+#[test]
+fn nothing_committed_is_lost_with_a_rollback_journal() {
+    lives("suite-sqlite-delete", "delete");
+}
+
+#[test]
+fn nothing_committed_is_lost_with_a_write_ahead_log() {
+    lives("suite-sqlite-wal", "wal");
+}

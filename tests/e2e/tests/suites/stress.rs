@@ -1,0 +1,112 @@
+//! stress-ng: the stressors of its file-system class, with what they check themselves.
+
+use std::path::Path;
+use std::process::Command;
+
+use e2e::{Cluster, Fixture};
+
+use crate::program::{Running, installed};
+use crate::rounds::{is_long, rounds};
+
+/// Those that work on files in a folder.
+const STRESSORS: &[&str] = &[
+    "access",
+    "chdir",
+    "chmod",
+    "chown",
+    "copy-file",
+    "dentry",
+    "dir",
+    "dirdeep",
+    "dirmany",
+    "dnotify",
+    "dup",
+    "fanotify",
+    "fcntl",
+    "file-ioctl",
+    "filename",
+    "fsize",
+    "fstat",
+    "getdent",
+    "handle",
+    "hdd",
+    "inotify",
+    "io",
+    "iomix",
+    "lease",
+    "link",
+    "mknod",
+    "open",
+    "rename",
+    "symlink",
+    "sync-file",
+    "touch",
+    "utime",
+    "xattr",
+];
+
+/// The others of the class, and why not.
+#[expect(dead_code, reason = "it is for whoever reads it")]
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("bind-mount", "mounts the root of the machine, not ours"),
+    ("binderfs", "mounts a file system of its own"),
+    ("chattr", "flags of files by ioctl(2) are refused (docs/semantics.md, 4)"),
+    ("eventfd", "uses no files of a file system"),
+    ("fallocate", "refused (docs/semantics.md, 4)"),
+    ("fiemap", "FS_IOC_FIEMAP is refused (docs/semantics.md, 4)"),
+    ("flock", "refused on cluster mounts (docs/semantics.md, 4)"),
+    ("fpunch", "fallocate(2) is refused (docs/semantics.md, 4)"),
+    ("inode-flags", "flags of files by ioctl(2) are refused (docs/semantics.md, 4)"),
+    ("ioprio", "priorities, not files"),
+    ("locka", "fcntl(2) locks are refused on cluster mounts (docs/semantics.md, 4)"),
+    ("lockf", "as locka"),
+    ("lockofd", "as locka"),
+    ("procfs", "reads /proc"),
+    ("verity", "FS_IOC_ENABLE_VERITY is refused (docs/semantics.md, 4)"),
+];
+
+fn stress(cluster: &Cluster, dir: &Path, names: &[&str], instances: u16, seconds: u16) -> Running {
+    let mut stress = Command::new(installed("stress-ng"));
+    for name in names {
+        stress.arg(format!("--{name}")).arg(instances.to_string());
+    }
+    stress.args(["--verify", "--oomable", "--timeout", &format!("{seconds}s")]);
+    // Of what it writes at once.
+    stress.args(["--hdd-bytes", "16m", "--iomix-bytes", "16m", "--copy-file-bytes", "16m"]);
+    stress.args(["--temp-path"]).arg(dir).current_dir(dir);
+    Running::start(cluster, &mut stress)
+}
+
+/// All of them at once, or in the long form one after the other.
+fn on(name: &str, nodes: u16) {
+    let cluster = Fixture::of(name, nodes);
+    let singly: Vec<&[&str]> = STRESSORS.chunks(1).collect();
+    let groups = if is_long() { singly } else { vec![STRESSORS] };
+    let instances = if is_long() { 2 } else { 1 };
+    for names in groups {
+        let start = |node| {
+            let dir = cluster.mount(node).join(format!("of-node-{node}"));
+            std::fs::create_dir_all(&dir).expect("made");
+            stress(&cluster, &dir, names, instances, rounds(3, 5))
+        };
+        let all: Vec<Running> = cluster.nodes().into_iter().map(start).collect();
+        for running in all {
+            let said = running.finish(&cluster);
+            assert!(!said.contains("fail:"), "{said}");
+            if let Some(skipped) = said.lines().find(|line| line.contains("skipped")) {
+                println!("{skipped}");
+            }
+        }
+    }
+    cluster.finish();
+}
+
+#[test]
+fn file_system_stressors_find_nothing_on_one_node() {
+    on("suite-stress", 1);
+}
+
+#[test]
+fn file_system_stressors_find_nothing_on_three_nodes_at_once() {
+    on("suite-stress-three", 3);
+}
