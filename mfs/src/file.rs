@@ -4,6 +4,8 @@ use std::fmt;
 
 use mx_base::Timestamp;
 
+use crate::block::BLOCK_SIZE_U64;
+
 /// Number of an inode: the address of its block.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InodeNo(pub u64);
@@ -98,12 +100,24 @@ pub struct Attributes {
     pub size: u64,
     /// Units of 4 KiB.
     pub blocks: u64,
+    /// The contents are in the inode's own block, which is none of `blocks`.
+    pub is_inline: bool,
     pub atime: Timestamp,
     pub mtime: Timestamp,
     pub ctime: Timestamp,
     pub btime: Timestamp,
     pub rdev: u32,
     pub flags: FileFlags,
+}
+
+impl Attributes {
+    /// What stat(2) counts, in units of 512 bytes. A file that is not empty is never said to take
+    /// none when there are contents: programs that archive would take it for one hole.
+    pub fn sectors(&self) -> u64 {
+        const SECTOR: u64 = 512;
+        let inline = if self.is_inline { self.size.div_ceil(SECTOR) } else { 0 };
+        self.blocks * (BLOCK_SIZE_U64 / SECTOR) + inline
+    }
 }
 
 /// The largest offset a file may reach: what `off_t` holds.

@@ -377,6 +377,9 @@ impl Core {
             links: a.links.get(),
             size,
             blocks: a.blocks.get(),
+            is_inline: self.file_type() == FileType::Regular
+                && self.area() == AreaKind::Bytes
+                && a.size.get() <= self.inline_bytes_max(),
             atime: a.atime.into(),
             mtime: a.mtime.into(),
             ctime: a.ctime.into(),

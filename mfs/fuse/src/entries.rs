@@ -22,8 +22,6 @@ const NOT_AT_ALL: Duration = Duration::ZERO;
 /// As the kernel counts it.
 #[expect(clippy::cast_possible_truncation, reason = "4096")]
 pub(crate) const BLOCK_SIZE_U32: u32 = mfs::block::BLOCK_SIZE as u32;
-/// `st_blocks` counts these.
-const SECTORS_PER_BLOCK: u64 = mfs::block::BLOCK_SIZE_U64 / 512;
 
 /// How entries are told to the kernel.
 pub(crate) struct Names<'a> {
@@ -53,7 +51,7 @@ impl Names<'_> {
         Attr {
             node: self.nodes.id(a.file),
             size: a.size,
-            blocks: a.blocks * SECTORS_PER_BLOCK,
+            blocks: a.sectors(),
             atime: a.atime.seconds.cast_unsigned(),
             mtime: a.mtime.seconds.cast_unsigned(),
             ctime: a.ctime.seconds.cast_unsigned(),
@@ -176,7 +174,7 @@ fn statx(a: &Attributes, node: u64) -> StatxOut {
         mode: u16::try_from(mode).expect("type and permissions have 16 bits"),
         inode: node,
         size: a.size,
-        blocks: a.blocks * SECTORS_PER_BLOCK,
+        blocks: a.sectors(),
         atime: time(a.atime),
         btime: time(a.btime),
         ctime: time(a.ctime),

@@ -7,8 +7,9 @@
 //! of a cell say who wrote it, and as how manieth of its changes. Writes and reads go through
 //! write(2), shared mappings and O_DIRECT, mixed at random.
 //!
-//! `mx-cells SEED OPERATIONS PAGES PATH...`: OPERATIONS are of each writer; each PATH is the file
-//! through a mount, and may come again.
+//! `mx-cells SEED OPERATIONS PAGES WAYS PATH...`: OPERATIONS are of each writer; WAYS is a list with
+//! commas of what is used beside read(2) and write(2): `map-read`, `map-write`, `direct`, or `none`;
+//! each PATH is the file through a mount, and may come again.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -34,8 +35,8 @@ const CELLS_OF_PAGE: usize = PAGE / CELL;
 /// # Errors
 /// For wrong usage, and with the first thing that one of them should not have seen.
 pub fn main(args: &[String], out: &mut impl Write) -> Result<()> {
-    let [seed, operations, pages, paths @ ..] = args else {
-        bail!("usage: mx-cells SEED OPERATIONS PAGES PATH...");
+    let [seed, operations, pages, ways, paths @ ..] = args else {
+        bail!("usage: mx-cells SEED OPERATIONS PAGES WAYS PATH...");
     };
     let seed: u64 = seed.parse().context("SEED")?;
     let operations: u32 = operations.parse().context("OPERATIONS")?;
@@ -45,7 +46,11 @@ pub fn main(args: &[String], out: &mut impl Write) -> Result<()> {
     let file = File::create(&paths[0]).with_context(|| paths[0].display().to_string())?;
     file.set_len((pages * PAGE) as u64)?;
     drop(file);
+    let has = |way| ways.split(',').any(|word| word == way);
     let shared = Shared {
+        loads: has("map-read"),
+        stores: has("map-write"),
+        direct: has("direct"),
         owners: paths.len(),
         changes: (0..pages * CELLS_OF_PAGE).map(|_| Changes::default()).collect(),
         failed: AtomicBool::new(false),
@@ -88,6 +93,10 @@ struct Changes {
 
 #[derive(Debug)]
 struct Shared {
+    /// Through mappings.
+    loads: bool,
+    stores: bool,
+    direct: bool,
     owners: usize,
     changes: Vec<Changes>,
     failed: AtomicBool,
@@ -144,14 +153,14 @@ impl<'a> Writer<'a> {
         let cell = self.below(self.shared.changes.len());
         let page = cell / CELLS_OF_PAGE;
         if self.shared.owner(cell) != self.index || self.dice.once_in(4) {
-            if self.dice.once_in(8) {
+            if self.shared.direct && self.dice.once_in(8) {
                 self.look_at_page(page)?
             } else {
                 self.look_at(cell)?
             }
             return Ok(false);
         }
-        if self.shared.owner_of_page(page).is_some() && self.dice.once_in(2) {
+        if self.shared.direct && self.shared.owner_of_page(page).is_some() && self.dice.once_in(2) {
             self.change_page(page)?;
         } else {
             self.change(cell)?;
@@ -171,7 +180,7 @@ impl<'a> Writer<'a> {
         let changes = &self.shared.changes[cell];
         let count = changes.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let stamp = self.stamp(count);
-        if self.dice.once_in(2) {
+        if !self.shared.stores || self.dice.once_in(2) {
             self.file
                 .write_all_at(&stamp.to_le_bytes().repeat(CELL / WORD), (cell * CELL) as u64)?;
         } else {
@@ -206,7 +215,7 @@ impl<'a> Writer<'a> {
     fn look_at(&mut self, cell: usize) -> Result<()> {
         let floor = self.shared.changes[cell].done.load(Ordering::SeqCst);
         let mut words = [0; CELL / WORD];
-        let how = if self.dice.once_in(2) {
+        let how = if !self.shared.loads || self.dice.once_in(2) {
             let mut bytes = [0; CELL];
             self.file.read_exact_at(&mut bytes, (cell * CELL) as u64)?;
             for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(WORD)) {
@@ -272,7 +281,9 @@ mod tests {
     #[test]
     fn every_cell_has_one_owner_and_some_pages_have_one_whole() {
         let changes = (0..16 * CELLS_OF_PAGE).map(|_| Changes::default()).collect();
-        let shared = Shared { owners: 3, changes, failed: AtomicBool::new(false) };
+        let (loads, stores, direct) = (true, true, true);
+        let failed = AtomicBool::new(false);
+        let shared = Shared { loads, stores, direct, owners: 3, changes, failed };
         assert_eq!([3, 7, 11, 15].map(|page| shared.owner_of_page(page)), [0, 1, 2, 0].map(Some));
         let of_page = |page: usize| {
             let cells = page * CELLS_OF_PAGE..(page + 1) * CELLS_OF_PAGE;

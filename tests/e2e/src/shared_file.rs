@@ -7,7 +7,8 @@
 //! mapping that is not backed) or hangs leaves there what it was doing.
 //!
 //! `mx-fsx SEED OPERATIONS LENGTH KINDS LOG PATH...`: KINDS is a list with commas, `all`, or `all`
-//! and names to leave out, `all,-punch`; each PATH is the file through the mount of one node.
+//! and names to leave out, `all,-punch`; with `size-first` a node is asked for the size before its
+//! mapping is used or it copies. Each PATH is the file through the mount of one node.
 
 mod kind;
 mod model;
@@ -37,6 +38,7 @@ pub fn main(args: &[String], out: &mut impl Write) -> Result<()> {
         operations: operations.parse().context("OPERATIONS")?,
         length: length.parse().context("LENGTH")?,
         kinds: kinds_named(kinds)?,
+        size_first: kinds.split(',').any(|word| word == SIZE_FIRST),
         log: PathBuf::from(log),
         paths: paths.iter().map(PathBuf::from).collect(),
     };
@@ -47,11 +49,15 @@ pub fn main(args: &[String], out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
+/// Among the kinds: see [`Plan::size_first`].
+const SIZE_FIRST: &str = "size-first";
+
 fn kinds_named(text: &str) -> Result<BTreeSet<Kind>> {
     let mut kinds = BTreeSet::new();
     for word in text.split(',') {
         match word.strip_prefix('-') {
             None if word == "all" => kinds.extend(Kind::ALL),
+            None if word == SIZE_FIRST => {}
             None => _ = kinds.insert(word.parse().map_err(anyhow::Error::msg)?),
             Some(word) => _ = kinds.remove(&word.parse().map_err(anyhow::Error::msg)?),
         }

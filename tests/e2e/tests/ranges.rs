@@ -26,6 +26,21 @@ fn blocks(path: &Path) -> u64 {
     fs::metadata(path).expect("there").blocks() * 512 / BLOCK
 }
 
+/// A program that archives takes a file without any for one hole: `tar --sparse` lost them so.
+#[test]
+fn a_small_file_takes_sectors_on_every_node_and_a_hole_takes_none() {
+    let cluster = Fixture::of("ranges-sectors", 2);
+    let [here, there] = [1, 2].map(|node| cluster.mount(node));
+    fs::write(here.join("small"), [b'x'; 1000]).expect("written");
+    File::create(here.join("hole")).expect("made").set_len(1 << 20).expect("grown");
+    File::create(here.join("empty")).expect("made");
+    for dir in [&there, &here] {
+        let sectors = |name: &str| fs::metadata(dir.join(name)).expect("there").blocks();
+        assert_eq!(["small", "hole", "empty"].map(sectors), [2, 0, 0]);
+    }
+    cluster.finish();
+}
+
 /// What is data, as pairs of first byte and the one behind the last.
 fn data(path: &Path) -> Vec<(u64, u64)> {
     let file = File::open(path).expect("opened");

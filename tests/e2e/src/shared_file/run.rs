@@ -25,6 +25,8 @@ pub struct Plan {
     /// Bytes that the file may have at most.
     pub length: usize,
     pub kinds: BTreeSet<Kind>,
+    /// fstat(2) before every use of a mapping and every copy: the kernel learns how long the file is.
+    pub size_first: bool,
     pub log: PathBuf,
     /// The file, as each node has it.
     pub paths: Vec<PathBuf>,
@@ -215,6 +217,9 @@ impl Running<'_> {
         let count = read_at(&self.nodes[index].file, &mut found, 0).with_context(on)?;
         self.expect(range, &found[..count]).with_context(on)?;
         let mut mapped = vec![0; self.model.size()];
+        if self.plan.size_first {
+            self.check_size(index)?;
+        }
         self.nodes[index].mapping.load(0, &mut mapped);
         self.expect(range, &mapped).context("through the mapping").with_context(on)
     }
@@ -284,6 +289,9 @@ impl Running<'_> {
 
     /// Runs with the mapping that is kept, or with one made for this.
     fn mapped(&mut self, index: usize, act: impl FnOnce(&Mapping) -> Result<()>) -> Result<()> {
+        if self.plan.size_first {
+            self.check_size(index)?;
+        }
         let node = &self.nodes[index];
         if self.dice.once_in(4) {
             act(&Mapping::new(&node.file, self.plan.length)?)
@@ -403,6 +411,9 @@ impl Running<'_> {
         // A range onto itself is refused.
         if from.len == 0 || (to < from.end() && from.at < to + from.len) {
             return Ok(());
+        }
+        if self.plan.size_first {
+            self.check_size(index)?;
         }
         let file = &self.nodes[index].file;
         let (mut source, mut target) = (from.at as u64, to as u64);

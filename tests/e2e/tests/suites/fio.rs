@@ -13,9 +13,9 @@ use crate::rounds::{is_long, rounds};
 const JOBS: [(&str, &str, &str, &str, bool); 6] = [
     ("sequential", "write", "1k-300k", "psync", false),
     ("random", "randwrite", "512-64k", "psync", false),
-    ("vectors", "randwrite", "4k", "pvsync", false),
+    ("vectors", "randwrite", "4k-4k", "pvsync", false),
     ("direct", "randwrite", "4k-128k", "libaio", true),
-    ("direct-sequential", "write", "64k", "psync", true),
+    ("direct-sequential", "write", "64k-64k", "psync", true),
     ("mapped", "randwrite", "4k-16k", "mmap", false),
 ];
 
@@ -35,7 +35,7 @@ fn all_jobs(dir: &Path, part: Part) -> Command {
     let mut fio = Command::new(installed("fio"));
     fio.args(["--output-format=terse", "--verify=crc32c", "--verify_fatal=1", "--verify_dump=0"]);
     fio.args(["--verify_state_save=0", "--numjobs=2", "--iodepth=8", "--end_fsync=1"]);
-    fio.args(["--fallocate=none", "--group_reporting", "--exitall_on_error"]);
+    fio.args(["--group_reporting", "--exitall_on_error"]);
     fio.arg(format!("--size={}m", mebibytes())).arg("--directory").arg(dir);
     match part {
         Part::Both => _ = fio.arg("--do_verify=1"),
@@ -74,10 +74,11 @@ fn one_node_reads_what_another_wrote() {
 
 /// One file, a half of it for each node, in blocks that do not keep to pages.
 fn half(dir: &Path, half: u16, part: Part) -> Command {
-    let bytes = u32::from(mebibytes()) << 19;
+    // Whole blocks.
+    let bytes = (u32::from(mebibytes()) << 19) / 2560 * 2560;
     let mut fio = Command::new(installed("fio"));
     fio.args(["--output-format=terse", "--verify=crc32c", "--verify_fatal=1", "--verify_dump=0"]);
-    fio.args(["--verify_state_save=0", "--fallocate=none", "--rw=randwrite", "--bs=2560"]);
+    fio.args(["--verify_state_save=0", "--fallocate=keep", "--rw=randwrite", "--bs=2560"]);
     fio.args(["--ioengine=psync", "--name=half", "--filename=halves"]).arg("--directory").arg(dir);
     fio.arg(format!("--size={bytes}")).arg(format!("--offset={}", u32::from(half) * bytes));
     fio.arg(format!("--randseed={}", half + 1)).arg("--file_append=0").arg("--overwrite=0");

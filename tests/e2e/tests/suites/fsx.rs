@@ -23,10 +23,10 @@ const WEIGHTS: [(&str, u32); 14] = [
     ("fsync", 1),
     ("fdatasync", 1),
     ("posix_fallocate", 5),
-    ("punch_hole", 0),
+    ("punch_hole", 5),
     ("sendfile", 5),
     ("posix_fadvise", 5),
-    ("copy_file_range", 0),
+    ("copy_file_range", 5),
 ];
 
 /// Of one run: fsx 0.3 never unmaps what it has read from, and a process may have 65530 mappings.

@@ -120,7 +120,8 @@ impl Running {
     pub(crate) fn end(mut self, cluster: &Cluster) -> (ExitStatus, String) {
         let patience = patience();
         let ended = wait::until("its end", patience, || Ok(self.child.try_wait()?));
-        let said = || String::from_utf8_lossy(&fs::read(&self.said).unwrap_or_default()).into_owned();
+        let said =
+            || String::from_utf8_lossy(&fs::read(&self.said).unwrap_or_default()).into_owned();
         let Ok(status) = ended else {
             let text = who_waits(cluster, self.child.id());
             panic!("{} hangs:\n{}\n{text}", self.what, ending(&said(), 20));

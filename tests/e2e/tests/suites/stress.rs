@@ -11,6 +11,7 @@ use crate::rounds::{is_long, rounds};
 /// Those that work on files in a folder.
 const STRESSORS: &[&str] = &[
     "access",
+    "chattr",
     "chdir",
     "chmod",
     "chown",
@@ -21,15 +22,17 @@ const STRESSORS: &[&str] = &[
     "dirmany",
     "dnotify",
     "dup",
+    "fallocate",
     "fanotify",
-    "fcntl",
     "file-ioctl",
     "filename",
+    "fpunch",
     "fsize",
     "fstat",
     "getdent",
     "handle",
     "hdd",
+    "inode-flags",
     "inotify",
     "io",
     "iomix",
@@ -50,13 +53,10 @@ const STRESSORS: &[&str] = &[
 const LEFT_OUT: &[(&str, &str)] = &[
     ("bind-mount", "mounts the root of the machine, not ours"),
     ("binderfs", "mounts a file system of its own"),
-    ("chattr", "flags of files by ioctl(2) are refused (docs/semantics.md, 4)"),
     ("eventfd", "uses no files of a file system"),
-    ("fallocate", "refused (docs/semantics.md, 4)"),
+    ("fcntl", "as locka"),
     ("fiemap", "FS_IOC_FIEMAP is refused (docs/semantics.md, 4)"),
     ("flock", "refused on cluster mounts (docs/semantics.md, 4)"),
-    ("fpunch", "fallocate(2) is refused (docs/semantics.md, 4)"),
-    ("inode-flags", "flags of files by ioctl(2) are refused (docs/semantics.md, 4)"),
     ("ioprio", "priorities, not files"),
     ("locka", "fcntl(2) locks are refused on cluster mounts (docs/semantics.md, 4)"),
     ("lockf", "as locka"),
@@ -72,7 +72,7 @@ fn stress(cluster: &Cluster, dir: &Path, names: &[&str], instances: u16, seconds
     }
     stress.args(["--verify", "--oomable", "--timeout", &format!("{seconds}s")]);
     // Of what it writes at once.
-    stress.args(["--hdd-bytes", "16m", "--iomix-bytes", "16m", "--copy-file-bytes", "16m"]);
+    stress.args(["--hdd-bytes", "16m", "--iomix-bytes", "16m"]);
     stress.args(["--temp-path"]).arg(dir).current_dir(dir);
     Running::start(cluster, &mut stress)
 }
