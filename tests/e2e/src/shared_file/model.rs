@@ -134,12 +134,12 @@ mod tests {
         let mut model = Model::empty();
         model.write(1, 0, &pattern(1, 0, 64));
         model.write(2, 16, &pattern(2, 16, 16));
-        assert_eq!(model.difference(0, 64, &model.bytes().to_vec()), None);
+        assert_eq!(model.difference(0, 64, model.bytes()), None);
         let difference = model.difference(0, 64, &pattern(1, 0, 64)).expect("an old byte");
         assert!(difference.contains("from 0x10 to 0x1f"), "{difference}");
         assert!(difference.contains("expected") && difference.contains("of operation 2"));
         assert!(difference.ends_with("of operation 1"), "{difference}");
-        let short = model.difference(0, 64, &model.range(0, 60).to_vec()).expect("too short");
+        let short = model.difference(0, 64, model.range(0, 60)).expect("too short");
         assert_eq!(short, "60 bytes, expected 64");
     }
 }

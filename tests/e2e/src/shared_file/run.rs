@@ -364,7 +364,8 @@ impl Running<'_> {
         let data_only = self.dice.once_in(2);
         self.note(number, Kind::Sync, index, if data_only { "of data" } else { "" })?;
         let file = &self.nodes[index].file;
-        Ok(if data_only { file.sync_data()? } else { file.sync_all()? })
+        let synced = if data_only { file.sync_data() } else { file.sync_all() };
+        Ok(synced?)
     }
 
     fn allocate(&mut self, number: u32, index: usize) -> Result<()> {
