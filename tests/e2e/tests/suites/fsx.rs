@@ -48,7 +48,7 @@ fn exercise(cluster: &Cluster, seed: u16, operations: u32, file: &Path) {
 #[test]
 fn it_finds_nothing_on_one_node() {
     let cluster = Fixture::of("suite-fsx", 1);
-    let operations = if is_long() { OPERATIONS } else { 10_000 };
+    let operations = if is_long() { OPERATIONS } else { 4_000 };
     for seed in 0..rounds(2, 20) {
         exercise(&cluster, seed, operations, &cluster.mount(1).join("fsx.file"));
     }
@@ -58,7 +58,7 @@ fn it_finds_nothing_on_one_node() {
 #[test]
 fn it_finds_nothing_while_another_node_reads_the_file() {
     let cluster = Fixture::of("suite-fsx-read", 2);
-    let operations = if is_long() { OPERATIONS } else { 10_000 };
+    let operations = if is_long() { OPERATIONS } else { 4_000 };
     let beside = Beside::start(&cluster, "cat fsx.file | wc -c", &cluster.mount(2));
     for seed in 100..100 + rounds(1, 4) {
         exercise(&cluster, seed, operations, &cluster.mount(1).join("fsx.file"));

@@ -35,7 +35,7 @@ fn exercise(cluster: &Cluster, seed: u16, operations: u32, length: u32) {
 /// operation touches.
 fn all(name: &str, nodes: u16) {
     let cluster = Fixture::of(name, nodes);
-    let operations = if is_long() { 25_000 } else { 1500 };
+    let operations = if is_long() { 25_000 } else { 800 };
     for (seed, length) in
         (0..rounds(2, 8)).zip([300_000, 20_000, 6_000, 1 << 20].into_iter().cycle())
     {
@@ -55,7 +55,7 @@ fn no_store_is_lost_when_three_nodes_write_one_file_at_once() {
     let cluster = Fixture::of("suite-cells", 3);
     // Two writers on one of the nodes: they share pages of one kernel.
     let paths = [1, 2, 3, 1].map(|node| cluster.mount(node).join("cells"));
-    let operations = if is_long() { 250_000 } else { 1000 };
+    let operations = if is_long() { 250_000 } else { 500 };
     for (seed, pages) in (0..rounds(2, 4)).zip([1, 16, 4, 64].into_iter().cycle()) {
         let mut program = cluster.programs().command("mx-cells");
         program.args([seed.to_string(), operations.to_string(), pages.to_string()]);

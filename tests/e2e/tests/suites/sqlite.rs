@@ -72,7 +72,7 @@ fn lives(name: &str, mode: &str) {
                   CREATE TABLE counts(life, client, n);";
     let said = sqlite(&cluster, &db, &format!("PRAGMA journal_mode={mode}; {tables}"));
     assert_eq!(said.trim(), mode);
-    let transactions = if is_long() { 300 } else { 20 };
+    let transactions = if is_long() { 300 } else { 4 };
     let mut all: Vec<(u16, Vec<Done>)> = Vec::new();
     for life in 0..rounds(2, 20) {
         let clients: Vec<Client> =

@@ -103,7 +103,8 @@ fn on(name: &str, nodes: u16) {
             let what = names.join(" ");
             let (status, said) = running.end(&cluster);
             let is_wrong = |line: &&str| line.contains("fail:") || line.contains("error:");
-            let mut wrong = said.lines().filter(is_wrong).filter(|line| nodes == 1 || !is_known(line));
+            let mut wrong =
+                said.lines().filter(is_wrong).filter(|line| nodes == 1 || !is_known(line));
             assert_eq!(wrong.next(), None, "{what}: {said}");
             let is_excused = nodes > 1 && said.lines().any(is_known);
             assert!(status.success() || is_excused, "{what} ended with {status}: {said}");
