@@ -65,6 +65,9 @@ rules! {
     /// What a node waits for is reported to the heir as well.
     /// `dlm::rebuild::report`
     ReportWhatIsWaitedFor,
+    /// Nothing is decided about advisory locks in a bucket before every member has reported.
+    /// `dlm::lockspace::claims`
+    AwaitReportsOfClaims,
     /// All nodes choose the same home for a bucket.
     /// `dlm::homes`
     ChooseOneHome,
@@ -72,6 +75,9 @@ rules! {
     /// What a dead member waited for goes with it.
     /// `dlm::resource`
     DropQueueOfDead,
+    /// Advisory locks of a dead member stay until it is fenced.
+    /// `dlm::lockspace::claims`
+    KeepClaimsOfDead,
     /// EX of a dead member is limbo at a home that knows of it.
     /// `dlm::rebuild::limbo`
     KeepExOfDead,

@@ -56,7 +56,7 @@ impl Counters {
     /// Messages sent to other nodes to rebuild buckets and to recover the dead: none of them is about a
     /// request.
     pub fn sent_for_recovery(&self) -> u64 {
-        const KINDS: [Kind; 7] = [
+        const KINDS: [Kind; 8] = [
             Kind::Report,
             Kind::ReportEnd,
             Kind::LiveNames,
@@ -64,6 +64,7 @@ impl Counters {
             Kind::Released,
             Kind::Recovered,
             Kind::RecoveredSeen,
+            Kind::ClaimReport,
         ];
         KINDS.into_iter().map(|kind| self.sent(kind)).sum()
     }

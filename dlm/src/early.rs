@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use mx_base::Member;
 
+use crate::advisory::{ReportedClaim, Wait};
 use crate::message::{BucketName, LimboName, Message, ReportedLock};
 
 /// Kept messages, bounded by the memory they take.
@@ -59,7 +60,15 @@ fn footprint(message: &Message) -> usize {
             size_of::<BucketName>() * names.len()
         }
         Message::InLimbo { names, .. } => size_of::<LimboName>() * names.len(),
-        Message::Request { .. }
+        Message::ClaimReport { claims, .. } => size_of::<ReportedClaim>() * claims.len(),
+        Message::Trace { path, .. }
+        | Message::Follow { path, .. }
+        | Message::Confirm { cycle: path, .. } => size_of::<Wait>() * path.len(),
+        Message::Claim { .. }
+        | Message::ClaimLower { .. }
+        | Message::ClaimCancel { .. }
+        | Message::ClaimAnswer { .. }
+        | Message::Request { .. }
         | Message::Convert { .. }
         | Message::Lower { .. }
         | Message::Unlock { .. }

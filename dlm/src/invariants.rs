@@ -29,6 +29,7 @@ impl Lockspace {
         }
         assert_eq!(self.home.count_waiting(), self.home.waiting, "what waits is counted");
         self.check_own_locks();
+        self.check_claims();
         for (from, message) in self.early.iter() {
             assert!(*from != self.me, "a node keeps no message of its own: {message:?}");
         }
@@ -126,6 +127,31 @@ impl Lockspace {
                 granted.iter().all(|lock| lock.key() != queued.key),
                 "what waits is not granted: {queued:?} {}",
                 what()
+            );
+        }
+    }
+
+    fn check_claims(&self) {
+        self.advisory.own.check_invariants();
+        self.advisory.home.check_invariants(|bucket| self.may_decide(bucket));
+        assert!(self.advisory.todo.is_empty(), "what follows is done at once");
+        for (bucket, name, owner, pieces) in self.advisory.own.all() {
+            if self.homes.home(bucket) != Some(self.me) {
+                continue;
+            }
+            let at_home = self.advisory.home.held(bucket, name, (self.me, owner));
+            for piece in pieces.iter() {
+                assert!(
+                    at_home.is_some_and(|held| held.covers(piece.span, piece.access)),
+                    "a home knows what its own node's owners hold: {name:?} {owner:?} {piece:?}"
+                );
+            }
+        }
+        for (bucket, name, _) in self.advisory.home.files() {
+            assert_eq!(
+                self.homes.home(bucket),
+                Some(self.me),
+                "claims are known at home: {name:?}"
             );
         }
     }

@@ -6,6 +6,7 @@
 //! Start reading at [`Lockspace`], the machine that a node runs; the rules are in
 //! `docs/spec/locks.md`.
 
+pub mod advisory;
 pub mod counters;
 mod early;
 pub mod explain;

@@ -10,6 +10,8 @@
 //!
 //! Reads no clock, sends nothing itself: messages, completions and callouts are [`Output`]s.
 
+mod claims;
+mod cycles;
 mod recover;
 mod request;
 mod take_in;
@@ -21,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mx_base::{Incarnation, Instant, Member, NodeId, View, ViewId};
 
+use crate::advisory::{Advisory, ClaimId, Verdict};
 use crate::counters::Counters;
 use crate::early::Early;
 use crate::home::{Home, HomeBucket, Waiting};
@@ -46,6 +49,7 @@ pub struct Lockspace {
     pub(crate) homes: Homes,
     pub(crate) own: OwnLocks,
     pub(crate) home: Home,
+    pub(crate) advisory: Advisory,
     /// Buckets homed here in which not everybody has reported.
     pub(crate) rebuilding: BTreeSet<Bucket>,
     /// [`Output::Rebuilt`] has been given for the present view.
@@ -76,6 +80,8 @@ pub enum Output {
     Ast { lock: LockId, name: ResourceName, ast: Ast },
     /// Somebody waits for `wanted`, which the mode held forbids; `waiters` wait in all.
     Callout { lock: LockId, name: ResourceName, wanted: Mode, waiters: u32 },
+    /// A claim of this node has ended.
+    Claimed { claim: ClaimId, verdict: Verdict },
     /// Every bucket homed here under `view` has been rebuilt. Given once for a view, unless
     /// another view comes first.
     Rebuilt { view: ViewId },
@@ -104,6 +110,7 @@ impl Lockspace {
             homes: Homes::new(),
             own: OwnLocks::new(),
             home: Home::new(lingers),
+            advisory: Advisory::default(),
             rebuilding: BTreeSet::new(),
             is_rebuilt: true,
             reported: BTreeMap::new(),

@@ -11,6 +11,7 @@ mod layout;
 
 use mx_base::{Member, ViewId};
 
+use crate::advisory::{Access, Claim, ClaimId, Owner, ReportedClaim, Span, Verdict, Wait};
 use crate::lock::{Denial, LockId};
 use crate::mode::Mode;
 use crate::name::{Bucket, ResourceName};
@@ -139,6 +140,61 @@ pub enum Message {
         view: ViewId,
         dead: Member,
     },
+
+    /// An owner claims a range; `claim.via` does not go with it. `stamp` as in [`Wait`].
+    Claim {
+        at: BucketEpoch,
+        id: ClaimId,
+        name: ResourceName,
+        claim: Claim,
+        stamp: u64,
+    },
+    /// An owner relies on no more than `to` of the span from the moment of sending.
+    ClaimLower {
+        at: BucketEpoch,
+        id: ClaimId,
+        name: ResourceName,
+        owner: Owner,
+        span: Span,
+        to: Option<Access>,
+    },
+    /// Take the claim out of the queue, if it still is there.
+    ClaimCancel {
+        at: BucketEpoch,
+        id: ClaimId,
+        name: ResourceName,
+    },
+    /// To a Claim, once; to a ClaimLower that it has been taken in.
+    ClaimAnswer {
+        at: BucketEpoch,
+        id: ClaimId,
+        verdict: Verdict,
+    },
+    /// To an heir: what the owners of the sender hold and wait for in buckets of this epoch.
+    ClaimReport {
+        epoch: ViewId,
+        claims: Vec<ReportedClaim>,
+    },
+    /// To a member: what does this owner of yours wait for? It is in the way of the last of `path`.
+    Trace {
+        view: ViewId,
+        path: Vec<Wait>,
+        owner: u64,
+        budget: u16,
+    },
+    /// To the home of the last of `path`: who is in its way?
+    Follow {
+        at: BucketEpoch,
+        path: Vec<Wait>,
+        budget: u16,
+    },
+    /// To the home of the wait at `position`: is it there still, and the next one's owner in its
+    /// way? If it is the last one it ends.
+    Confirm {
+        at: BucketEpoch,
+        cycle: Vec<Wait>,
+        position: u16,
+    },
 }
 
 /// A resource and its bucket.
@@ -190,11 +246,19 @@ impl Message {
             | Message::Convert { at, .. }
             | Message::Lower { at, .. }
             | Message::Unlock { at, .. }
-            | Message::Cancel { at, .. } => Scope::ToHome(*at),
+            | Message::Cancel { at, .. }
+            | Message::Claim { at, .. }
+            | Message::ClaimLower { at, .. }
+            | Message::ClaimCancel { at, .. }
+            | Message::Follow { at, .. }
+            | Message::Confirm { at, .. } => Scope::ToHome(*at),
             Message::Granted { at, .. }
             | Message::Denied { at, .. }
-            | Message::Callout { at, .. } => Scope::FromHome(*at),
+            | Message::Callout { at, .. }
+            | Message::ClaimAnswer { at, .. } => Scope::FromHome(*at),
             Message::Report { epoch: view, .. }
+            | Message::ClaimReport { epoch: view, .. }
+            | Message::Trace { view, .. }
             | Message::ReportEnd { view, .. }
             | Message::LiveNames { view, .. }
             | Message::InLimbo { view, .. }
@@ -221,6 +285,14 @@ impl Message {
             Message::Released { .. } => Kind::Released,
             Message::Recovered { .. } => Kind::Recovered,
             Message::RecoveredSeen { .. } => Kind::RecoveredSeen,
+            Message::Claim { .. } => Kind::Claim,
+            Message::ClaimLower { .. } => Kind::ClaimLower,
+            Message::ClaimCancel { .. } => Kind::ClaimCancel,
+            Message::ClaimAnswer { .. } => Kind::ClaimAnswer,
+            Message::ClaimReport { .. } => Kind::ClaimReport,
+            Message::Trace { .. } => Kind::Trace,
+            Message::Follow { .. } => Kind::Follow,
+            Message::Confirm { .. } => Kind::Confirm,
         }
     }
 }
@@ -244,10 +316,18 @@ pub enum Kind {
     Released = 13,
     Recovered = 14,
     RecoveredSeen = 15,
+    Claim = 16,
+    ClaimLower = 17,
+    ClaimCancel = 18,
+    ClaimAnswer = 19,
+    ClaimReport = 20,
+    Trace = 21,
+    Follow = 22,
+    Confirm = 23,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 23] = [
         Kind::Request,
         Kind::Convert,
         Kind::Lower,
@@ -263,9 +343,17 @@ impl Kind {
         Kind::Released,
         Kind::Recovered,
         Kind::RecoveredSeen,
+        Kind::Claim,
+        Kind::ClaimLower,
+        Kind::ClaimCancel,
+        Kind::ClaimAnswer,
+        Kind::ClaimReport,
+        Kind::Trace,
+        Kind::Follow,
+        Kind::Confirm,
     ];
 
-    /// Position in a table with one place for each kind, 0 to 14.
+    /// Position in a table with one place for each kind, 0 to 22.
     pub const fn index(self) -> usize {
         self as usize - 1
     }

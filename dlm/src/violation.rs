@@ -45,6 +45,8 @@ pub enum Violation {
     Incompatible,
     #[error("a report after the end of the sender's reports")]
     ReportEnded,
+    #[error("a search for a cycle that is longer than it may get")]
+    PathTooLong,
     #[error("an answer about a recovery that this node does not carry out")]
     NotRecovering,
 }

@@ -12,6 +12,7 @@
 //! here at all.
 
 mod cached;
+mod claims;
 mod counters;
 mod deferred;
 mod explain;
@@ -22,6 +23,7 @@ mod shrink;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use dlm::advisory::{ClaimId, Verdict};
 use dlm::lockspace::EnterError;
 use dlm::rebuild::Lingers;
 use dlm::rebuild::welcome::Welcome;
@@ -72,6 +74,8 @@ pub enum Output {
     /// Run [`surrender`](crate::surrender::surrender) as a task of its own and report its outcome
     /// by [`LockCache::handle_surrendered`].
     Surrender { entry: Arc<Entry>, from: Mode, to: Mode, class: Arc<dyn LockClass> },
+    /// See `dlm::Output`.
+    Claimed { claim: ClaimId, verdict: Verdict },
     /// See `dlm::Output`.
     Rebuilt { view: ViewId },
     /// See `dlm::Output`.
@@ -317,6 +321,9 @@ impl LockCache {
                 dlm::Output::Callout { lock, name, wanted, .. } => {
                     self.called_out(name, lock, wanted, now);
                 }
+                dlm::Output::Claimed { claim, verdict } => {
+                    self.outputs.push_back(Output::Claimed { claim, verdict });
+                }
                 dlm::Output::Rebuilt { view } => self.outputs.push_back(Output::Rebuilt { view }),
                 dlm::Output::Redo { dead, names } => {
                     self.outputs.push_back(Output::Redo { dead, names });
@@ -503,6 +510,7 @@ impl std::fmt::Debug for Output {
             Output::Surrender { entry, from, to, .. } => {
                 write!(f, "Surrender {entry:?} from {from} to {to}")
             }
+            Output::Claimed { claim, verdict } => write!(f, "Claimed {claim:?}: {verdict:?}"),
             Output::Rebuilt { view } => write!(f, "Rebuilt {view:?}"),
             Output::Redo { dead, names } => write!(f, "Redo of {dead} {names:?}"),
             Output::Wanted { dead, names } => write!(f, "Wanted of {dead} {names:?}"),

@@ -16,6 +16,7 @@ mod sync;
 
 pub use cache::{LockCache, Output};
 pub use class::{ClassTable, LockClass};
+pub use dlm::advisory;
 pub use dlm::lockspace::EnterError;
 pub use dlm::message::Kind as MessageKind;
 pub use dlm::rebuild::welcome::{Welcome, WelcomeError};

@@ -206,6 +206,7 @@ impl Lockspace {
         let freed = self.all_at_home(now, |home, list| {
             home.free_all_but(dead, &BTreeSet::new(), caches_gone, now, list)
         });
+        self.let_claims_go(dead);
         self.counters.limbo_freed += freed.count;
         self.forget_if_over(dead);
         // Somebody else has finished what this node was about to do, and may have died before
@@ -270,6 +271,7 @@ impl Lockspace {
             let freed = self.all_at_home(now, |home, list| {
                 home.free_all_but(dead, &asked.names, caches_gone, now, list)
             });
+            self.let_claims_go(dead);
             self.counters.limbo_freed += freed.count;
             let names = freed.kept;
             if asked.recoverer == self.me {

@@ -4,6 +4,7 @@ use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member};
 
 use super::{Asking, Lockspace};
+use crate::advisory::ClaimRef;
 use crate::early::Early;
 use crate::lock::LockRef;
 use crate::message::{LockspaceId, Message, ReportedLock, Scope};
@@ -99,6 +100,8 @@ impl Lockspace {
                 // Reports are filtered bucket by bucket; the rest is true for ever.
                 Message::Report { .. }
                 | Message::ReportEnd { .. }
+                | Message::ClaimReport { .. }
+                | Message::Trace { .. }
                 | Message::Recovered { .. }
                 | Message::RecoveredSeen { .. } => Standing::Counts,
                 Message::Request { .. }
@@ -108,7 +111,13 @@ impl Lockspace {
                 | Message::Cancel { .. }
                 | Message::Granted { .. }
                 | Message::Denied { .. }
-                | Message::Callout { .. } => unreachable!("these are about a bucket"),
+                | Message::Callout { .. }
+                | Message::Claim { .. }
+                | Message::ClaimLower { .. }
+                | Message::ClaimCancel { .. }
+                | Message::ClaimAnswer { .. }
+                | Message::Follow { .. }
+                | Message::Confirm { .. } => unreachable!("these are about a bucket"),
             }),
             Scope::View(_) => Ok(Standing::Counts),
         }
@@ -196,6 +205,31 @@ impl Lockspace {
                 self.recovered_seen(from, dead);
                 Ok(())
             }
+            Message::Claim { at, id, name, claim, stamp } => {
+                self.take_in_claim(from, at, (id, name), claim, stamp)
+            }
+            Message::ClaimLower { at, id, name, owner, span, to } => {
+                let key = ClaimRef { member: from, id };
+                self.lower_at_home(at.bucket, name, key, owner, (span, to));
+                self.carry_on();
+                Ok(())
+            }
+            Message::ClaimCancel { at, id, name } => {
+                self.cancel_at_home(at.bucket, name, ClaimRef { member: from, id });
+                self.carry_on();
+                Ok(())
+            }
+            Message::ClaimAnswer { id, verdict, .. } => {
+                self.claim_answered(id, verdict)?;
+                self.carry_on();
+                Ok(())
+            }
+            Message::ClaimReport { epoch, claims } => {
+                claims.iter().try_for_each(|report| self.take_in_claim_report(from, epoch, report))
+            }
+            Message::Trace { path, owner, budget, .. } => self.take_in_trace(path, owner, budget),
+            Message::Follow { at, path, budget } => self.take_in_follow(at, path, budget),
+            Message::Confirm { at, cycle, position } => self.take_in_confirm(at, cycle, position),
         }
     }
 

@@ -124,6 +124,7 @@ impl Lockspace {
             self.home.close(*bucket);
             self.rebuilding.remove(bucket);
         }
+        self.close_claims(&moved);
         let former = std::mem::replace(&mut self.view, view);
         self.homes = homes;
         self.counters.views += 1;
@@ -136,6 +137,13 @@ impl Lockspace {
             if is_kept(Rule::DropQueueOfDead) {
                 lost.iter().for_each(|one| self.home.waiting.forget(one.member));
             }
+            for one in lost {
+                let is_over = match one.fate {
+                    Fate::Left => true,
+                    Fate::Died(facts) => facts.recovered,
+                };
+                self.lose_claims(one.member, is_over, one.reported);
+            }
         }
         self.reported.retain(|member, _| self.view.contains(*member));
         for bucket in moved.iter().filter(|b| self.homes.home(**b) == Some(self.me)) {
@@ -146,6 +154,7 @@ impl Lockspace {
             self.counters.buckets_rebuilt += 1;
         }
         self.report(&moved, now);
+        self.settle_claims(|_| true);
         self.is_rebuilt = false;
         self.live_names.clear();
         self.redoing.clear();
@@ -166,6 +175,7 @@ impl Lockspace {
             let ast = crate::lock::Ast::Denied(reason);
             self.outputs.push_back(Output::Ast { lock, name, ast });
         }
+        self.report_claims(moved);
         let view = self.view.id;
         for ((heir, epoch), locks) in reports.by_heir {
             if heir == self.me {
@@ -204,13 +214,16 @@ impl Lockspace {
             .copied()
             .filter(|bucket| self.homes.epoch(*bucket) <= through)
             .collect();
-        for bucket in complete {
-            self.rebuilding.remove(&bucket);
-            self.at_home(bucket, now, |home, notices| {
+        for bucket in &complete {
+            self.rebuilding.remove(bucket);
+            self.at_home(*bucket, now, |home, notices| {
                 home.complete(notices);
                 Ok(())
             })
             .expect("completing a bucket refuses nothing");
+        }
+        if !complete.is_empty() {
+            self.settle_claims(|bucket| complete.binary_search(&bucket).is_ok());
         }
         if self.rebuilding.is_empty() && !self.is_rebuilt {
             self.is_rebuilt = true;

@@ -1,5 +1,7 @@
 //! Messages to bytes and back. The encoding is canonical: what decodes encodes to the same bytes.
 
+mod claims;
+
 use mx_base::{Incarnation, Member, NodeId, ViewId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -11,6 +13,7 @@ use crate::mode::Mode;
 use crate::name::{Bucket, ResourceName};
 use crate::value_block::ValueBlock;
 
+const FLAG_NONE: u8 = 0;
 const FLAG_VALUE: u8 = 1;
 const FLAG_NO_QUEUE: u8 = 2;
 const FLAG_LAST: u8 = 4;
@@ -45,8 +48,10 @@ pub enum DecodeError {
     Node(u16),
     #[error("bytes that must be zero are not")]
     NotZero,
-    #[error("a bundle of {0} messages")]
+    #[error("a bundle of {0} messages, or a path of so many waits")]
     Count(u16),
+    #[error("a range that ends before it begins")]
+    Span,
     #[error("a message of lock space {} in a bundle of another", .0.0)]
     OtherLockspace(LockspaceId),
 }
@@ -137,6 +142,19 @@ impl Message {
                 put(out, &head(0, 0, *view));
                 put(out, &member_field(*dead));
             }
+            Message::Claim { at, .. }
+            | Message::ClaimLower { at, .. }
+            | Message::ClaimCancel { at, .. }
+            | Message::ClaimAnswer { at, .. }
+            | Message::Follow { at, .. }
+            | Message::Confirm { at, .. } => {
+                put(out, &head(0, at.bucket.get(), at.epoch));
+                self.encode_claim(out);
+            }
+            Message::ClaimReport { epoch: view, .. } | Message::Trace { view, .. } => {
+                put(out, &head(0, 0, *view));
+                self.encode_claim(out);
+            }
         }
         assert!(out.len() - start <= Message::MAX, "a message is split before it gets too long");
     }
@@ -161,7 +179,15 @@ impl Message {
             | Kind::ReportEnd
             | Kind::Released
             | Kind::Recovered
-            | Kind::RecoveredSeen => 0,
+            | Kind::RecoveredSeen
+            | Kind::Claim
+            | Kind::ClaimLower
+            | Kind::ClaimCancel
+            | Kind::ClaimAnswer
+            | Kind::ClaimReport
+            | Kind::Trace
+            | Kind::Follow
+            | Kind::Confirm => FLAG_NONE,
         };
         if head.flags & !allowed != 0 {
             return Err(DecodeError::Flags { kind, flags: head.flags });
@@ -235,6 +261,14 @@ impl Message {
             }
             Kind::Recovered => Message::Recovered { view: epoch, dead: input.dead(&head)? },
             Kind::RecoveredSeen => Message::RecoveredSeen { view: epoch, dead: input.dead(&head)? },
+            Kind::Claim
+            | Kind::ClaimLower
+            | Kind::ClaimCancel
+            | Kind::ClaimAnswer
+            | Kind::ClaimReport
+            | Kind::Trace
+            | Kind::Follow
+            | Kind::Confirm => input.claim_message(kind, &head)?,
         };
         if !input.0.is_empty() {
             return Err(DecodeError::Trailing(input.0.len()));
@@ -370,9 +404,7 @@ impl Input<'_> {
 
     fn member(&mut self) -> Result<Member, DecodeError> {
         let field: MemberField = self.take()?;
-        must_be_zero(&field.zero)?;
-        let node = NodeId::new(field.node.get()).ok_or(DecodeError::Node(field.node.get()))?;
-        Ok(Member { node, incarnation: Incarnation(field.incarnation.get()) })
+        member_of(&field)
     }
 
     fn dead(&mut self, head: &Head) -> Result<Member, DecodeError> {
@@ -441,6 +473,12 @@ fn member_field(member: Member) -> MemberField {
         zero: [0; 2],
         incarnation: U32::new(member.incarnation.0),
     }
+}
+
+fn member_of(field: &MemberField) -> Result<Member, DecodeError> {
+    must_be_zero(&field.zero)?;
+    let node = NodeId::new(field.node.get()).ok_or(DecodeError::Node(field.node.get()))?;
+    Ok(Member { node, incarnation: Incarnation(field.incarnation.get()) })
 }
 
 fn bucket_name_field(bucket: Bucket, name: &ResourceName, flags: u8) -> BucketNameField {

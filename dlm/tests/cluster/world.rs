@@ -12,6 +12,8 @@ use dlm::{
 };
 use mx_base::{Incarnation, Instant, Member, NodeId, SanGeneration, View, ViewId};
 
+use crate::claimants::Claimants;
+
 pub(crate) const LOCKSPACE: LockspaceId = LockspaceId(7);
 
 pub(crate) struct World {
@@ -27,6 +29,7 @@ pub(crate) struct World {
     pub(crate) truth: BTreeMap<BucketName, Option<u64>>,
     pub(crate) values_written: u64,
     pub(crate) values_seen: u64,
+    pub(crate) claimants: Claimants,
     pub(crate) trace: Trace,
     /// Tell every event on stderr.
     /// Names that came first because somebody had begun to wait for them.
@@ -163,6 +166,7 @@ impl World {
             truth: BTreeMap::new(),
             values_written: 0,
             values_seen: 0,
+            claimants: Claimants::default(),
             trace: Trace(0xcbf2_9ce4_8422_2325),
             wanted: Vec::new(),
             is_told: is_told(),
@@ -459,6 +463,7 @@ impl World {
     /// `dead` changes nothing from now on; `live` have live records in its journal.
     pub(crate) fn fence(&mut self, dead: Member, live: &[BucketName]) {
         self.node(dead).state = State::Stopped;
+        self.claimants.end(dead);
         let held = holdings(&self.nodes[&dead]);
         let died = self.dead.get_mut(&dead).expect("dead");
         died.is_fenced = true;
@@ -621,6 +626,10 @@ impl World {
                 let node = self.node(member);
                 assert!(view > node.rebuilt, "said once for a view");
                 node.rebuilt = view;
+            }
+            Output::Claimed { claim, verdict } => {
+                self.trace.add(&claim.0.to_le_bytes());
+                self.claimants.answered(member, claim, verdict);
             }
             Output::Redo { dead, names } => {
                 let died = self.dead.get_mut(&dead).expect("only the dead are recovered");

@@ -40,7 +40,10 @@ const RULE: &str = "MATRIXFS_BROKEN_RULE";
 
 #[test]
 fn every_rule_of_the_locks_is_broken_here() {
-    let ours = |rule: &&Rule| rule.place().starts_with("`dlm::");
+    // Nobody claims anything in these clusters: those rules show in the simulator.
+    let ours = |rule: &&Rule| {
+        rule.place().starts_with("`dlm::") && rule.place() != "`dlm::lockspace::claims`"
+    };
     for rule in Rule::ALL.iter().filter(ours) {
         let name = rule.name();
         assert!(SHOWN.iter().any(|(shown, _)| *shown == name), "{name} is not");

@@ -432,6 +432,7 @@ impl Cluster {
                 }
                 node.rebuilt = view;
             }
+            Output::Claimed { .. } => return Err("nobody claims anything".to_owned()),
             Output::Redo { dead, names } => self.hand_out(who, dead, &names, resources)?,
             Output::Wanted { dead, names } => {
                 let dead = self.who(dead);

@@ -385,7 +385,7 @@ impl World {
                 let future = Box::pin(surrender(Arc::clone(&entry), to, class));
                 self.node(member).surrenders.push((entry, future));
             }
-            Output::Rebuilt { .. } => {}
+            Output::Rebuilt { .. } | Output::Claimed { .. } => {}
             Output::Redo { dead, names } => {
                 let died = self.dead.get_mut(&dead).expect("only the dead are recovered");
                 died.redo = Some(names);

@@ -1,5 +1,9 @@
 //! What lock managers send each other.
 
+use dlm::advisory::{
+    Access, AskedClaim, Claim, ClaimId, Conflict, Family, How, Owner, ReportedClaim, Span, Verdict,
+    Wait,
+};
 use dlm::message::{BucketEpoch, BucketName, LimboName, ReportedLock};
 use dlm::rebuild::welcome::Welcome;
 use dlm::{Bucket, Bundle, Denial, LockId, LockspaceId, Message, Mode, ResourceName, ValueBlock};
@@ -18,6 +22,16 @@ fn messages() -> Vec<Message> {
     let name = ResourceName::new(b"\x01resource name").expect("short");
     let value = || ValueBlock::new(&[5; 32]).map(Box::new);
     let (view, dead) = (ViewId(9), member(2));
+    let id = ClaimId(31);
+    let owner = Owner { family: Family::Ranges, id: 32 };
+    let span = Span::new(33, u64::MAX).expect("in order");
+    let how = How::Wait { detect: true };
+    let claim = Claim { owner, via: 0, pid: 34, span, access: Access::Write, how };
+    let conflict = Conflict { holder: dead, pid: 34, span, access: Access::Read };
+    let wait = Wait { member: dead, owner: 32, id, stamp: 4, bucket, name };
+    let asked = AskedClaim { id, how: How::Try, stamp: 4 };
+    let report =
+        |asked| ReportedClaim { bucket, name, owner, pid: 34, span, access: Access::Read, asked };
     vec![
         Message::Request { at, lock, name, wanted: Mode::EX, no_queue: true },
         Message::Convert { at, lock, name, wanted: Mode::PR, no_queue: false },
@@ -61,6 +75,14 @@ fn messages() -> Vec<Message> {
         Message::Released { view, dead, names: vec![BucketName { bucket, name }] },
         Message::Recovered { view, dead },
         Message::RecoveredSeen { view, dead },
+        Message::Claim { at, id, name, claim, stamp: 4 },
+        Message::ClaimLower { at, id, name, owner, span, to: Some(Access::Read) },
+        Message::ClaimCancel { at, id, name },
+        Message::ClaimAnswer { at, id, verdict: Verdict::Held(conflict) },
+        Message::ClaimReport { epoch: view, claims: vec![report(None), report(Some(asked))] },
+        Message::Trace { view, path: vec![wait; 2], owner: 5, budget: 9 },
+        Message::Follow { at, path: vec![wait], budget: 9 },
+        Message::Confirm { at, cycle: vec![wait; 3], position: 2 },
     ]
 }
 

@@ -100,7 +100,10 @@ impl Machine {
                     self.cache.handle_surrendered(&entry, surrendered, NOW);
                 }
                 Output::Redo { dead, .. } => self.cache.finish_recovery(dead, NOW)?,
-                Output::Rebuilt { .. } | Output::Wanted { .. } | Output::Recovered { .. } => {}
+                Output::Rebuilt { .. }
+                | Output::Claimed { .. }
+                | Output::Wanted { .. }
+                | Output::Recovered { .. } => {}
             }
         }
         Ok(None)
