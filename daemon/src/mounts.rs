@@ -91,7 +91,8 @@ impl Served {
             lease.set(node.permit_until());
         }
         let mounting = Mounting { source: source.clone(), dir, flags, cluster, keeps_names };
-        match connection.serve(fs, runtime, Arc::clone(&lease), &mounting) {
+        let locks = node.file_locks(id).expect("what is mounted is one of the node's");
+        match connection.serve(fs, locks, runtime, Arc::clone(&lease), &mounting) {
             Ok(session) => Ok(Served { node, fs: id, session, source, lease, kernel }),
             Err(error) => {
                 node.unmount(id).await?;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use lcl::advisory::{Claim, ClaimId, Owner, Span, Verdict};
 use lcl::pin::{Entry, PinError};
 use lcl::{Bucket, ResourceName};
 use mx_base::{BoxFuture, Duration, Instant, Member, SlotId, Timestamp};
@@ -108,6 +109,40 @@ pub trait Locks: Send + Sync {
     fn recovered(&self, dead: Member);
 }
 
+/// The locks of applications: flock and fcntl. They forbid nothing to any operation.
+pub trait FileLocks: Send + Sync {
+    /// Asks for a lock on a range, or tests one. The file stays open meanwhile.
+    fn claim(&self, file: FileId, claim: Claim) -> Asked;
+
+    /// Gives up what `owner` holds of the span; at once when that is nothing.
+    fn unclaim(&self, file: FileId, owner: Owner, span: Span) -> Asked;
+
+    /// An open file is closed: what was taken through it is given up.
+    fn release_via(&self, file: FileId, via: u64);
+
+    /// Takes back what waits. Its outcome comes all the same.
+    fn take_back(&self, claim: ClaimId);
+
+    /// Is it this node in its present life?
+    fn is_here(&self, member: Member) -> bool;
+}
+
+/// A lock that is asked for.
+pub struct Asked {
+    /// To take it back with; `None` when the outcome is there.
+    pub id: Option<ClaimId>,
+    pub outcome: BoxFuture<'static, Result<Verdict, LockError>>,
+}
+
+/// Why a lock was not even asked for, or nobody knows what became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("this node has as many locks of applications as it may have")]
+    TooMany,
+    #[error("this node is no member of the cluster any more")]
+    Ended,
+}
+
 /// The caches that the kernel keeps for this mount.
 pub trait KernelCache: Send + Sync {
     /// The kernel is about to learn of this object, by the answer to a lookup or a creation, and
@@ -196,5 +231,17 @@ pub struct Env {
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Env(..)")
+    }
+}
+
+impl fmt::Debug for dyn FileLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileLocks(..)")
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("id", &self.id).finish_non_exhaustive()
     }
 }

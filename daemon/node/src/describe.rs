@@ -9,9 +9,9 @@ use mx_base::{FsId, Instant, Member};
 use crate::file_system::FsCore;
 use crate::node::{Core, Node};
 use crate::report::{
-    FileSystem, FsLocks, FsUsage, Homed, Lock, LockDump, Mount, Mounted, Peer, Permit, Recovery,
-    RecoveryReport, Replay, ResourceFilter, State, Status, Suspicion, Usage, View, Viewer, Work,
-    milliseconds, wall_milliseconds,
+    FileLock, FileSystem, FsLocks, FsUsage, Homed, Lock, LockDump, Mount, Mounted, Peer, Permit,
+    Recovery, RecoveryReport, Replay, ResourceFilter, State, Status, Suspicion, Usage, View,
+    Viewer, Work, milliseconds, wall_milliseconds,
 };
 
 /// What the daemon knows about its node, and the node does not.
@@ -107,6 +107,7 @@ impl Node {
                         locks.locks.push(Lock::of(&cached, home));
                     }
                 }
+                locks.file_locks = FileLock::list(cache.lockspace(), &wanted, limit);
                 let homed = cache.lockspace().resources();
                 for state in homed.filter(|state: &ResourceState| wanted(&state.name)) {
                     locks.homed_total += 1;

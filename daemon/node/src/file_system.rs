@@ -11,6 +11,8 @@ use std::sync::{Arc, Weak};
 
 use cluster::{Cluster, JoinBlob};
 use fencing::DeviceId;
+use futures_channel::oneshot;
+use lcl::advisory::{ClaimId, Verdict};
 use lcl::pin::Table;
 use lcl::{ClassTable, LockCache, Welcome};
 use mfs::env::Disk;
@@ -78,6 +80,8 @@ pub(crate) struct FsCore {
     pub(crate) recoveries: BTreeMap<Member, Waits>,
     pub(crate) mounting: Mounting,
     pub(crate) announced: Announced,
+    /// Who waits for the locks of applications.
+    pub(crate) claims: BTreeMap<ClaimId, oneshot::Sender<Verdict>>,
 }
 
 impl FsCore {
@@ -91,6 +95,7 @@ impl FsCore {
             recoveries: BTreeMap::new(),
             mounting: Mounting::default(),
             announced: Announced::default(),
+            claims: BTreeMap::new(),
         }
     }
 

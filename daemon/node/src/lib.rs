@@ -11,6 +11,7 @@ mod backlog;
 mod bundles;
 mod carry_out;
 mod describe;
+mod file_locks;
 mod file_system;
 mod file_systems;
 mod fs_locks;

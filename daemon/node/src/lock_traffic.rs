@@ -101,9 +101,9 @@ impl Node {
         let mut bundles = Bundles::default();
         while let Some(output) = fs.locks.as_mut().and_then(LockCache::poll_output) {
             moved = true;
-            let is_message =
-                matches!(output, lcl::Output::Send { .. } | lcl::Output::Surrender { .. });
-            if !is_message {
+            let tells_nobody =
+                matches!(output, lcl::Output::Surrender { .. } | lcl::Output::Claimed { .. });
+            if !tells_nobody && !matches!(output, lcl::Output::Send { .. }) {
                 // What follows may speak to members, too: not before what was said until now.
                 backlog.send_all(cluster, lockspace, &mut bundles);
             }
@@ -133,6 +133,7 @@ impl Node {
                     fs.local.waiters.lock().rebuilt(locks.lockspace());
                     fs.tell_rebuilt(cluster, now);
                 }
+                lcl::Output::Claimed { claim, verdict } => fs.claimed(claim, verdict),
                 lcl::Output::Redo { dead, names } => fs.redo(dead, names),
                 lcl::Output::Wanted { dead, names } => fs.wanted(dead, names),
                 lcl::Output::Recovered { dead } => fs.lock_space_recovered(dead),

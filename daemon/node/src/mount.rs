@@ -376,6 +376,7 @@ impl Here {
             self.node.cut_off(Closed::SelfFenced);
             return Err(MountError::Fs(error.into()));
         }
+        self.run(FsCore::release_claims);
         self.give_locks_up().await;
         self.give_grant_up();
         Ok(())

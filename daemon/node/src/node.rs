@@ -243,6 +243,7 @@ impl Node {
             fs.locks.iter_mut().for_each(LockCache::cut_off);
             fs.local.table.cut_off();
             fs.recoveries.clear();
+            fs.claims.clear();
             if let Some(mounted) = fs.mounting.take_mounted() {
                 // Its pins go without the latch.
                 self.world.runtime.spawn(Box::pin(async move { mounted.cut_off() }));

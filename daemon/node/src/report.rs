@@ -4,6 +4,7 @@
 //! report names its viewer: what another node knows may differ, and times are by the viewer's
 //! clock. Names of fields are an interface: they are added to, not changed.
 
+mod file_locks;
 mod recovery;
 mod top;
 mod why;
@@ -19,6 +20,7 @@ use mfs::mount::recover::Recovered;
 use mx_base::{Duration, Instant, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use file_locks::FileLock;
 pub use recovery::{Delay, Work};
 pub use top::{Hot, LockTop};
 pub use why::{Doing, Here, Holder, Waiter, Why, WhyResource};
@@ -167,6 +169,9 @@ pub struct FsLocks {
     /// What this node decides about, as their home.
     pub homed: Vec<Homed>,
     pub homed_total: u64,
+    /// Locks of applications on files that this node decides about, up to the limit.
+    #[serde(default)]
+    pub file_locks: Vec<FileLock>,
 }
 
 /// A lock that this node has cached or asked for.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
 use dashmap::DashMap;
-use mfs::env::Runtime;
+use mfs::env::{FileLocks, Runtime};
 use mfs::file::FileId;
 use mfs::ops::{NewKind, OpenFile};
 use mfs::{Fs, FsError};
@@ -49,10 +49,11 @@ pub(crate) fn features(cluster: bool) -> Features {
         .and(Features::POSIX_ACL)
         .and(Features::SETXATTR_EXT)
         .and(Features::HANDLE_KILLPRIV_V2)
+        .and(Features::POSIX_LOCKS)
+        .and(Features::FLOCK_LOCKS)
         .and(Features::DIRECT_IO_ALLOW_MMAP);
     if cluster {
-        // Without these the kernel would grant locks for this node alone.
-        always.and(Features::POSIX_LOCKS).and(Features::FLOCK_LOCKS)
+        always
     } else {
         always.and(Features::DO_READDIRPLUS).and(Features::READDIRPLUS_AUTO)
     }
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) fs: Arc<Fs>,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) locks: Arc<dyn FileLocks>,
     runtime: Arc<dyn Runtime>,
     lease: Arc<Lease>,
     handles: DashMap<u64, Arc<OpenFile>>,
@@ -83,6 +85,7 @@ impl Shared {
         fs: Arc<Fs>,
         nodes: Arc<Nodes>,
         notifier: Arc<Notifier>,
+        locks: Arc<dyn FileLocks>,
         runtime: Arc<dyn Runtime>,
         lease: Arc<Lease>,
     ) -> Arc<Shared> {
@@ -90,6 +93,7 @@ impl Shared {
             fs,
             nodes,
             notifier,
+            locks,
             runtime,
             lease,
             handles: DashMap::new(),
@@ -370,13 +374,19 @@ impl Adapter {
             Operation::Write { .. } | Operation::Setxattr { .. } => {
                 unreachable!("served where the message is at hand")
             }
-            Operation::Flush { handle, .. } => {
-                let handle = *handle;
+            Operation::Flush { handle, lock_owner } => {
+                let (handle, owner) = (*handle, *lock_owner);
                 self.serve(asked(Kind::Flush), async move |shared: Arc<Shared>, reply: Reply| {
-                    reply.empty(shared.handle(handle).and_then(|open| shared.fs.flush(&open)));
+                    let flushed = shared.handle(handle).and_then(|open| shared.fs.flush(&open));
+                    shared.end_of_owner(node, owner).await;
+                    reply.empty(flushed);
                 });
             }
             Operation::Release { handle } | Operation::Releasedir { handle } => {
+                // Before it is closed, and with it the file may go.
+                if let Ok(file) = self.shared.file(node) {
+                    self.shared.end_of_open(file, *handle);
+                }
                 self.shared.handles.remove(handle);
                 reply().ok();
             }
@@ -458,10 +468,18 @@ impl Adapter {
             }
 
             // Locks of applications
-            Operation::Getlk(_) => reply().error(Errno(libc::EOPNOTSUPP)),
-            // Giving up what nobody could get is no error: close does it for every file.
-            Operation::Setlk { lock, .. } if is_unlock(lock) => reply().ok(),
-            Operation::Setlk { .. } => reply().error(Errno(libc::EOPNOTSUPP)),
+            Operation::Getlk(lock) => {
+                let lock = *lock;
+                self.serve(asked(Kind::Getlk), async move |shared: Arc<Shared>, reply: Reply| {
+                    shared.test_lock(node, lock, reply).await;
+                });
+            }
+            Operation::Setlk { lock, wait } => {
+                let (lock, wait) = (*lock, *wait);
+                self.serve(asked(Kind::Setlk), async move |shared: Arc<Shared>, reply: Reply| {
+                    shared.set_lock(node, lock, wait, pid, reply).await;
+                });
+            }
 
             // Ranges of files
             Operation::Fallocate(range) => {
@@ -523,10 +541,6 @@ impl Adapter {
             shared.answer_entry(reply, made.await);
         });
     }
-}
-
-fn is_unlock(lock: &layout::LockIn) -> bool {
-    i32::try_from(lock.lock.kind) == Ok(libc::F_UNLCK)
 }
 
 fn refuse(malformed: Malformed, channel: &Arc<Channel>) {

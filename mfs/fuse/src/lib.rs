@@ -7,6 +7,7 @@
 //! * [`adapter`]: what is asked for, as operations; [`names`], [`entries`], [`data`], [`attributes`]
 //!   and [`listing`]
 //!   carry out and answer.
+//! * [`file_locks`]: flock and fcntl.
 //! * [`caller`]: for which process a request is being answered.
 //! * [`lease`]: until when requests may be served from what is cached.
 //! * [`notify`]: what the kernel is told to forget.
@@ -19,6 +20,7 @@ pub mod caller;
 mod data;
 mod entries;
 mod errno;
+mod file_locks;
 mod flags;
 mod lease;
 mod listing;

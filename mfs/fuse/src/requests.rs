@@ -32,10 +32,12 @@ pub(crate) enum Kind {
     CopyRange,
     GetFlags,
     SetFlags,
+    Getlk,
+    Setlk,
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 25] = [
+    const ALL: [(Kind, &'static str); 27] = [
         (Kind::Lookup, "lookup"),
         (Kind::Getattr, "getattr"),
         (Kind::Setattr, "setattr"),
@@ -61,6 +63,8 @@ impl Kind {
         (Kind::CopyRange, "copy range"),
         (Kind::GetFlags, "get flags"),
         (Kind::SetFlags, "set flags"),
+        (Kind::Getlk, "getlk"),
+        (Kind::Setlk, "setlk"),
     ];
 
     /// Can it be given up at any time? Nothing is changed by it, and what it has taken goes with it.
@@ -75,7 +79,8 @@ impl Kind {
             | Kind::Statfs
             | Kind::Getxattr
             | Kind::Seek
-            | Kind::GetFlags => true,
+            | Kind::GetFlags
+            | Kind::Getlk => true,
             Kind::Setattr
             | Kind::Make
             | Kind::Unlink
@@ -90,7 +95,8 @@ impl Kind {
             | Kind::Setxattr
             | Kind::Fallocate
             | Kind::CopyRange
-            | Kind::SetFlags => false,
+            | Kind::SetFlags
+            | Kind::Setlk => false,
         }
     }
 }
@@ -127,6 +133,6 @@ mod tests {
         let counted = requests.by_operation();
         assert_eq!(counted.len(), Kind::ALL.len());
         assert_eq!(counted.iter().find(|(name, _)| *name == "read"), Some(&("read", 2)));
-        assert_eq!(counted.iter().filter(|(_, count)| *count == 1).count(), 24);
+        assert_eq!(counted.iter().filter(|(_, count)| *count == 1).count(), 26);
     }
 }

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use futures_channel::oneshot;
 use futures_util::future::{self, FutureExt};
 use mfs::Fs;
-use mfs::env::Runtime;
+use mfs::env::{FileLocks, Runtime};
 use mfs::file::FileId;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -100,6 +100,7 @@ impl Connection {
     pub fn serve(
         self,
         fs: Arc<Fs>,
+        locks: Arc<dyn FileLocks>,
         runtime: Arc<dyn Runtime>,
         lease: Arc<Lease>,
         mounting: &Mounting,
@@ -108,7 +109,7 @@ impl Connection {
             .map_err(|source| SessionError::Mount { dir: mounting.dir.clone(), source })?;
         let unmount = Unmount(Some(mounting.dir.clone()));
         let Connection { device, duplicate, nodes, notifier } = self;
-        let shared = Shared::new(fs, nodes, Arc::clone(&notifier), runtime, lease);
+        let shared = Shared::new(fs, nodes, Arc::clone(&notifier), locks, runtime, lease);
         let (device, features) = Device::greet(device, adapter::features(mounting.cluster))
             .map_err(SessionError::Handshake)?;
         tracing::debug!(features = format_args!("{:#x}", features.0), "agreed with the kernel");

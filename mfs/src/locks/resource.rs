@@ -11,8 +11,8 @@ use crate::ondisk::{Header, Kind};
 
 /// What a cluster lock of the file system protects (`docs/spec/locks.md`).
 ///
-/// Types that later stages use (FREEZE, RANGE, DIR, FLOCK, PLOCK, QUOTA, APP) have their numbers
-/// reserved in [`Resource::name`].
+/// Types that later stages use (FREEZE, RANGE, DIR, QUOTA, APP) have their numbers reserved in
+/// [`Resource::name`]. Locks of applications lie beside the inode's, under its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Resource {
     /// The configuration; EX to be alone with the file system.
@@ -33,7 +33,7 @@ pub enum Resource {
 
 impl Resource {
     /// Type byte, then the number, little-endian. Bytes 2, 6, 7 and 10 to 13 are reserved for
-    /// FREEZE, RANGE, DIR, FLOCK, PLOCK, QUOTA and APP.
+    /// FREEZE, RANGE, DIR, QUOTA and APP.
     pub fn name(self) -> ResourceName {
         let (kind, id) = match self {
             Resource::Superblock => (1, 0),

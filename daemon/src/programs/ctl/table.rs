@@ -6,8 +6,8 @@ use std::fmt::{Display, Write};
 use super::top::Rates;
 use mx_base::size::Bytes;
 use mx_node::report::{
-    Delay, Doing, FsLocks, FsUsage, Gate, Homed, Lock, LockDump, Member, Permit, Recovery,
-    RecoveryReport, State, Status, Usage, Viewer, Waiting, Why, WhyResource, Work,
+    Delay, Doing, FileLock, FsLocks, FsUsage, Gate, Homed, Lock, LockDump, Member, Permit,
+    Recovery, RecoveryReport, State, Status, Usage, Viewer, Waiting, Why, WhyResource, Work,
 };
 
 /// Lines that grow; writing to memory does not fail.
@@ -158,6 +158,32 @@ fn locks_of(page: &mut Page, of: &FsLocks) {
     for homed in &of.homed {
         homed_lines(page, homed);
     }
+    if !of.file_locks.is_empty() {
+        page.line("");
+        page.line("locks of applications that this node decides about:");
+        let rows: Vec<_> = of.file_locks.iter().map(file_lock_row).collect();
+        let head = ["RESOURCE", "BY", "PID", "KIND", "FOR", "BYTES", "STATE"];
+        page.table(head, &rows, "none");
+    }
+}
+
+fn file_lock_row(lock: &FileLock) -> [String; 7] {
+    let state = match &lock.waits_for {
+        None => "held".to_owned(),
+        Some(members) => {
+            let members: Vec<String> = members.iter().map(ToString::to_string).collect();
+            format!("waits for {}", members.join(", "))
+        }
+    };
+    [
+        lock.resource.clone(),
+        lock.member.to_string(),
+        lock.pid.to_string(),
+        lock.family.clone(),
+        lock.access.clone(),
+        format!("{}-{}", lock.start, lock.end),
+        state,
+    ]
 }
 
 fn shown(count: usize, total: u64) -> String {

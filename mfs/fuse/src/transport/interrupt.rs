@@ -2,7 +2,7 @@
 //!
 //! Without an answer not even SIGKILL ends the wait (`kernel-cache.md`, fact 11). So whoever only
 //! looks is told EINTR at once, and so is whoever has not begun. What changes something goes on:
-//! half of it may be done.
+//! half of it may be done. Polled again, it sees that its process got a signal, and may end sooner.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -60,12 +60,19 @@ impl Interrupts {
         }
         let _forget = Forget { interrupts: self, unique };
         poll_fn(|context| {
+            let was_told = waiting.interrupted.load(Ordering::Acquire);
             if answer.as_mut().poll(context).is_ready() {
                 return Poll::Ready(());
             }
             *waiting.waker.lock() = Some(context.waker().clone());
-            if waiting.interrupted.load(Ordering::Acquire) && may_stop() {
-                return Poll::Ready(());
+            if waiting.interrupted.load(Ordering::Acquire) {
+                if may_stop() {
+                    return Poll::Ready(());
+                }
+                if !was_told {
+                    // The signal came between: the answer has not seen it.
+                    context.waker().wake_by_ref();
+                }
             }
             Poll::Pending
         })

@@ -117,6 +117,16 @@ fn a_dump_of_locks_shows_both_sides() {
                 value_is_valid: true,
             }],
             homed_total: 1,
+            file_locks: vec![FileLock {
+                resource: "inode 0x12".to_owned(),
+                member: member(2, 7),
+                pid: 77,
+                family: "fcntl".to_owned(),
+                access: "write".to_owned(),
+                start: 10,
+                end: 19,
+                waits_for: Some(vec![member(3, 5)]),
+            }],
         }],
     });
     let expected = "
@@ -130,6 +140,10 @@ rename (bucket 8, value valid)
   granted    PR to n1.3 for 5 ms, called out for EX
   waiting    n2.7 for EX, since 4 ms
   dead       n3.5 may hold {EX} until its journal is replayed
+
+locks of applications that this node decides about:
+RESOURCE    BY    PID  KIND   FOR    BYTES  STATE
+inode 0x12  n2.7  77   fcntl  write  10-19  waits for n3.5
 ";
     assert_eq!(text, format!("{SEEN}{expected}"));
 }
