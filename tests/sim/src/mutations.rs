@@ -15,7 +15,7 @@ use mx_base::rules::Rule;
 use parking_lot::Mutex;
 
 use crate::fleet::host::GLANCES_EVERY;
-use crate::fleet::plan::{Fault, FaultName, Plan, Weather, Wishes};
+use crate::fleet::plan::{Fault, FaultName, Plan, Weather, Wishes, Workload};
 use crate::fleet::{self, Violation};
 use crate::single;
 
@@ -29,6 +29,8 @@ pub enum World {
     Unheard,
     /// Clusters in which blocks of files are damaged shortly before nodes crash.
     Damaged,
+    /// Clusters whose processes lock ranges of files.
+    Locking,
     /// One node with a device that crashes behind every few of its events, of [`single`].
     Alone,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for World {
             World::Cluster => "cluster",
             World::Unheard => "unheard",
             World::Damaged => "damaged",
+            World::Locking => "locking",
             World::Alone => "one node",
         })
     }
@@ -64,6 +67,10 @@ const fn damaged(rule: Rule, within: u64) -> Mutation {
     Mutation { rule, world: World::Damaged, within }
 }
 
+const fn locking(rule: Rule, within: u64) -> Mutation {
+    Mutation { rule, world: World::Locking, within }
+}
+
 const fn alone(rule: Rule, within: u64) -> Mutation {
     Mutation { rule, world: World::Alone, within }
 }
@@ -79,8 +86,10 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::AwaitAllReports, 20),
     cluster(Rule::ReportWhatIsHeld, 20),
     cluster(Rule::ReportWhatIsWaitedFor, 20),
+    locking(Rule::AwaitReportsOfClaims, 60),
     cluster(Rule::ChooseOneHome, 20),
     cluster(Rule::DropQueueOfDead, 60),
+    locking(Rule::KeepClaimsOfDead, 60),
     cluster(Rule::KeepExOfDead, 20),
     cluster(Rule::AssumeTheWorst, 20),
     unheard(Rule::AwaitCachesOfDead, 60),
@@ -135,6 +144,7 @@ impl Mutation {
             World::Cluster => fleet::run(&Plan::of(seed)).map(|_| ()),
             World::Unheard => fleet::run(&unheard_plan(seed)).map(|_| ()),
             World::Damaged => fleet::run(&damaged_plan(seed)).map(|_| ()),
+            World::Locking => fleet::run(&locking_plan(seed)).map(|_| ()),
             World::Alone => {
                 let nth = usize::try_from(seed).expect("few seeds");
                 let profile = Profile::ALL[nth % Profile::ALL.len()];
@@ -155,6 +165,15 @@ fn unheard_plan(seed: u64) -> Plan {
     let wishes = Wishes { nodes: Some(nodes), fault: Some(fault), ..Wishes::default() };
     let plan = Plan::wished((seed + 1) * GLANCES_EVERY - 1, wishes);
     Plan { weather: Weather { mishap: 60, ..Weather::CALM }, ..plan }
+}
+
+/// Half of them with members that are dropped and alive.
+fn locking_plan(seed: u64) -> Plan {
+    let fault = if seed % 2 == 0 { FaultName::Crash } else { FaultName::Partition };
+    let workload = Some(Workload::FileLocks);
+    let plan = Plan::wished(seed, Wishes { nodes: Some(4), workload, fault: Some(fault) });
+    let mishap = if seed % 2 == 0 { 0 } else { 60 };
+    Plan { weather: Weather { mishap, ..Weather::CALM }, ..plan }
 }
 
 /// Every crash finds the blocks of all victims damaged, in one way or the other.

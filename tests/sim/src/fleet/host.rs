@@ -246,7 +246,8 @@ impl Fleet {
             }
         };
         tracing::info!(member = %life.member, slot = ?fs.slot(), "mounted");
-        let mount = Mount { fs, kernel };
+        let locks = node.file_locks(of.fs).expect("it has just been mounted");
+        let mount = Mount { fs, locks, kernel };
         of.set_up(&mount, &self.oracle).await;
         *life.mounts[volume].lock() = Some(mount.clone());
         while !of.is_ready() {

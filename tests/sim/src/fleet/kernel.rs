@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use mfs::env::KernelCache;
+use mfs::env::{FileLocks, KernelCache};
 use mfs::file::FileId;
 use mfs::ops::{
     Allocate, Entry, Lookup, NewFile, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes,
@@ -209,6 +209,7 @@ impl KernelCache for Kernel {
 #[derive(Clone, Debug)]
 pub struct Mount {
     pub fs: Arc<Fs>,
+    pub locks: Arc<dyn FileLocks>,
     pub kernel: Kernel,
 }
 

@@ -267,10 +267,12 @@ pub enum Workload {
     Logs,
     /// Files that anybody writes at any time, checked for linearizability.
     Registers,
+    /// Ranges of files that processes lock, in any order.
+    FileLocks,
 }
 
 impl Workload {
-    pub const ALL: [(Workload, &'static str); 7] = [
+    pub const ALL: [(Workload, &'static str); 8] = [
         (Workload::Mixed, "mixed"),
         (Workload::Counters, "counters"),
         (Workload::Sizes, "sizes"),
@@ -278,6 +280,7 @@ impl Workload {
         (Workload::Blobs, "blobs"),
         (Workload::Logs, "logs"),
         (Workload::Registers, "registers"),
+        (Workload::FileLocks, "file-locks"),
     ];
 }
 

@@ -3,6 +3,7 @@
 //! * [`counters`], [`sizes`], [`names`], [`blobs`], [`attributes`]: objects with one writer at a time, whichever node
 //!   it is on, of which it is known in which version each must be found ([`super::chain`]).
 //! * [`logs`], [`registers`]: files that everybody writes at once.
+//! * [`file_locks`]: processes that lock ranges of files.
 //! * [`victims`]: files whose blocks the medium may damage. [`room`]: the device is full.
 //! * [`bystanders`]: whoever touches nothing that others touch.
 //! * [`aside`]: where a replay does not end, files that it does not concern.
@@ -13,6 +14,7 @@ mod attributes;
 mod blobs;
 pub mod bystanders;
 mod counters;
+mod file_locks;
 mod glance;
 mod logs;
 mod names;
@@ -95,6 +97,7 @@ pub struct Work {
     attributes: Vec<Mutex<Chain<u64>>>,
     logs: Vec<Mutex<Log>>,
     registers: Vec<Mutex<History>>,
+    claimants: Mutex<file_locks::Claimants>,
     victims: Vec<Mutex<Victim>>,
     pub bystanders: Bystanders,
     pub aside: Aside,
@@ -153,6 +156,7 @@ impl Work {
             attributes: chains(ATTRIBUTES),
             logs: (0..LOGS).map(|_| Mutex::default()).collect(),
             registers: (0..registers::COUNT).map(|_| Mutex::default()).collect(),
+            claimants: Mutex::default(),
             victims: (0..plan.victims).map(|_| Mutex::new(Victim::new())).collect(),
             bystanders: Bystanders::default(),
             aside: Aside::default(),
@@ -182,6 +186,7 @@ impl Work {
         self.names.iter().for_each(|chain| chain.lock().lose(life));
         self.blobs.iter().for_each(|chain| chain.lock().lose(life));
         self.logs.iter().for_each(|log| log.lock().lose(life));
+        self.claimants.lock().lose(life);
         let now = self.exec.now();
         for register in &self.registers {
             if let Err(why) = register.lock().lose(life, now) {
@@ -307,7 +312,8 @@ impl App {
                 85..92 => "log",
                 92..95 => "list",
                 95..98 => "attribute",
-                100.. => "register",
+                100..110 => "register",
+                110.. => "lock files",
                 _ => "statfs",
             };
             if self.operation(name, self.any(what)).await.is_err() {
@@ -336,6 +342,10 @@ impl App {
                 0 => self.draw(100),
                 _ => 100,
             },
+            Workload::FileLocks => match self.draw(10) {
+                0 => self.draw(100),
+                _ => 110,
+            },
         }
     }
 
@@ -347,7 +357,8 @@ impl App {
             55..70 => self.blob(self.draw(BLOBS)).await,
             70..85 => self.append(self.draw(LOGS)).await,
             85..92 => self.read_log(self.draw(LOGS)).await,
-            100.. => self.register(self.draw(registers::COUNT)).await,
+            100..110 => self.register(self.draw(registers::COUNT)).await,
+            110.. => self.lock_files().await,
             92..95 => self.list(self.draw(DIRS.len())).await,
             95..98 => self.attribute(self.draw(ATTRIBUTES)).await,
             _ => self.mount.fs.statfs().await.map(|_| ()),
