@@ -2,6 +2,7 @@
 //!
 //! * [`Cluster`]: a device file, an arbiter and some nodes on this machine, each mounted.
 //! * [`Fixture`]: a cluster for one test, gone when the test is, whatever became of it.
+//! * [`locker`]: a process that locks files as a test says.
 //! * [`load`]: programs that work on the mounts and tell what was acknowledged, and the judge of
 //!   what must be there afterwards.
 //! * [`shared_file`] and [`cells`]: one file through several mounts, in turn and at once, every
@@ -18,6 +19,7 @@ mod dice;
 mod fixture;
 pub mod fsck;
 pub mod load;
+pub mod locker;
 mod mapping;
 pub mod mounts;
 pub mod process;

@@ -13,7 +13,7 @@ pub struct Programs {
 }
 
 /// As cargo names them.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "mxd",
     "mxarbiter",
     "mxctl",
@@ -22,6 +22,7 @@ const NAMES: [&str; 8] = [
     "mx-load",
     "mx-fsx",
     "mx-cells",
+    "mx-locker",
 ];
 
 impl Programs {

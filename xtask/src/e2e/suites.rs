@@ -69,6 +69,12 @@ pub(crate) const ALL: &[Suite] = &[
         tools: &[],
     },
     Suite {
+        name: "ping_pong",
+        about: "ping_pong of ctdb: two processes lock the same bytes in turn, on two nodes, on one",
+        needs: &[Need { program: "ping_pong", package: "ctdb" }],
+        tools: &[],
+    },
+    Suite {
         name: "pjdfstest",
         about: "pjdfstest: what POSIX says of each system call, while another node lists",
         needs: &[],

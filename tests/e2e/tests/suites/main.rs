@@ -18,6 +18,7 @@ mod fio;
 mod fsx;
 mod git;
 mod maildir;
+mod ping_pong;
 mod pjdfstest;
 mod postgres;
 mod shared_file;
