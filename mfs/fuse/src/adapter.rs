@@ -27,7 +27,7 @@ use crate::nodes::{Node, Nodes};
 use crate::notify::Notifier;
 use crate::protocol::init::Features;
 use crate::protocol::layout::{FallocateIn, open};
-use crate::protocol::{Malformed, Operation, Request, layout};
+use crate::protocol::{Malformed, Operation, Request};
 use crate::requests::{Kind, Requests};
 use crate::transport::interrupt::{Interrupts, Signalled};
 use crate::transport::{Channel, Errno, Message, Reply};
