@@ -107,7 +107,7 @@ impl Node {
                         locks.locks.push(Lock::of(&cached, home));
                     }
                 }
-                locks.file_locks = FileLock::list(cache.lockspace(), &wanted, limit);
+                locks.file_locks = FileLock::list(cache.lockspace(), wanted, limit);
                 let homed = cache.lockspace().resources();
                 for state in homed.filter(|state: &ResourceState| wanted(&state.name)) {
                     locks.homed_total += 1;

@@ -40,7 +40,12 @@ pub fn run(input: impl BufRead, output: &mut impl Write) -> Result<()> {
 fn carry_out(words: &[&str], files: &mut Vec<Option<File>>) -> Result<String> {
     match *words {
         ["open", path] => {
-            let file = OpenOptions::new().read(true).write(true).create(true).open(path)?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)?;
             files.push(Some(file));
             Ok((files.len() - 1).to_string())
         }
