@@ -169,10 +169,10 @@ fn unheard_plan(seed: u64) -> Plan {
 
 /// Half of them with members that are dropped and alive.
 fn locking_plan(seed: u64) -> Plan {
-    let fault = if seed % 2 == 0 { FaultName::Crash } else { FaultName::Partition };
+    let fault = if seed.is_multiple_of(2) { FaultName::Crash } else { FaultName::Partition };
     let workload = Some(Workload::FileLocks);
     let plan = Plan::wished(seed, Wishes { nodes: Some(4), workload, fault: Some(fault) });
-    let mishap = if seed % 2 == 0 { 0 } else { 60 };
+    let mishap = if seed.is_multiple_of(2) { 0 } else { 60 };
     Plan { weather: Weather { mishap, ..Weather::CALM }, ..plan }
 }
 
