@@ -79,10 +79,12 @@ fn stress(cluster: &Cluster, dir: &Path, names: &[&str], instances: u16, seconds
 
 /// Known: a look-up that waits, for the device or another node, ends with EINTR by any signal, also by one that the
 /// program handles, as stress-ng's alarm at the end of a stressor is (docs/semantics.md, 1); and then
-/// what a stressor wanted to remove stays in its folder.
+/// what a stressor wanted to remove stays in its folder. And while another node has changed names, and
+/// somebody looks the working directory of a process up anew, that process has none (1, too).
 fn is_known(line: &str) -> bool {
     line.contains("errno=4") // EINTR
         || line.contains("errno=39") && line.contains("rmdir")
+        || line.contains("getcwd failed, errno=2") // ENOENT
         || line.contains("terminated with an error, exit status=")
 }
 
