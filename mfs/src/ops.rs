@@ -14,6 +14,7 @@ pub mod fsync;
 pub mod link;
 mod locking;
 pub mod lookup;
+mod new_inode;
 pub mod open;
 pub mod read;
 pub mod readdir;

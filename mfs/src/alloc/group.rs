@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use lcl::pin::{Entry, Pin};
+use mx_base::Instant;
 use parking_lot::Mutex;
 
 use super::claim::{self, Use};
@@ -52,6 +53,8 @@ struct Memory {
     nodes: Claims,
     /// Where the last search for each purpose ended.
     cursors: BTreeMap<u8, u64>,
+    /// Free places that nothing is made in until then: somebody has their lock.
+    passed_over: BTreeMap<BlockNo, Instant>,
 }
 
 /// Chunks of a group that this mount has claimed for one use.
@@ -270,6 +273,18 @@ impl Group {
 
     pub(super) fn set_cursor(&self, purpose: u8, at: u64) {
         self.memory.lock().cursors.insert(purpose, at);
+    }
+
+    /// Nothing is made in the free block before `until`.
+    pub(crate) fn pass_over(&self, block: BlockNo, until: Instant) {
+        self.memory.lock().passed_over.insert(block, until);
+    }
+
+    /// Free blocks in which nothing is to be made now.
+    pub(crate) fn passed_over(&self, now: Instant) -> BTreeSet<BlockNo> {
+        let passed_over = &mut self.memory.lock().passed_over;
+        passed_over.retain(|_, until| *until > now);
+        passed_over.keys().copied().collect()
     }
 
     /// Has a mount that lives claimed the chunk, this one included?

@@ -1,5 +1,6 @@
 //! Taking blocks out of a pinned group and giving them back, inside a transaction.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lcl::pin::Pin;
@@ -28,23 +29,55 @@ impl PinnedGroup {
         tx: &mut Transaction,
         kind: ChunkKind,
     ) -> Step<Option<Arc<CachedBlock>>> {
-        let found = self.find_metadata(tx, kind)?;
+        let found = self.find_metadata(tx, kind, &BTreeSet::new())?;
         if let Some(block) = &found {
             self.mark_used(tx, self.group.geometry.index(block.number), 1)?;
         }
         Ok(found)
     }
 
-    /// The block that [`PinnedGroup::take_metadata`] would take.
-    pub(crate) fn find_metadata(
+    /// A block in which an inode could be made, none of those `passed_over`.
+    pub(crate) fn find_inode(
+        &self,
+        tx: &Transaction,
+        passed_over: &BTreeSet<BlockNo>,
+    ) -> Step<Option<Arc<CachedBlock>>> {
+        self.find_metadata(tx, ChunkKind::Inode, passed_over)
+    }
+
+    /// The block that [`PinnedGroup::find_inode`] has found since the group is pinned, marked used.
+    pub(crate) fn take_inode(
+        &self,
+        tx: &mut Transaction,
+        number: BlockNo,
+    ) -> Step<Arc<CachedBlock>> {
+        let index = self.group.geometry.index(number);
+        let block = self.free_block(tx, index, 1)?;
+        self.mark_used(tx, index, 1)?;
+        Ok(block)
+    }
+
+    fn find_metadata(
         &self,
         tx: &Transaction,
         kind: ChunkKind,
+        passed_over: &BTreeSet<BlockNo>,
     ) -> Step<Option<Arc<CachedBlock>>> {
         assert!(kind.is_metadata());
-        let Some(chunk) = self.find_chunk(tx, kind)? else { return Ok(None) };
-        self.group.set_cursor(kind as u8, chunk);
-        self.first_free(tx, chunk).map(Some)
+        let chunks = self.group.geometry.chunks;
+        let from = self.group.cursor(kind as u8);
+        for i in 0..chunks {
+            let chunk = (from + i) % chunks;
+            let entry = self.group.chunk(tx, chunk)?;
+            if entry.kind != kind as u8 || entry.free.get() == 0 || self.group.is_taken(&entry) {
+                continue;
+            }
+            if let Some(block) = self.first_free(tx, chunk, passed_over)? {
+                self.group.set_cursor(kind as u8, chunk);
+                return Ok(Some(block));
+            }
+        }
+        Ok(None)
     }
 
     /// A block for a node of an extent tree, out of this mount's claims, marked used; `None` when
@@ -54,7 +87,7 @@ impl PinnedGroup {
             if self.group.chunk(tx, chunk)?.free.get() == 0 {
                 continue;
             }
-            let block = self.first_free(tx, chunk)?;
+            let Some(block) = self.first_free(tx, chunk, &BTreeSet::new())? else { continue };
             self.mark_used(tx, self.group.geometry.index(block.number), 1)?;
             tx.claims_change(&self.group, Use::Nodes, -1);
             return Ok(Some(block));
@@ -62,23 +95,42 @@ impl PinnedGroup {
         Ok(None)
     }
 
-    /// The first free block of a metadata chunk that has some.
-    fn first_free(&self, tx: &Transaction, chunk: u64) -> Step<Arc<CachedBlock>> {
+    /// The first free block of a metadata chunk that has some; `None` when all are passed over.
+    fn first_free(
+        &self,
+        tx: &Transaction,
+        chunk: u64,
+        passed_over: &BTreeSet<BlockNo>,
+    ) -> Step<Option<Arc<CachedBlock>>> {
         let group = &self.group;
         let geometry = &group.geometry;
         let first = chunk * geometry.chunk_blocks;
         let (bitmap, bit) = geometry.bit(first);
         let bitmap = group.bitmap_block(bitmap)?;
+        let bitmap = tx.see(&bitmap);
+        let bits = &bitmap.get::<BitmapBlock>().bits;
         let end = bit + as_usize(geometry.chunk_blocks);
-        let Some(at) = bits::first_clear(&tx.see(&bitmap).get::<BitmapBlock>().bits, bit, end)
-        else {
+        let mut from = bit;
+        while let Some(at) = bits::first_clear(bits, from, end) {
+            let index = first + (at - bit) as u64;
+            if !passed_over.contains(&geometry.first.plus(index)) {
+                let ahead = READ_AHEAD.min(first + geometry.chunk_blocks - index);
+                return self.free_block(tx, index, ahead).map(Some);
+            }
+            from = at + 1;
+        }
+        if from == bit {
             return Err(self.contradiction(chunk, "free blocks counted, none found").into());
-        };
-        let index = first + (at - bit) as u64;
-        let number = geometry.first.plus(index);
-        let ahead = as_usize(READ_AHEAD.min(first + geometry.chunk_blocks - index));
-        let block = group.set.run(number, number, ahead)?;
+        }
+        Ok(None)
+    }
+
+    /// A block that is free by its bit, read with those behind it.
+    fn free_block(&self, tx: &Transaction, index: u64, ahead: u64) -> Step<Arc<CachedBlock>> {
+        let number = self.group.geometry.first.plus(index);
+        let block = self.group.set.run(number, number, as_usize(ahead))?;
         if Header::of(&tx.see(&block)).kind() != Some(Kind::Free) {
+            let chunk = self.group.geometry.chunk_of(number);
             return Err(self.contradiction(chunk, "a free block is in use").into());
         }
         Ok(block)
@@ -163,20 +215,6 @@ impl PinnedGroup {
         tx.use_blocks(-1);
         tx.release(owner_pin, owner, block, &self.pin, &group.set, group.owner());
         Ok(())
-    }
-
-    /// A chunk of `kind` with free blocks that nobody has claimed, from the cursor on.
-    fn find_chunk(&self, tx: &Transaction, kind: ChunkKind) -> Step<Option<u64>> {
-        let chunks = self.group.geometry.chunks;
-        let from = self.group.cursor(kind as u8);
-        for i in 0..chunks {
-            let chunk = (from + i) % chunks;
-            let entry = self.group.chunk(tx, chunk)?;
-            if entry.kind == kind as u8 && entry.free.get() > 0 && !self.group.is_taken(&entry) {
-                return Ok(Some(chunk));
-            }
-        }
-        Ok(None)
     }
 
     /// Free blocks in the group's chunks of `kind` that nobody has claimed, counted up to `enough`.

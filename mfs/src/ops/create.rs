@@ -7,6 +7,7 @@ use lcl::pin::{Pin, Want};
 use zerocopy::little_endian::{U32, U64};
 
 use super::lookup::{Entry, Keep, kernel_keeps_attributes};
+use super::new_inode::NewInode;
 use super::open::{OpenFile, OpenFlags};
 use super::{check_name, symlink};
 use crate::acl::{Acl, Inherited};
@@ -21,7 +22,6 @@ use crate::inode::extents::Grown;
 use crate::inode::xattrs::Place;
 use crate::inode::{Core, Inode};
 use crate::journal::Transaction;
-use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::header::{Header, Kind, Owner};
 use crate::ondisk::inode::{AreaKind, InodeBlock, InodeCore};
 use crate::xattr::{Name, Xattrs};
@@ -170,14 +170,9 @@ impl Fs {
             // One group for all: which others might be needed could not be known in order.
             let tree = provided + xattr_blocks;
             let needs = Needs { inodes: 1, tree, data: u64::from(spilled) };
-            let group = self.metadata_group(needs).await?;
+            let NewInode { group, inode, pin } = self.new_inode(needs).await?;
             let target =
                 if spilled { Some(self.write_target(&group, new.kind).await?) } else { None };
-            let scratch = self.transaction();
-            let block = self.settle(|| group.find_metadata(&scratch, ChunkKind::Inode)).await?;
-            let Some(block) = block else { return Err(FsError::NoSpace) };
-            let inode = self.inode(crate::file::InodeNo(block.number.0))?;
-            let pin = inode.entry.pin(Want::write()).await?;
             let maker = Maker {
                 fs: self,
                 parent,
@@ -265,10 +260,7 @@ impl Maker<'_> {
         tx: &mut Transaction,
         new: &NewFile<'_>,
     ) -> Step<(Arc<CachedBlock>, FileId)> {
-        let Some(block) = self.group.take_metadata(tx, ChunkKind::Inode)? else {
-            return Err(FsError::NoSpace.into());
-        };
-        assert_eq!(block.number, self.inode.block_no(), "the group was pinned all the time");
+        let block = self.group.take_inode(tx, self.inode.block_no())?;
         let generation = Header::of(&tx.see(&block)).owner().generation + 1;
         let owner = Owner { id: self.inode.no.0, generation };
         let (group_pin, group_set) = (&self.group.pin, &self.group.group.set);

@@ -12,14 +12,14 @@ use lcl::pin::Want;
 use super::create::{Maker, NewFile, NewKind, SET_GID};
 use super::locking::check_directory;
 use super::lookup::{Entry, Keep, kernel_keeps_attributes};
+use super::new_inode::NewInode;
 use super::open::{OpenFile, OpenFlags};
 use crate::alloc::Needs;
 use crate::error::FsError;
-use crate::file::{FileId, InodeNo};
+use crate::file::FileId;
 use crate::fs::Fs;
 use crate::inode::xattrs::Place;
 use crate::inode::{Core, Inode};
-use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::inode::InodeBlock;
 
 /// A file without a name that nobody has open yet: it goes if that stays so.
@@ -77,12 +77,7 @@ impl Fs {
         let xattrs = self.inherited(&parent, dir, &mut new).await?;
         let place = Place::of_new(&xattrs);
         let needs = Needs { inodes: 1, tree: place.blocks() as u64, data: 0 };
-        let group = self.metadata_group(needs).await?;
-        let scratch = self.transaction();
-        let block = self.settle(|| group.find_metadata(&scratch, ChunkKind::Inode)).await?;
-        let Some(block) = block else { return Err(FsError::NoSpace) };
-        let inode = self.inode(InodeNo(block.number.0))?;
-        let pin = inode.entry.pin(Want::write()).await?;
+        let NewInode { group, inode, pin } = self.new_inode(needs).await?;
         let maker = Maker {
             fs: self,
             parent: dir,

@@ -164,6 +164,11 @@ fn everybody_finds_room_again_whoever_filled_and_emptied_the_device() {
     play_full_device(&[8, 24]);
 }
 
+#[test]
+fn a_group_is_not_held_while_a_dead_node_has_the_lock_of_a_free_place_in_it() {
+    play_plan(include_str!("plans/bystander.json"));
+}
+
 /// Plays seeds in which nothing goes wrong but that the device fills up.
 fn play_full_device(seeds: &[u64]) {
     for seed in seeds {
