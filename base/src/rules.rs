@@ -96,6 +96,9 @@ rules! {
     /// The recoverer tells the live names again when homes have changed.
     /// `dlm::lockspace::recover`
     TellLiveNamesAgain,
+    /// What a dead member wrote is durable before it counts as in place.
+    /// `mfs::mount::recover`
+    FlushBehindDead,
     /// A lock is free only when its blocks are redone.
     /// `mfs::mount::recover`
     RedoBeforeRelease,

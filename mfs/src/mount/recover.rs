@@ -74,6 +74,12 @@ async fn open_journal(
     Ok((Replay::new(Arc::clone(&env.disk), sb.fs_id, writer_of(head), scan), segments))
 }
 
+/// What dead members wrote may be in the volatile cache of the device only. It becomes durable, as what
+/// is found in place is not written again, neither before its locks are free nor before the slot is clean.
+async fn flush_behind_dead(env: &Env) -> Result<(), DiskError> {
+    if is_kept(Rule::FlushBehindDead) { env.disk.flush().await } else { Ok(()) }
+}
+
 /// In whose name the blocks of a dead slot are written.
 fn writer_of(head: &SlotHead) -> Writer {
     let member = head.member.expect("a live slot has a member");
@@ -101,6 +107,10 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
             live.push(head);
         }
     }
+    if live.is_empty() {
+        return Ok(recovered);
+    }
+    flush_behind_dead(env).await?;
     // Looked through twice, so that no more than one is in memory.
     let mut newest = BTreeMap::new();
     if live.len() > 1 {
@@ -208,6 +218,9 @@ impl Fs {
         let mut recovered = Recovered::default();
         let sb = crate::superblock::read(&*self.env.disk).await?;
         let slots = self.slots_of(&sb, dead).await?;
+        if !slots.is_empty() {
+            flush_behind_dead(&self.env).await?;
+        }
         let mut replays = Vec::new();
         let mut live = BTreeSet::new();
         let mut readable = Vec::new();

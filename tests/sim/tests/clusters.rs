@@ -169,6 +169,11 @@ fn a_group_is_not_held_while_a_dead_node_has_the_lock_of_a_free_place_in_it() {
     play_plan(include_str!("plans/bystander.json"));
 }
 
+#[test]
+fn what_a_dead_node_wrote_is_durable_before_its_slot_is_clean() {
+    play_plan(include_str!("plans/power-behind-death.json"));
+}
+
 /// Plays seeds in which nothing goes wrong but that the device fills up.
 fn play_full_device(seeds: &[u64]) {
     for seed in seeds {

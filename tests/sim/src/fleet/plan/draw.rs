@@ -212,6 +212,7 @@ impl Plan {
         if wishes.fault.is_none() {
             plan.damage();
             plan.fill();
+            plan.fail_power_behind_death();
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
@@ -238,6 +239,19 @@ impl Plan {
             let at = Duration::from_millis(random.below(5_000));
             let fault = self.named(FaultName::DeviceFull, random);
             self.faults.push((at, fault));
+        }
+    }
+
+    /// The power fails shortly behind a death, in a part of the runs. Drawn apart as well.
+    fn fail_power_behind_death(&mut self) {
+        let random = &mut Random::new(self.seed ^ 0x0ff0);
+        if random.chance(10) {
+            let at = Duration::from_millis(random.below(6_000));
+            let restart = Duration::from_millis(4_000);
+            let host = index(random.below(self.nodes as u64));
+            self.faults.push((at, Fault::Crash { host, restart }));
+            let behind = Duration::from_millis(50 + random.below(400));
+            self.faults.push((at + behind, Fault::PowerFailure));
         }
     }
 
