@@ -50,6 +50,20 @@ pub enum Event {
     },
 }
 
+impl Event {
+    fn renumbered(&self, number: impl Fn(u64) -> u64) -> Event {
+        let mut event = self.clone();
+        match &mut event {
+            Event::Issued { id, .. }
+            | Event::Written { id }
+            | Event::FlushBegan { id }
+            | Event::Flushed { id } => *id = number(*id),
+            Event::Flipped { .. } => {}
+        }
+        event
+    }
+}
+
 /// How the device misbehaves.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -460,6 +474,30 @@ impl Replayer {
     /// Is a later write of the block durable than this one?
     fn is_superseded(&self, at: BlockNo, id: u64) -> bool {
         self.settled.get(&at).is_some_and(|settled| *settled > id)
+    }
+
+    /// The node dies and the device does not: what was under way completes. Returns what reads see.
+    pub fn complete(&mut self) -> Image {
+        let mut visible = self.durable.clone();
+        for (id, write) in &mut self.doubtful {
+            write.completed = true;
+            for (i, block) in write.data.iter().enumerate() {
+                let at = write.at.plus(i as u64);
+                if self.settled.get(&at).is_none_or(|settled| settled < id) {
+                    visible.insert(at, block.clone());
+                }
+            }
+        }
+        let durable = self.doubtful.iter().filter(|(_, write)| write.durable);
+        for id in durable.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.settle(id);
+        }
+        visible
+    }
+
+    /// As [`Replayer::apply`], for the log of a device that goes on with what this one showed.
+    pub fn apply_behind(&mut self, event: &Event) {
+        self.apply(&event.renumbered(|id| id + (1 << 32)));
     }
 
     /// Is anything in doubt now?

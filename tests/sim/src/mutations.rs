@@ -96,7 +96,7 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::KeepLiveInLimbo, 20),
     cluster(Rule::ForgetValueInLimbo, 60),
     cluster(Rule::TellLiveNamesAgain, 600),
-    cluster(Rule::FlushBehindDead, 600),
+    alone(Rule::FlushBehindDead, 20),
     cluster(Rule::RedoBeforeRelease, 60),
     cluster(Rule::RedoOnlyNewer, 20),
     damaged(Rule::SeeWhoTore, 60),

@@ -176,7 +176,11 @@ pub fn crash_everywhere(plan: &Plan, stride: usize) -> Result<Coverage, Failure>
         let mut image = replayer.crash(&mut random);
         coverage.crashes += 1;
         if random.chance(20) {
-            image = crash_while_mounting(plan, image, &mut random)?;
+            let powered_off = Replayer::new(image);
+            image = crash_while_mounting(plan, powered_off, &mut random)?;
+            coverage.crashes += 1;
+        } else if random.chance(20) {
+            image = crash_while_mounting(plan, replayer.clone(), &mut random)?;
             coverage.crashes += 1;
         }
         let crashed =
@@ -190,10 +194,14 @@ pub fn crash_everywhere(plan: &Plan, stride: usize) -> Result<Coverage, Failure>
     Ok(coverage)
 }
 
-/// Mounts a crashed image, and crashes again at some moment of that.
-fn crash_while_mounting(plan: &Plan, image: Image, random: &mut Random) -> Result<Image, Failure> {
+/// Mounts what a node has left, and loses power at some moment of that.
+fn crash_while_mounting(
+    plan: &Plan,
+    mut left: Replayer,
+    random: &mut Random,
+) -> Result<Image, Failure> {
     let exec = Executor::new(random.next_u64());
-    let device = Device::new(plan.device_blocks, image);
+    let device = Device::new(plan.device_blocks, left.complete());
     let env = env(&exec, &device, 2);
     exec.run(NODE, LIMIT, async move {
         let mounted = mounted(env).await.map_err(|e| Failure(format!("mount: {e}")))?;
@@ -205,9 +213,8 @@ fn crash_while_mounting(plan: &Plan, image: Image, random: &mut Random) -> Resul
     exec.kill(NODE);
     let log = device.log();
     let stop = random.below(log.len() as u64 + 1);
-    let mut replayer = Replayer::new(device.base());
-    (0..stop).zip(&log).for_each(|(_, event)| replayer.apply(event));
-    Ok(replayer.crash(random))
+    (0..stop).zip(&log).for_each(|(_, event)| left.apply_behind(event));
+    Ok(left.crash(random))
 }
 
 /// Mounts, runs the operations, leaves if `to_the_end`. Returns the device and what happened when.
