@@ -12,6 +12,7 @@ pub(crate) mod flush;
 pub(crate) mod growth;
 pub(crate) mod pages;
 pub(crate) mod reap;
+pub(crate) mod replaced;
 pub(crate) mod truncate;
 pub(crate) mod unwritten;
 pub(crate) mod xattrs;
@@ -36,6 +37,7 @@ use crate::ondisk::header::{Kind, Owner};
 use crate::ondisk::inode::{AREA_SIZE, AreaKind, InodeBlock, InodeCore};
 
 use pages::Pages;
+use replaced::Replaced;
 
 /// Bytes that fit into the inode itself, when nothing else does.
 pub(crate) const INLINE_BYTES_MAX: u64 = AREA_SIZE as u64;
@@ -70,6 +72,11 @@ pub(crate) struct State {
     /// Pages that the kernel has locked until this node has EX.
     pub(crate) page_reads_waiting: u32,
     pub(crate) kernel: KernelView,
+    /// Requests for pages so far.
+    pub(crate) page_reads: u64,
+    /// So many are about to have had pages dropped that are not noted in `kernel` any more.
+    pub(crate) pages_dropped_now: u32,
+    pub(crate) replaced: Replaced,
     /// A flush is under way; the next one waits for it.
     pub(crate) flushing: bool,
     /// Write-backs that failed; each open file is told once (`kernel-cache.md`, fsync).

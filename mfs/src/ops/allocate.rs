@@ -14,6 +14,7 @@ use std::sync::Arc;
 use lcl::pin::{Pin, Want};
 
 use super::open::OpenFile;
+use super::write::How;
 use crate::alloc::claim::Use;
 use crate::block::BLOCK_SIZE_U64;
 use crate::error::FsError;
@@ -235,7 +236,7 @@ impl Quiet<'_> {
         assert!(to - from <= BLOCK_SIZE_U64, "parts of a page, or of an inode");
         let zeros = vec![0; crate::block::as_usize(to - from)];
         let (inode, pin, file) = (self.inode, self.pin, self.file);
-        self.fs.write_pinned(inode, pin, file, from, &zeros, false).await.map(|_| ())
+        self.fs.write_pinned(inode, pin, file, from, &zeros, How::At).await.map(|_| ())
     }
 
     /// The contents leave the inode for a block of their own.

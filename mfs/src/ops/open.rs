@@ -76,6 +76,26 @@ impl OpenFile {
     }
 }
 
+/// All pages that the kernel had are about to be dropped.
+struct Dropping<'a>(&'a Inode);
+
+impl Dropping<'_> {
+    /// `None` when there are none.
+    fn begin(inode: &Inode) -> Option<Dropping<'_>> {
+        let mut state = inode.state.lock();
+        state.kernel.pages.take()?;
+        state.pages_dropped_now += 1;
+        drop(state);
+        Some(Dropping(inode))
+    }
+}
+
+impl Drop for Dropping<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().pages_dropped_now -= 1;
+    }
+}
+
 impl Drop for OpenFile {
     fn drop(&mut self) {
         let mut state = self.inode.state.lock();
@@ -217,9 +237,9 @@ impl Fs {
         }
         let _pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
         let open = OpenFile::new(file, Arc::clone(inode), open_pin, flags);
-        let cached = inode.state.lock().kernel.pages.take();
-        if cached.is_some() {
+        if let Some(dropping) = Dropping::begin(inode) {
             self.env.kernel.forget_pages(file, None).await;
+            drop(dropping);
         }
         Ok(open)
     }

@@ -322,6 +322,7 @@ pub(crate) fn zero_behind(block: &mut Block, page: u64, size: u64) {
 /// Takes note of what the kernel caches, for the surrender.
 fn note_pages(state: &mut State, offset: u64, len: u64) {
     let (from, to) = (offset, offset.saturating_add(len));
+    state.page_reads += 1;
     state.kernel.pages = Some(match state.kernel.pages {
         None => (from, to),
         Some((a, b)) => (a.min(from), b.max(to)),

@@ -16,6 +16,7 @@ use crate::fs::Fs;
 use crate::inode::extents::{ExtentTree, Mapping};
 use crate::inode::growth::nodes_at_most;
 use crate::inode::pages::{Growth, page_of, pieces};
+use crate::inode::replaced::UnderWay;
 use crate::inode::{Inode, State};
 use crate::ondisk::inode::AreaKind;
 use crate::ops::open::OpenFile;
@@ -37,6 +38,16 @@ struct Preparation {
     tail: Option<u64>,
     /// The first page leaves the inode.
     spill: bool,
+}
+
+/// What bytes to be laid are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    /// Written at an offset, or at the end.
+    At,
+    Append,
+    /// Pages that came back from the kernel.
+    Laundered,
 }
 
 /// A write that was done: where it began (the end of the file, for an append) and the new size.
@@ -94,7 +105,14 @@ impl Fs {
         self.wait_for_room().await?;
         let inode = &open.inode;
         let pin = self.pin_to_write(inode, open.file(), end, kill_privileges).await?;
-        let written = self.write_pinned(inode, &pin, open.file(), offset, bytes, append).await?;
+        let how = if append { How::Append } else { How::At };
+        let (written, under_way) =
+            self.write_pinned(inode, &pin, open.file(), offset, bytes, how).await?;
+        if let Some(under_way) = under_way {
+            let range = under_way.range.clone();
+            self.env.kernel.forget_pages(open.file(), Some(range)).await;
+            under_way.dropped();
+        }
         if open.flags().sync {
             self.flush_inode(inode, &pin).await?;
             self.note_dirty(inode, &inode.state.lock());
@@ -121,7 +139,8 @@ impl Fs {
         // A mapping reaches to the end of its last page; the file does not.
         let len = as_usize((bytes.len() as u64).min(size.saturating_sub(offset)));
         if len > 0 {
-            self.write_pinned(inode, &pin, open.file(), offset, &bytes[..len], false).await?;
+            let bytes = &bytes[..len];
+            self.write_pinned(inode, &pin, open.file(), offset, bytes, How::Laundered).await?;
         }
         Ok(())
     }
@@ -153,6 +172,8 @@ impl Fs {
         }
     }
 
+    /// Lays bytes into the cache. While what is returned beside exists, pages of the kernel may show
+    /// what was there before.
     pub(crate) async fn write_pinned(
         &self,
         inode: &Arc<Inode>,
@@ -160,35 +181,53 @@ impl Fs {
         file: FileId,
         offset: u64,
         bytes: &[u8],
-        append: bool,
-    ) -> Result<Written, FsError> {
-        if bytes.is_empty() {
-            return Ok(Written { offset, len: 0 });
+        how: How,
+    ) -> Result<(Written, Option<UnderWay>), FsError> {
+        let len = bytes.len() as u64;
+        if len == 0 {
+            return Ok((Written { offset, len }, None));
         }
         let mut promised = Promised::nothing(self);
         loop {
             // Found with the state latched, done with it unlatched, looked at again: another write
             // of this node may have come between.
-            let (at, need) = self
+            let laid = self
                 .settle(|| {
                     inode.with_file(file, |state| {
-                        let at = if append { state.core().size() } else { offset };
-                        let end = at.checked_add(bytes.len() as u64);
-                        if end.is_none_or(|end| end > FILE_SIZE_MAX) {
-                            return Err(FsError::FileTooLarge.into());
+                        let at = if how == How::Append { state.core().size() } else { offset };
+                        let end = at.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX);
+                        let end = end.ok_or(FsError::FileTooLarge)?;
+                        let mut need = self.prepare(inode, file, state, at, len)?;
+                        let replaced = match how {
+                            How::Laundered => state.replaced.pages(at, len),
+                            How::At | How::Append => Vec::new(),
+                        };
+                        for page in &replaced {
+                            if !state.pages.contains(*page) && !need.bring.contains(page) {
+                                need.bring.push(*page);
+                            }
                         }
-                        let need = self.prepare(inode, file, state, at, bytes.len() as u64)?;
-                        if need.bring.is_empty() && promised.cover(&need) {
-                            promised.use_up(&need);
+                        if !need.bring.is_empty() || !promised.cover(&need) {
+                            return Ok(Err(need));
+                        }
+                        promised.use_up(&need);
+                        if replaced.is_empty() {
+                            let under_way = match how {
+                                How::Laundered => None,
+                                How::At | How::Append => state.replace(inode, at..end),
+                            };
                             self.lay(inode, state, at, bytes, &need);
-                            return Ok((at, None));
+                            return Ok(Ok((at, under_way)));
                         }
-                        Ok((at, Some(need)))
+                        let merged = state.replaced.merged(at, bytes, &state.pages);
+                        self.lay(inode, state, at, &merged, &need);
+                        Ok(Ok((at, None)))
                     })
                 })
                 .await?;
-            let Some(need) = need else {
-                return Ok(Written { offset: at, len: bytes.len() as u64 });
+            let need = match laid {
+                Ok((offset, under_way)) => return Ok((Written { offset, len }, under_way)),
+                Err(need) => need,
             };
             match promised.make_up(&need).await {
                 // Its blocks are there, only the tree has no room to tell written ones from others.

@@ -15,9 +15,8 @@ const KINDS: &str = "all";
 /// copies less (docs/semantics.md, 2). `all` shows it.
 const KINDS_OF_SEVERAL: &str = "all,size-first";
 
-/// Beside read(2) and write(2). Mappings are left out: another node may read what was there before
-/// a store (docs/semantics.md, 2); `map-read,map-write,direct` shows it.
-const WAYS: &str = "direct";
+/// Beside read(2) and write(2).
+const WAYS: &str = "map-read,map-write,direct";
 
 fn exercise(cluster: &Cluster, seed: u16, operations: u32, length: u32) {
     let mut program: Command = cluster.programs().command("mx-fsx");
