@@ -15,6 +15,7 @@ use mfs::env::{FileLocks, Runtime};
 use mfs::file::FileId;
 use mfs::ops::{NewKind, OpenFile};
 use mfs::{Fs, FsError};
+use mx_base::Duration;
 
 use crate::attributes::{names_for, set_xattr};
 use crate::caller;
@@ -29,7 +30,7 @@ use crate::protocol::init::Features;
 use crate::protocol::layout::{FallocateIn, open};
 use crate::protocol::{Malformed, Operation, Request};
 use crate::requests::{Kind, Requests};
-use crate::transport::interrupt::{Interrupts, Signalled};
+use crate::transport::interrupt::{Interrupts, Signalled, Waiter};
 use crate::transport::{Channel, Errno, Message, Reply};
 
 /// What is asked of the kernel. Not in a cluster:
@@ -58,6 +59,9 @@ pub(crate) fn features(cluster: bool) -> Features {
         always.and(Features::DO_READDIRPLUS).and(Features::READDIRPLUS_AUTO)
     }
 }
+
+/// A process that has handled a signal and waits on: so long until it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The file system as the kernel is served it.
 #[derive(Clone)]
@@ -179,6 +183,7 @@ impl Adapter {
         let shared = Arc::clone(&self.shared);
         shared.requests.count(kind);
         let interrupted = reply.interrupted();
+        let who = Waiter { thread: pid, by_any: kind.ends_by_any_signal() };
         let mut answer = Box::pin(answer(Arc::clone(&shared), reply));
         let runtime = Arc::clone(&shared.runtime);
         if !shared.lease.holds(runtime.now()) {
@@ -190,7 +195,7 @@ impl Adapter {
                     caller::on_behalf(pid, answer).await;
                 });
                 let may_stop = || stops || !has_begun.load(Ordering::Relaxed);
-                shared.interrupts.attend(unique, interrupted, may_stop, begin).await;
+                shared.interrupts.attend(unique, who, interrupted, may_stop, begin).await;
             }));
             return;
         }
@@ -199,7 +204,7 @@ impl Adapter {
             // The runtime polls it anew, with a waker of its own.
             runtime.spawn(Box::pin(async move {
                 let answer = Box::pin(caller::on_behalf(pid, answer));
-                shared.interrupts.attend(unique, interrupted, || stops, answer).await;
+                shared.interrupts.attend(unique, who, interrupted, || stops, answer).await;
             }));
         }
     }
@@ -217,14 +222,18 @@ impl Adapter {
                     .iter()
                     .for_each(|(node, lookups)| self.shared.nodes.forget(*node, *lookups));
             }
-            Operation::Interrupt { unique: of } => {
-                if self.shared.interrupts.signal(*of) == Signalled::Unknown {
-                    // Said once more, should the request still be there.
-                    reply().error(Errno(libc::EAGAIN));
-                } else {
-                    reply().forgo();
+            Operation::Interrupt { unique: of } => match self.shared.interrupts.signal(*of) {
+                Signalled::Told => reply().forgo(),
+                // EAGAIN: said once more, should the request still be there.
+                Signalled::Unknown => reply().error(Errno(libc::EAGAIN)),
+                Signalled::Handled => {
+                    let (reply, pause) = (reply(), self.shared.runtime.sleep(LOOK_AGAIN));
+                    self.shared.runtime.spawn(Box::pin(async move {
+                        pause.await;
+                        reply.error(Errno(libc::EAGAIN));
+                    }));
                 }
-            }
+            },
             Operation::Destroy => reply().ok(),
             Operation::Init(_) => reply().error(Errno(libc::EPROTO)),
             Operation::Unknown(opcode) => {

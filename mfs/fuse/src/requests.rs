@@ -67,6 +67,11 @@ impl Kind {
         (Kind::Setlk, "setlk"),
     ];
 
+    /// Does a signal that its process handles end it? fcntl(2): F_SETLKW; flock(2).
+    pub(crate) fn ends_by_any_signal(self) -> bool {
+        self == Kind::Setlk
+    }
+
     /// Can it be given up at any time? Nothing is changed by it, and what it has taken goes with it.
     pub(crate) fn only_looks(self) -> bool {
         match self {

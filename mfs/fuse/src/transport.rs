@@ -8,11 +8,13 @@
 //! * [`buffer`]: the memory that messages are read into.
 //! * [`reply`]: one answer.
 //! * [`interrupt`]: requests whose process got a signal.
+//! * [`signals`]: which signals end a process.
 
 pub(crate) mod buffer;
 pub(crate) mod device;
 pub(crate) mod interrupt;
 pub(crate) mod reply;
+mod signals;
 
 pub(crate) use buffer::Message;
 pub(crate) use device::Channel;

@@ -1,8 +1,10 @@
 //! Requests whose process got a signal while it waits for the answer.
 //!
-//! Without an answer not even SIGKILL ends the wait (`kernel-cache.md`, fact 11). So whoever only
-//! looks is told EINTR at once, and so is whoever has not begun. What changes something goes on:
-//! half of it may be done. Polled again, it sees that its process got a signal, and may end sooner.
+//! Without an answer not even SIGKILL ends the wait (`kernel-cache.md`, fact 11). So when a signal ends
+//! the process, whoever only looks is told EINTR at once, and so is whoever has not begun. What changes
+//! something goes on: half of it may be done. Polled again, it sees that its process got a signal, and
+//! may end sooner. A signal that the program handles ends nothing but a wait for a lock, as on one
+//! server; the kernel is made to ask again, for the next one may.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,12 +15,23 @@ use std::task::{Poll, Waker};
 use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
 
+use super::signals::is_dying;
+
 /// Requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupts(DashMap<u64, Arc<Waiting>>);
 
+/// Who waits, and which signals end that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) thread: u32,
+    /// Not only those that end the process.
+    pub(crate) by_any: bool,
+}
+
 #[derive(Debug)]
 struct Waiting {
+    who: Waiter,
     interrupted: Arc<AtomicBool>,
     waker: Mutex<Option<Waker>>,
 }
@@ -28,6 +41,8 @@ struct Waiting {
 pub(crate) enum Signalled {
     /// The request is given up, or goes on whatever happens.
     Told,
+    /// The process handles it, and the request waits on. To be looked at again in a while.
+    Handled,
     /// No such request waits: it is answered, or not yet looked at.
     Unknown,
 }
@@ -38,6 +53,9 @@ impl Interrupts {
         let Some(waiting) = self.0.get(&unique).map(|waiting| Arc::clone(&waiting)) else {
             return Signalled::Unknown;
         };
+        if !waiting.who.by_any && !is_dying(waiting.who.thread) {
+            return Signalled::Handled;
+        }
         waiting.interrupted.store(true, Ordering::Release);
         if let Some(waker) = waiting.waker.lock().take() {
             waker.wake();
@@ -50,11 +68,12 @@ impl Interrupts {
     pub(crate) async fn attend<F: Future<Output = ()> + ?Sized>(
         &self,
         unique: u64,
+        who: Waiter,
         interrupted: Arc<AtomicBool>,
         may_stop: impl Fn() -> bool,
         mut answer: Pin<Box<F>>,
     ) {
-        let waiting = Arc::new(Waiting { interrupted, waker: Mutex::new(None) });
+        let waiting = Arc::new(Waiting { who, interrupted, waker: Mutex::new(None) });
         if let Entry::Vacant(place) = self.0.entry(unique) {
             place.insert(Arc::clone(&waiting));
         }
@@ -98,11 +117,16 @@ mod tests {
     use super::*;
 
     fn attend(may_stop: bool) -> (Poll<()>, Signalled, bool) {
+        // Nobody has this number.
+        attend_as(Waiter { thread: 0, by_any: false }, may_stop)
+    }
+
+    fn attend_as(who: Waiter, may_stop: bool) -> (Poll<()>, Signalled, bool) {
         let interrupts = Interrupts::default();
         let interrupted = Arc::new(AtomicBool::new(false));
         let answer = Box::pin(std::future::pending::<()>());
         let mut attended =
-            Box::pin(interrupts.attend(7, Arc::clone(&interrupted), || may_stop, answer));
+            Box::pin(interrupts.attend(7, who, Arc::clone(&interrupted), || may_stop, answer));
         let mut context = Context::from_waker(Waker::noop());
         assert!(attended.as_mut().poll(&mut context).is_pending());
         assert_eq!(interrupts.signal(8), Signalled::Unknown);
@@ -116,6 +140,15 @@ mod tests {
     #[test]
     fn whoever_only_looks_is_told_and_stops() {
         assert_eq!(attend(true), (Poll::Ready(()), Signalled::Told, true));
+    }
+
+    #[test]
+    fn a_signal_that_is_handled_ends_only_waits_for_locks() {
+        let thread = std::process::id();
+        let handled = attend_as(Waiter { thread, by_any: false }, true);
+        assert_eq!(handled, (Poll::Pending, Signalled::Handled, false));
+        let lock = attend_as(Waiter { thread, by_any: true }, false);
+        assert_eq!(lock, (Poll::Pending, Signalled::Told, true));
     }
 
     #[test]

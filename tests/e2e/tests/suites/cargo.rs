@@ -10,12 +10,11 @@ use e2e::{Cluster, Fixture};
 use crate::program::run;
 use crate::rounds::rounds;
 
-/// Without a registry. `CARGO_INCREMENTAL=0`: rustc needs flock(2) otherwise, which cluster mounts
-/// refuse.
+/// Without a registry.
 fn cargo(cluster: &Cluster, dir: &Path, args: &[&str]) -> String {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(args).arg("--offline").current_dir(dir);
-    cargo.env("CARGO_INCREMENTAL", "0").env("CARGO_TARGET_DIR", dir.join("target"));
+    cargo.env("CARGO_INCREMENTAL", "1").env("CARGO_TARGET_DIR", dir.join("target"));
     // Settings of whoever runs this test are not for that program.
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
         cargo.env_remove(name);

@@ -1,10 +1,10 @@
 //! dbench: what a file server does for office programs, as it was recorded.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use e2e::{Cluster, Fixture};
+use e2e::Fixture;
 
 use crate::program::{Running, installed};
 use crate::rounds::rounds;
@@ -12,21 +12,11 @@ use crate::rounds::rounds;
 /// What came with the package.
 const LOAD: &str = "/usr/share/dbench/client.txt";
 
-/// What was recorded, without what the mounts cannot do yet: locks of ranges.
-fn load(cluster: &Cluster) -> PathBuf {
-    let recorded = fs::read_to_string(LOAD).expect("it is part of the package");
-    let is_lock = |line: &&str| line.starts_with("LockX") || line.starts_with("UnlockX");
-    let lines: Vec<&str> = recorded.lines().filter(|line| !is_lock(line)).collect();
-    let load = cluster.folder().join("dbench.load.toml");
-    fs::write(&load, lines.join("\n") + "\n").expect("written");
-    load
-}
-
-fn dbench(load: &Path, dir: &Path) -> Command {
+fn dbench(dir: &Path) -> Command {
     fs::create_dir_all(dir).expect("made");
     let (seconds, clients) = (rounds(3, 120), rounds(2, 8));
     let mut dbench = Command::new(installed("dbench"));
-    dbench.arg("-c").arg(load).arg("-D").arg(dir);
+    dbench.args(["-c", LOAD, "-D"]).arg(dir);
     dbench.args(["-t", &seconds.to_string(), &clients.to_string()]);
     dbench
 }
@@ -45,9 +35,8 @@ fn expect_no_errors(said: &str) {
 
 fn on(name: &str, nodes: u16) {
     let cluster = Fixture::of(name, nodes);
-    let load = load(&cluster);
     let dir = |node: u16| cluster.mount(node).join(format!("of-node-{node}"));
-    let start = |node| Running::start(&cluster, &mut dbench(&load, &dir(node)));
+    let start = |node| Running::start(&cluster, &mut dbench(&dir(node)));
     let all: Vec<Running> = cluster.nodes().into_iter().map(start).collect();
     for running in all {
         expect_no_errors(&running.finish(&cluster));

@@ -1,7 +1,5 @@
-//! SQLite: several processes of one machine in one data base, in both journal modes, and a crash in
-//! the middle.
-//!
-//! On a local mount: SQLite needs fcntl(2) locks, and cluster mounts refuse them.
+//! SQLite: several processes of one machine, and of two nodes, in one data base, in both journal
+//! modes, and a crash in the middle.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -101,6 +99,42 @@ fn lives(name: &str, mode: &str) {
     cluster.fsck().expect("checked").expect_clean().expect("clean");
 }
 
+/// As [`lives`], with clients on two nodes in one data base at once. One node and its clients die; those of
+/// the other go on.
+fn nodes(name: &str, mode: &str) {
+    let mut cluster = Fixture::of(name, 2);
+    let db = |cluster: &Cluster, node: u16| cluster.mount(node).join("rows.db");
+    let tables = "CREATE TABLE rows(life, client, number, part, data);\
+                  CREATE TABLE counts(life, client, n);";
+    let pragma = format!("PRAGMA journal_mode={mode}; {tables}");
+    assert_eq!(sqlite(&cluster, &db(&cluster, 1), &pragma).trim(), mode);
+    let transactions = if is_long() { 100 } else { 3 };
+    let mut all: Vec<(u16, Vec<Done>)> = Vec::new();
+    for life in 0..rounds(2, 10) {
+        let victim = 1 + life % 2;
+        let client_on = |node: u16, which| client(&cluster, &db(&cluster, node), life, which);
+        let dying: Vec<Client> = (0..2).map(|which| client_on(victim, which)).collect();
+        let living: Vec<Client> = (2..4).map(|which| client_on(3 - victim, which)).collect();
+        for client in dying.iter().chain(&living) {
+            client.until_acknowledged(transactions);
+        }
+        cluster.kill(victim).expect("it is killed");
+        let mut done: Vec<Done> = dying.into_iter().map(Client::kill).collect();
+        for client in &living {
+            client.until_acknowledged(client.acknowledged() + transactions);
+        }
+        done.extend(living.into_iter().map(Client::stop));
+        cluster.start(victim).expect("it joins again");
+        all.push((life, done));
+        for (life, done) in &all {
+            expect_all(&cluster, &db(&cluster, victim), *life, done);
+        }
+    }
+    let committed: u64 = all.iter().flat_map(|(_, done)| done).map(|done| done.acknowledged).sum();
+    println!("{mode}, two nodes: {committed} transactions");
+    cluster.finish();
+}
+
 #[test]
 fn nothing_committed_is_lost_with_a_rollback_journal() {
     lives("suite-sqlite-delete", "delete");
@@ -109,4 +143,14 @@ fn nothing_committed_is_lost_with_a_rollback_journal() {
 #[test]
 fn nothing_committed_is_lost_with_a_write_ahead_log() {
     lives("suite-sqlite-wal", "wal");
+}
+
+#[test]
+fn nothing_committed_is_lost_with_a_rollback_journal_on_two_nodes() {
+    nodes("suite-sqlite-nodes-delete", "delete");
+}
+
+#[test]
+fn nothing_committed_is_lost_with_a_write_ahead_log_on_two_nodes() {
+    nodes("suite-sqlite-nodes-wal", "wal");
 }

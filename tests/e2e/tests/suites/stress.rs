@@ -24,8 +24,10 @@ const STRESSORS: &[&str] = &[
     "dup",
     "fallocate",
     "fanotify",
+    "fcntl",
     "file-ioctl",
     "filename",
+    "flock",
     "fpunch",
     "fsize",
     "fstat",
@@ -38,6 +40,9 @@ const STRESSORS: &[&str] = &[
     "iomix",
     "lease",
     "link",
+    "locka",
+    "lockf",
+    "lockofd",
     "mknod",
     "open",
     "rename",
@@ -54,13 +59,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("bind-mount", "mounts the root of the machine, not ours"),
     ("binderfs", "mounts a file system of its own"),
     ("eventfd", "uses no files of a file system"),
-    ("fcntl", "as locka"),
     ("fiemap", "FS_IOC_FIEMAP is refused (docs/semantics.md, 4)"),
-    ("flock", "refused on cluster mounts (docs/semantics.md, 4)"),
     ("ioprio", "priorities, not files"),
-    ("locka", "fcntl(2) locks are refused on cluster mounts (docs/semantics.md, 4)"),
-    ("lockf", "as locka"),
-    ("lockofd", "as locka"),
     ("procfs", "reads /proc"),
     ("verity", "FS_IOC_ENABLE_VERITY is refused (docs/semantics.md, 4)"),
 ];
@@ -77,14 +77,10 @@ fn stress(cluster: &Cluster, dir: &Path, names: &[&str], instances: u16, seconds
     Running::start(cluster, &mut stress)
 }
 
-/// Known: a look-up that waits, for the device or another node, ends with EINTR by any signal, also by one that the
-/// program handles, as stress-ng's alarm at the end of a stressor is (docs/semantics.md, 1); and then
-/// what a stressor wanted to remove stays in its folder. And while another node has changed names, and
-/// somebody looks the working directory of a process up anew, that process has none (1, too).
+/// Known: while another node has changed names, and somebody looks the working directory of a process up
+/// anew, that process has none (docs/semantics.md, 1).
 fn is_known(line: &str) -> bool {
-    line.contains("errno=4") // EINTR
-        || line.contains("errno=39") && line.contains("rmdir")
-        || line.contains("getcwd failed, errno=2") // ENOENT
+    line.contains("getcwd failed, errno=2") // ENOENT
         || line.contains("terminated with an error, exit status=")
 }
 
