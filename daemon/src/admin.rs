@@ -11,7 +11,9 @@ pub mod server;
 use std::path::PathBuf;
 
 use mx_base::BoxFuture;
-use mx_node::report::{FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why};
+use mx_node::report::{
+    FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why,
+};
 
 pub use client::{Client, ClientError};
 pub use protocol::{Answer, Request, Subject};
@@ -39,6 +41,7 @@ pub trait Source: Send + Sync {
     fn why(&self, subject: Subject) -> BoxFuture<'_, Result<Why, String>>;
 
     fn fs_usage(&self) -> BoxFuture<'_, Result<FsUsage, String>>;
+    fn fs_damage(&self) -> BoxFuture<'_, Result<FsDamage, String>>;
 
     /// Completes when the mount is usable. Goes on when whoever asked is gone.
     fn mount(&self, directory: PathBuf, options: MountOptions)

@@ -8,10 +8,11 @@ use mx_base::{FsId, Instant, Member};
 
 use crate::file_system::FsCore;
 use crate::node::{Core, Node};
+use crate::report;
 use crate::report::{
-    FileLock, FileSystem, FsLocks, FsUsage, Homed, Lock, LockDump, Mount, Mounted, Peer, Permit,
-    Recovery, RecoveryReport, Replay, ResourceFilter, State, Status, Suspicion, Usage, View,
-    Viewer, Work, milliseconds, wall_milliseconds,
+    Damage, FileLock, FileSystem, FsDamage, FsLocks, FsUsage, Homed, Isolated, Lock, LockDump,
+    Mount, Mounted, Peer, Permit, Recovery, RecoveryReport, Replay, ResourceFilter, State, Status,
+    Suspicion, Usage, View, Viewer, Work, milliseconds, wall_milliseconds,
 };
 
 /// What the daemon knows about its node, and the node does not.
@@ -179,6 +180,21 @@ impl Node {
         }
         let viewer = self.look(|core| self.viewer(core, around));
         Ok(FsUsage { viewer, file_systems: usages })
+    }
+
+    /// `mxctl fs damage`: of what is mounted here.
+    pub fn damage_report(&self, around: &Surroundings) -> FsDamage {
+        let of = |id: &FsId| {
+            let isolated = |(resource, why): (mfs::locks::Resource, String)| Isolated {
+                resource: report::resource_text(&resource.name()),
+                why,
+            };
+            let objects = self.fs(*id)?.damage().into_iter().map(isolated).collect();
+            let directory = around.of(*id).directory.unwrap_or_default();
+            Some(Damage { fs: around.file_system(*id), directory, objects })
+        };
+        let file_systems = self.locals.keys().filter_map(of).collect();
+        FsDamage { viewer: self.look(|core| self.viewer(core, around)), file_systems }
     }
 
     /// Rules of the locks that messages of other nodes have broken.

@@ -292,6 +292,29 @@ pub struct FsUsage {
     pub file_systems: Vec<Usage>,
 }
 
+/// `mxctl fs damage`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FsDamage {
+    pub viewer: Viewer,
+    pub file_systems: Vec<Damage>,
+}
+
+/// What is isolated of one mounted file system, as far as this node has met it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Damage {
+    pub fs: FileSystem,
+    pub directory: String,
+    pub objects: Vec<Isolated>,
+}
+
+/// An object that answers EIO.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Isolated {
+    /// As [`ResourceFilter`] is written.
+    pub resource: String,
+    pub why: String,
+}
+
 /// Space and work of one mounted file system.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mx_node::report::{FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
+use mx_node::report::{FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -175,6 +175,16 @@ impl Client {
         Ok(usage)
     }
 
+    /// # Errors
+    /// [`ClientError`].
+    pub fn fs_damage(&mut self) -> Result<FsDamage, ClientError> {
+        let answer = self.call(&Request::FsDamage, Some(PATIENCE))?;
+        let Answer::FsDamage(damage) = answer else {
+            return Err(self.unexpected(&answer));
+        };
+        Ok(damage)
+    }
+
     /// A request that is answered by "done", however long that takes.
     ///
     /// # Errors
@@ -258,6 +268,7 @@ impl Client {
             Answer::LockTop(_) => "counts of locks",
             Answer::Why(_) => "an account of resources",
             Answer::FsUsage(_) => "a report on usage",
+            Answer::FsDamage(_) => "a report on damage",
             Answer::Error(_) => "an error",
         };
         let why = format!("{kind} was not asked for");

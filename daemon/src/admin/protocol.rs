@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use mx_node::report::{FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
+use mx_node::report::{FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
 use serde::{Deserialize, Serialize};
 
 use crate::programs::mount::options::MountOptions;
@@ -45,6 +45,7 @@ pub enum Request {
     LockTop,
     Why(Subject),
     FsUsage,
+    FsDamage,
     Mount {
         directory: PathBuf,
         options: MountOptions,
@@ -84,6 +85,7 @@ pub enum Answer {
     LockTop(LockTop),
     Why(Box<Why>),
     FsUsage(FsUsage),
+    FsDamage(FsDamage),
     /// It was not done.
     Error(String),
 }

@@ -227,6 +227,7 @@ async fn carry_out(request: Request, source: &dyn Source) -> Answer {
         Request::LockTop => source.lock_top().await.map(Answer::LockTop),
         Request::Why(subject) => source.why(subject).await.map(|why| Answer::Why(Box::new(why))),
         Request::FsUsage => source.fs_usage().await.map(Answer::FsUsage),
+        Request::FsDamage => source.fs_damage().await.map(Answer::FsDamage),
         Request::Mount { directory, options } => {
             source.mount(directory, options).await.map(|()| Answer::Done)
         }

@@ -116,6 +116,9 @@ pub enum RecoveryCommand {
 pub enum FsCommand {
     /// Space, caches and counters.
     Usage,
+    /// Objects that answer EIO, because they are damaged or their changes could not be written: what
+    /// this node has met since it was mounted. `fsck.matrixfs -n` looks at everything.
+    Damage,
 }
 
 /// Why it was not done.
@@ -183,6 +186,10 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), CtlError> {
         Command::Fs(FsCommand::Usage) => {
             let usage = client.fs_usage()?;
             printer.print(&usage, table::usage)?;
+        }
+        Command::Fs(FsCommand::Damage) => {
+            let damage = client.fs_damage()?;
+            printer.print(&damage, table::damage)?;
         }
         Command::Leave => {
             client.carry_out(&Request::Leave)?;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use mfs::locks::Resource;
 use mx_base::BoxFuture;
-use mx_node::report::{FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why};
+use mx_node::report::{
+    FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why,
+};
 use parking_lot::Mutex;
 
 use super::Server;
@@ -136,6 +138,11 @@ impl Source for Administration {
             let report = server.node().usage_report(&server.surroundings()).await;
             report.map_err(|error| error.to_string())
         })
+    }
+
+    fn fs_damage(&self) -> BoxFuture<'_, Result<FsDamage, String>> {
+        let Administration(server) = self;
+        Box::pin(async move { Ok(server.node().damage_report(&server.surroundings())) })
     }
 
     fn mount(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 
 use crate::admin::Admin;
@@ -173,6 +173,20 @@ impl Cluster {
 
     pub fn admin(&self, node: u16) -> Admin {
         Admin::at(&self.node(node).admin)
+    }
+
+    /// What `mxctl --json` tells of a node.
+    ///
+    /// # Errors
+    /// With its own words, when it does not.
+    pub fn mxctl(&self, node: u16, words: &[&str]) -> Result<serde_json::Value> {
+        let mut command = self.programs().command("mxctl");
+        command.arg("--socket").arg(self.admin(node).socket()).arg("--json").args(words);
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "mxctl {words:?}: {said}");
+        let text = String::from_utf8(output.stdout)?;
+        serde_json::from_str(&text).with_context(|| text)
     }
 
     pub fn peer_socket(&self, node: u16) -> PathBuf {

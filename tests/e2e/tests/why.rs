@@ -7,22 +7,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
 use e2e::{Fixture, wait};
 use rustix::process::Signal;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn mxctl(cluster: &Fixture, node: u16, words: &[&str]) -> Result<Value> {
-    let mut command = cluster.programs().command("mxctl");
-    command.arg("--socket").arg(cluster.admin(node).socket()).arg("--json").args(words);
-    let output = command.output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "mxctl {words:?}: {said}");
-    let text = String::from_utf8(output.stdout)?;
-    serde_json::from_str(&text).with_context(|| text)
-}
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path of this test")
@@ -45,7 +34,7 @@ fn a_reader_is_told_who_holds_its_file_and_what_the_recovery_of_the_holder_cost_
         Ok(file.write_all(b" and new")?)
     })
     .expect("written");
-    let holders = mxctl(&cluster, 3, &["why", text(&cluster.mount(3).join("held"))]);
+    let holders = cluster.mxctl(3, &["why", text(&cluster.mount(3).join("held"))]);
     let held = &holders.expect("an answer")["resources"][0];
     assert_eq!((&held["here"]["mode"], &held["here"]["doing"]), (&"EX".into(), &"cached".into()));
     assert!(held["here"]["unwritten_blocks"].as_u64() > Some(0), "it is dirty: {held}");
@@ -53,7 +42,7 @@ fn a_reader_is_told_who_holds_its_file_and_what_the_recovery_of_the_holder_cost_
     let mut reader = Command::new("cat").arg(&here).stdout(Stdio::null()).spawn().expect("cat");
     let pid = Value::from(reader.id());
     let why = wait::until("the reader to be seen waiting", PATIENCE, || {
-        let why = mxctl(&cluster, 1, &["why", text(&here)])?;
+        let why = cluster.mxctl(1, &["why", text(&here)])?;
         let of_file = why["resources"]
             .as_array()
             .and_then(|all| all.iter().find(|of| with(&of["waiters"], "pid", &pid).is_some()));
@@ -67,14 +56,14 @@ fn a_reader_is_told_who_holds_its_file_and_what_the_recovery_of_the_holder_cost_
     let holder = holder.unwrap_or_else(|| panic!("node 3 holds it: {why}"));
     assert!(holder["doing"] == "limbo" || holder["doing"]["called_out"].is_object(), "{why}");
     let resource = why["resource"].as_str().expect("a name");
-    let same = mxctl(&cluster, 1, &["why", resource]).expect("an answer");
+    let same = cluster.mxctl(1, &["why", resource]).expect("an answer");
     assert_eq!(same["resources"][0]["resource"], resource);
 
     cluster.process(3).expect("it is stopped").signal(Signal::KILL).expect("it is there");
     cluster.until_ended(3, PATIENCE).expect("it is killed");
     assert!(reader.wait().expect("a child").success(), "the reader goes on");
     let recovery = wait::until("the recovery to end", PATIENCE, || {
-        let report = mxctl(&cluster, 1, &["recovery", "last"])?;
+        let report = cluster.mxctl(1, &["recovery", "last"])?;
         let last = &report["recoveries"][0];
         let is_over = last["dead"]["node"] == 3 && !last["ended_ms"].is_null();
         Ok(is_over.then(|| last.clone()))
@@ -91,10 +80,10 @@ fn a_reader_is_told_who_holds_its_file_and_what_the_recovery_of_the_holder_cost_
     assert!(work["locks_rebuilt"].is_u64(), "{recovery}");
     let limbo = [&work["limbo_freed"], &work["limbo_redone"]].map(|n| n.as_u64().unwrap_or(0));
     assert!(limbo[0] + limbo[1] > 0, "{recovery}");
-    let all = mxctl(&cluster, 1, &["recovery", "list"]).expect("an answer");
+    let all = cluster.mxctl(1, &["recovery", "list"]).expect("an answer");
     assert_eq!(all["recoveries"].as_array().map(Vec::len), Some(1), "{all}");
 
-    let top = mxctl(&cluster, 1, &["lock", "top", "--once", "--interval", "0.1", "--count", "3"]);
+    let top = cluster.mxctl(1, &["lock", "top", "--once", "--interval", "0.1", "--count", "3"]);
     assert!(top.expect("one refresh")["resources"].is_array());
     cluster.start(3).expect("it joins again");
     cluster.finish();

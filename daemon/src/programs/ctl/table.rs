@@ -6,8 +6,9 @@ use std::fmt::{Display, Write};
 use super::top::Rates;
 use mx_base::size::Bytes;
 use mx_node::report::{
-    Delay, Doing, FileLock, FsLocks, FsUsage, Gate, Homed, Lock, LockDump, Member, Permit,
-    Recovery, RecoveryReport, State, Status, Usage, Viewer, Waiting, Why, WhyResource, Work,
+    Delay, Doing, FileLock, FsDamage, FsLocks, FsUsage, Gate, Homed, Isolated, Lock, LockDump,
+    Member, Permit, Recovery, RecoveryReport, State, Status, Usage, Viewer, Waiting, Why,
+    WhyResource, Work,
 };
 
 /// Lines that grow; writing to memory does not fail.
@@ -472,6 +473,24 @@ pub(super) fn usage(report: &FsUsage) -> String {
     let mut page = Page::of(&report.viewer);
     for of in &report.file_systems {
         usage_lines(&mut page, of);
+    }
+    if report.file_systems.is_empty() {
+        page.line("nothing is mounted here");
+    }
+    page.0
+}
+
+pub(super) fn damage(report: &FsDamage) -> String {
+    let mut page = Page::of(&report.viewer);
+    for of in &report.file_systems {
+        page.line("");
+        page.line(format_args!("file system {:?} {} on {}", of.fs.label, of.fs.id, of.directory));
+        for Isolated { resource, why } in &of.objects {
+            page.field(resource, why);
+        }
+        if of.objects.is_empty() {
+            page.line("  no damage met since it was mounted");
+        }
     }
     if report.file_systems.is_empty() {
         page.line("nothing is mounted here");

@@ -1,7 +1,7 @@
 //! One report of each kind, as it is printed.
 
 use mx_node::report::{
-    FileSystem, FsRecovery, Granted, Mount, Mounted, Peer, Remnant, Replay, Suspicion, View,
+    Damage, FileSystem, FsRecovery, Granted, Mount, Mounted, Peer, Remnant, Replay, Suspicion, View,
 };
 
 use super::*;
@@ -228,6 +228,17 @@ fn usage_has_units() {
     assert!(text.starts_with(SEEN), "{text}");
     assert!(text.contains("space        1 MiB used, 3 MiB free of 4 MiB\n"), "{text}");
     assert!(text.contains("requests     3: read 3\n"), "{text}");
+}
+
+#[test]
+fn damage_names_what_answers_eio_and_why() {
+    let objects = vec![Isolated { resource: "inode 0x1e9".to_owned(), why: "torn".to_owned() }];
+    let of = |objects| Damage { fs: fs(), directory: "/mnt".to_owned(), objects };
+    let text =
+        damage(&FsDamage { viewer: viewer(), file_systems: vec![of(objects), of(Vec::new())] });
+    assert!(text.starts_with(SEEN), "{text}");
+    assert!(text.contains("inode 0x1e9  torn\n"), "{text}");
+    assert!(text.ends_with("  no damage met since it was mounted\n"), "{text}");
 }
 
 #[test]

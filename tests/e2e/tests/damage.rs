@@ -1,0 +1,59 @@
+//! Isolation: what is damaged on the device answers EIO on every node and is listed, the rest goes on.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+
+use e2e::Fixture;
+
+const BLOCK: usize = 4096;
+
+/// A small file lives in its inode: turns a byte of the block that holds `contents` over.
+fn damage(device: &std::path::Path, contents: &[u8]) {
+    let file = OpenOptions::new().read(true).write(true).open(device).expect("opens");
+    let len = file.metadata().expect("a file").len();
+    let mut block = vec![0; BLOCK];
+    for at in (0..len).step_by(BLOCK) {
+        file.read_exact_at(&mut block, at).expect("reads");
+        if let Some(place) = block.windows(contents.len()).position(|part| part == contents) {
+            file.write_all_at(&[!block[place]], at + place as u64).expect("writes");
+            return;
+        }
+    }
+    panic!("nothing of the file is on the device");
+}
+
+#[test]
+fn a_damaged_file_answers_eio_is_listed_and_the_rest_goes_on() {
+    let mut cluster = Fixture::sized("damage", 2, 64 << 20);
+    let contents = b"a file that is about to be damaged on the device";
+    for (name, contents) in [("bad", &contents[..]), ("good", b"good")] {
+        fs::write(cluster.mount(1).join(name), contents).expect("written");
+    }
+    for node in [1, 2] {
+        cluster.stop(node).expect("it leaves");
+    }
+    damage(&cluster.device(), contents);
+    for node in [1, 2] {
+        cluster.start(node).expect("it joins");
+    }
+    for node in [1, 2] {
+        let listed = cluster.mxctl(node, &["fs", "damage"]).expect("a report");
+        assert_eq!(listed["file_systems"][0]["objects"].as_array().map(Vec::len), Some(0));
+        let mount = cluster.mount(node);
+        let error = fs::read(mount.join("bad")).expect_err("it is damaged");
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
+        assert_eq!(fs::read(mount.join("good")).expect("it is not"), b"good");
+        let listed = cluster.mxctl(node, &["fs", "damage"]).expect("a report");
+        let objects = &listed["file_systems"][0]["objects"];
+        let resource = objects[0]["resource"].as_str().unwrap_or_default();
+        assert!(resource.starts_with("inode 0x"), "{listed}");
+        assert!(objects[0]["why"].as_str().is_some_and(|why| why.contains("checksum")), "{listed}");
+    }
+    fs::write(cluster.mount(2).join("new"), "new").expect("the rest goes on");
+    assert_eq!(fs::read(cluster.mount(1).join("new")).expect("read"), b"new");
+    for node in [1, 2] {
+        cluster.stop(node).expect("it leaves");
+    }
+    let findings = cluster.fsck().expect("checked");
+    assert!(findings.expect_clean().is_err(), "fsck finds it too");
+}
