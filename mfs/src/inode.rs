@@ -55,6 +55,8 @@ pub(crate) struct Inode {
     pub(crate) flushed: event_listener::Event,
     /// The last handle of this mount was closed.
     pub(crate) closed: event_listener::Event,
+    /// A write is not under way any more ([`Replaced`]).
+    pub(crate) shown: event_listener::Event,
 }
 
 /// What is known of an inode.
@@ -127,6 +129,7 @@ impl Inode {
             state: Mutex::default(),
             flushed: event_listener::Event::new(),
             closed: event_listener::Event::new(),
+            shown: event_listener::Event::new(),
         })
     }
 

@@ -4,6 +4,10 @@
 //! that it reads in between, before the write is applied, and that somebody stores to through a mapping,
 //! comes back whole: the store, and around it what the write has replaced (`kernel-cache.md`, section 2).
 //!
+//! Meanwhile other processes of this node may still be shown the old page by the kernel. Whoever is shown
+//! what is written, or the size that comes with it, waits until they are not: nobody sees an old byte
+//! after a new one, or a new size and zeros where the bytes of the write are.
+//!
 //! Keeps true: of a page that comes back, a byte that a write under way has replaced leaves what was
 //! written; every other byte is a store, or as it was. A write is under way until the kernel has dropped
 //! every page that it had read before.
@@ -63,10 +67,38 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.inode.state.lock().replaced.writes.remove(&self.ticket);
+        self.inode.shown.notify(usize::MAX);
+    }
+}
+
+/// Writes that somebody has looked at while they were under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
+    /// All before this one.
+    end: u64,
+}
+
+impl Inode {
+    /// Waits until the kernel shows nobody what those writes have replaced.
+    pub(crate) async fn shown(&self, seen: Option<Seen>) {
+        let Some(Seen { end }) = seen else { return };
+        loop {
+            let shown = self.shown.listen();
+            let first = self.state.lock().replaced.writes.keys().next().copied();
+            if first.is_none_or(|first| first >= end) {
+                return;
+            }
+            shown.await;
+        }
     }
 }
 
 impl Replaced {
+    /// Whoever looks now sees these writes, which are under way.
+    pub(crate) fn seen(&self) -> Option<Seen> {
+        (!self.writes.is_empty()).then_some(Seen { end: self.next })
+    }
+
     /// Pages that come back in this range and hold bytes that a write under way has replaced.
     pub(crate) fn pages(&self, at: u64, len: u64) -> Vec<u64> {
         let concerned = |range: &Range<u64>| {

@@ -139,15 +139,18 @@ impl Fs {
         inode: &Arc<Inode>,
         file: FileId,
     ) -> Result<Attributes, FsError> {
-        self.settle(|| {
-            inode.with_file(file, |state| {
-                let mut attributes = state.core().attributes(inode.no);
-                // What is promised will be allocated: du does not change behind a write-back.
-                attributes.blocks += state.pages.promised_len();
-                Ok(attributes)
+        let (attributes, seen) = self
+            .settle(|| {
+                inode.with_file(file, |state| {
+                    let mut attributes = state.core().attributes(inode.no);
+                    // What is promised will be allocated: du does not change behind a write-back.
+                    attributes.blocks += state.pages.promised_len();
+                    Ok((attributes, state.replaced.seen()))
+                })
             })
-        })
-        .await
+            .await?;
+        inode.shown(seen).await;
+        Ok(attributes)
     }
 
     /// May the kernel keep what it learns of a directory's names? Noted, so that the surrender of

@@ -102,7 +102,7 @@ impl Fs {
         self.check_open()?;
         let inode = &open.inode;
         let asked = len;
-        let (pin, mut len, pieces, changes) = loop {
+        let (pin, mut len, pieces, changes, seen) = loop {
             let waiting = match kind {
                 ReadKind::Direct => None,
                 ReadKind::KernelPage => WaitingForEx::begin(inode),
@@ -130,18 +130,22 @@ impl Fs {
                         }
                         let len = asked.min(state.core().size().saturating_sub(offset));
                         let pieces = self.plan_read(inode, open.file(), state, offset, len)?;
-                        Ok(Some((len, pieces, state.pages.changes)))
+                        Ok(Some((len, pieces, state.pages.changes, state.replaced.seen())))
                     })
                 })
                 .await?;
-            if let Some((len, pieces, changes)) = planned {
-                break (pin, len, pieces, changes);
+            if let Some((len, pieces, changes, seen)) = planned {
+                break (pin, len, pieces, changes, seen);
             }
         };
         if pieces.is_empty() {
             len = 0;
         }
         let bytes = self.gather(inode, kind, offset, len, &pieces, changes).await?;
+        if kind == ReadKind::Direct {
+            // The kernel's own pages are what is waited for.
+            inode.shown(seen).await;
+        }
         Ok(ReadData { bytes, _pin: pin })
     }
 

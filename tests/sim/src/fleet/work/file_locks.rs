@@ -23,9 +23,10 @@ const BYTES: usize = 6;
 
 type Held = [Option<Access>; BYTES];
 
-/// Who relies on what, and who waits for what.
+/// Who relies on what, and who waits for what; and those of lives that are lost, whose claims stand until
+/// they are fenced.
 #[derive(Default)]
-pub(super) struct Claimants(BTreeMap<u64, Claimant>);
+pub(super) struct Claimants(BTreeMap<u64, Claimant>, BTreeMap<u64, Claimant>);
 
 struct Claimant {
     life: LifeId,
@@ -64,7 +65,9 @@ impl Claimant {
 impl Claimants {
     /// Its processes are gone, or nothing of them reaches the device any more.
     pub(super) fn lose(&mut self, life: LifeId) {
-        self.0.retain(|_, one| one.life != life);
+        let lost: Vec<u64> =
+            self.0.iter().filter(|(_, one)| one.life == life).map(|(number, _)| *number).collect();
+        self.1.extend(lost.iter().filter_map(|number| self.0.remove_entry(number)));
     }
 
     /// Does `number` rely on what another one does not allow? Who that is.
@@ -94,16 +97,15 @@ impl Claimants {
     /// Marks everybody who waits in a circle now.
     fn mark_circles(&mut self) {
         let ranges = |one: &Claimant| one.owner.family == Family::Ranges;
-        let waits: Vec<(u64, Asks)> = self
-            .0
-            .iter()
+        let all = || self.0.iter().chain(&self.1);
+        let waits: Vec<(u64, Asks)> = all()
             .filter(|(_, one)| ranges(one))
             .filter_map(|(number, one)| Some((*number, one.asks.filter(|asks| asks.waits)?)))
             .collect();
         let edges: BTreeMap<u64, Vec<u64>> = waits
             .iter()
             .map(|(number, asks)| {
-                let others = self.0.iter().filter(|(other, one)| {
+                let others = all().filter(|(other, one)| {
                     *other != number && ranges(one) && one.is_in_the_way_of(asks)
                 });
                 (*number, others.map(|(other, _)| *other).collect())
