@@ -2,6 +2,7 @@
 
 pub mod arbiter;
 pub mod ctl;
+pub mod debug;
 pub mod documents;
 pub mod fsck;
 pub mod mkfs;

@@ -9,9 +9,15 @@
 mod directories;
 mod groups;
 mod inodes;
+mod lenient;
+pub(crate) mod media;
 pub mod overlay;
+mod repair;
 mod slots;
+mod superblocks;
 mod xattrs;
+
+pub use repair::{RepairError, RepairOptions, Repaired, repair};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,7 +31,7 @@ use crate::error::{Corruption, CorruptionKind, DiskError};
 use crate::file::{FileId, InodeNo};
 use crate::layout::GroupNo;
 use crate::ondisk::header::{self, Kind, Owner};
-use crate::superblock::{self, Superblock, SuperblockError};
+use crate::superblock::{Superblock, SuperblockError};
 
 use groups::GroupUse;
 use inodes::Found;
@@ -37,12 +43,33 @@ pub struct Problem {
     /// What it is about: an inode, a group, a slot.
     pub object: String,
     pub what: String,
+    /// Only a number that follows from others is wrong.
+    pub is_counter: bool,
+}
+
+impl Problem {
+    fn new(object: impl fmt::Display, what: impl fmt::Display) -> Problem {
+        Problem { object: object.to_string(), what: what.to_string(), is_counter: false }
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.object, self.what)
     }
+}
+
+/// The superblock that most copies agree on.
+pub(crate) async fn choose_superblock(disk: &dyn Disk) -> Result<Superblock, SuperblockError> {
+    Ok(superblocks::choose(disk).await?.sb)
+}
+
+/// A journal has no fewer blocks.
+pub(crate) const JOURNAL_BLOCKS_MIN: u64 = 16;
+
+/// Can a directory have an entry of this name?
+pub(crate) fn is_possible_name(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
 }
 
 /// What is the matter with an object that is marked, and may have nothing else.
@@ -52,6 +79,8 @@ pub const ISOLATED: &str = crate::inode::ISOLATED;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
     pub problems: Vec<Problem>,
+    /// Inodes that were damaged beyond repair: every access fails, what they lead to stays reserved.
+    pub isolated: Vec<Problem>,
     /// Slots that were live; their journals were replayed in memory.
     pub slots_replayed: u64,
     pub groups: u64,
@@ -95,7 +124,7 @@ pub(crate) struct Check<'a> {
 /// # Errors
 /// When there is no file system, or the device fails where nothing can be isolated.
 pub async fn check(disk: Arc<dyn Disk>, progress: Progress<'_>) -> Result<Report, CheckError> {
-    let sb = superblock::read(&*disk).await?;
+    let superblocks::Chosen { sb, bad, .. } = superblocks::choose(&*disk).await?;
     let mut check = Check {
         disk: Arc::new(Overlay::new(disk)),
         sb,
@@ -107,10 +136,14 @@ pub async fn check(disk: Arc<dyn Disk>, progress: Progress<'_>) -> Result<Report
         usage: Usage { blocks: crate::mkfs::USED_BLOCKS, inodes: crate::mkfs::USED_INODES },
         progress,
     };
+    for at in bad {
+        check.problem(format!("superblock {at}"), "is not what most copies say");
+    }
     check.replay_journals().await?;
     check.read_groups().await?;
     check.read_slots().await?;
     check.read_inodes().await?;
+    check.keep_damaged().await;
     check.walk_tree();
     check.compare_groups();
     check.compare_usage();
@@ -121,8 +154,15 @@ impl Check<'_> {
     pub(crate) fn problem(&mut self, object: impl fmt::Display, what: impl fmt::Display) {
         // A ruined device has no end of them.
         if self.report.problems.len() < 10_000 {
-            let (object, what) = (object.to_string(), what.to_string());
-            self.report.problems.push(Problem { object, what });
+            self.report.problems.push(Problem::new(object, what));
+        }
+    }
+
+    /// As [`Check::problem`], where a number that follows from others is all that is wrong.
+    pub(crate) fn miscount(&mut self, object: impl fmt::Display, what: impl fmt::Display) {
+        self.problem(object, what);
+        if let Some(problem) = self.report.problems.last_mut() {
+            problem.is_counter = true;
         }
     }
 
@@ -155,11 +195,11 @@ impl Check<'_> {
         let inodes = i64::try_from(self.report.inodes).unwrap_or(i64::MAX);
         if self.usage.blocks != blocks {
             let counted = self.usage.blocks;
-            self.problem("slots", format!("count {counted} blocks in use, {blocks} are"));
+            self.miscount("slots", format!("count {counted} blocks in use, {blocks} are"));
         }
         if self.usage.inodes != inodes {
             let counted = self.usage.inodes;
-            self.problem("slots", format!("count {counted} inodes in use, {inodes} are"));
+            self.miscount("slots", format!("count {counted} inodes in use, {inodes} are"));
         }
     }
 }

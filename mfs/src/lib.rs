@@ -9,6 +9,7 @@ pub mod error;
 pub mod file;
 pub mod fs;
 pub mod fsck;
+pub mod inspect;
 pub mod journal;
 pub mod layout;
 pub mod locks;

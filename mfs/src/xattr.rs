@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::acl::{Acl, AclError};
 use crate::error::FsError;
+use crate::file::FileType;
 use crate::ondisk::inode::InodeCore;
 use crate::ondisk::xattr::{XATTR_BLOCKS_MAX, XATTR_HEAD_SIZE, XATTR_PAYLOAD, XattrHead};
 
@@ -54,6 +55,16 @@ impl Namespace {
             Namespace::Security => b"security.",
             Namespace::Acl => b"system.posix_acl_access",
             Namespace::DefaultAcl => b"system.posix_acl_default",
+        }
+    }
+
+    /// May files of this type have attributes of it?
+    pub(crate) fn is_possible_for(self, file_type: FileType) -> bool {
+        match self {
+            Namespace::User => matches!(file_type, FileType::Regular | FileType::Directory),
+            Namespace::Trusted | Namespace::Security => true,
+            Namespace::Acl => file_type != FileType::SymbolicLink,
+            Namespace::DefaultAcl => file_type == FileType::Directory,
         }
     }
 
@@ -161,6 +172,19 @@ impl Xattrs {
             return Err("more extended attributes than can be listed");
         }
         Ok(Xattrs(all))
+    }
+
+    /// Bytes of the entry that a stream begins with, if it is there as a whole.
+    pub(crate) fn entry_len(bytes: &[u8]) -> Option<usize> {
+        let (head, rest) = XattrHead::ref_from_prefix(bytes).ok()?;
+        let value_len = usize::try_from(head.value_len.get()).ok()?;
+        let len = usize::from(head.name_len).checked_add(value_len)?;
+        (head.namespace != 0 && len <= rest.len()).then_some(XATTR_HEAD_SIZE + len)
+    }
+
+    /// Another value in the place of one that is as long.
+    pub(crate) fn replace(&mut self, name: &Name, value: Vec<u8>) {
+        self.0.insert(name.clone(), value);
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "names and values are within their limits")]

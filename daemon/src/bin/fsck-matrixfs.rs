@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             } else {
                 println!("{report}");
             }
-            ExitCode::from(if report.clean { fsck::CLEAN } else { fsck::PROBLEMS })
+            ExitCode::from(report.status())
         }
         Err(error) => {
             eprintln!("fsck.matrixfs: {error}");

@@ -10,20 +10,21 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{arbiter, ctl, fsck, mkfs, mount, mxd};
+use super::{arbiter, ctl, debug, fsck, mkfs, mount, mxd};
 
 /// Shells, with the folder of their completions.
 const SHELLS: [(Shell, &str); 3] =
     [(Shell::Bash, "bash"), (Shell::Zsh, "zsh"), (Shell::Fish, "fish")];
 
 /// A program, and whether people type its name.
-fn programs() -> [(Command, bool); 7] {
+fn programs() -> [(Command, bool); 8] {
     [
         (ctl::Options::command(), true),
         (mxd::Options::command(), true),
         (arbiter::Options::command(), true),
         (mkfs::Options::command(), true),
         (fsck::Options::command(), true),
+        (debug::Options::command(), true),
         (mount::Options::command(), false),
         (mount::unmount::Options::command(), false),
     ]

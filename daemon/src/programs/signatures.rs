@@ -122,7 +122,10 @@ pub async fn matrixfs_on(disk: &dyn Disk) -> Result<Option<InUse>, ProbeError> {
 }
 
 /// A node whose heartbeat on the device moves.
-async fn beating(
+///
+/// # Errors
+/// When the device cannot be read.
+pub async fn beating(
     disk: &dyn Disk,
     sb: &Superblock,
     unit: Duration,

@@ -151,6 +151,9 @@ impl Check<'_> {
             {
                 self.problem(&name, format!("entry {shown:?} is in a wrong bucket"));
             }
+            if !super::is_possible_name(&named.name) {
+                self.problem(&name, format!("entry {shown:?} has an impossible name"));
+            }
             if !cookies.insert(named.entry.cookie) {
                 self.problem(&name, format!("entry {shown:?} shares its cookie"));
             }
@@ -205,6 +208,12 @@ impl Check<'_> {
         }
         for (no, found) in &self.inodes {
             let object = format!("inode {no}");
+            if found.is_damaged {
+                if !names.contains_key(no) {
+                    problems.push((object, "is isolated and has no name".into()));
+                }
+                continue;
+            }
             let listed = self.orphans.contains(&found.file);
             let expected = match found.file_type {
                 FileType::Directory if found.links == 0 => 0,

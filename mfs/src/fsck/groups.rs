@@ -5,8 +5,8 @@ use std::fmt;
 use super::{Check, CheckError, ISOLATED};
 use crate::alloc::bits;
 use crate::alloc::chunk::first_version;
-use crate::block::{BlockNo, as_usize};
-use crate::env::Disk;
+use crate::block::{Block, BlockNo, as_usize};
+use crate::fsck::media::read_each;
 use crate::layout::GroupNo;
 use crate::ondisk::alloc_group::{
     BITS_PER_BLOCK, BitmapBlock, CHUNKS_PER_BLOCK, ChunkEntry, ChunkKind, ChunkTableBlock,
@@ -115,12 +115,13 @@ impl Check<'_> {
             .collect();
         for (chunk, entry) in chunks {
             let first = self.groups[&no].first.plus(chunk * chunk_blocks);
-            let blocks = self.disk.read(first, as_usize(chunk_blocks)).await?;
-            for (i, block) in (0..chunk_blocks).zip(&blocks) {
+            let blocks = read_each(&*self.disk, first, chunk_blocks).await;
+            for (i, block) in (0..chunk_blocks).zip(blocks) {
                 let at = first.plus(i);
                 let bit = as_usize(chunk * chunk_blocks + i);
                 let is_free = !bits::get(&self.groups[&no].bitmap, bit);
-                let header: Header = match header::check(block, self.sb.fs_id, at) {
+                let block = block.unwrap_or_else(Block::zeroed);
+                let header: Header = match header::check(&block, self.sb.fs_id, at) {
                     Ok(header) => *header,
                     // A block in use is told of where it is used.
                     Err(corruption) if is_free => {
@@ -142,18 +143,37 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// An inode that is damaged beyond repair keeps what is marked used and nobody else has.
+    pub(super) fn keep_block(&mut self, at: BlockNo, kind: ChunkKind) {
+        let Some(no) = self.sb.layout.group_of(at) else { return };
+        let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
+        let Some(group) = self.groups.get_mut(&no) else { return };
+        let index = at.0 - group.first.0;
+        let bit = as_usize(index);
+        let fits = group.chunks[as_usize(index / chunk_blocks)].chunk_kind() == Some(kind);
+        if fits && bits::get(&group.bitmap, bit) && !bits::get(&group.found, bit) {
+            bits::set(&mut group.found, bit, 1);
+            self.report.blocks_used += 1;
+        }
+    }
+
     /// Takes note that somebody uses a block; it has to lie in a chunk of that kind, be marked used,
-    /// and be used once.
-    pub(super) fn use_block(&mut self, who: impl fmt::Display, at: BlockNo, kind: ChunkKind) {
+    /// and be used once. False when it is used already.
+    pub(super) fn use_block(
+        &mut self,
+        who: impl fmt::Display,
+        at: BlockNo,
+        kind: ChunkKind,
+    ) -> bool {
         let who = who.to_string();
         let Some(no) = self.sb.layout.group_of(at) else {
             self.problem(who, format!("leads to block {at}, outside all groups"));
-            return;
+            return false;
         };
         let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
         let Some(group) = self.groups.get_mut(&no) else {
             self.problem(who, format!("leads to block {at}, in a group that is not in use"));
-            return;
+            return false;
         };
         let index = at.0 - group.first.0;
         let bit = as_usize(index);
@@ -186,6 +206,7 @@ impl Check<'_> {
         if twice {
             self.problem(&who, format!("uses block {at}, which is used already"));
         }
+        !twice
     }
 
     /// Bitmaps, tables and headers against what was found.
@@ -193,12 +214,14 @@ impl Check<'_> {
         let chunk_blocks = as_usize(u64::from(self.sb.layout.chunk_blocks));
         let mut problems = Vec::new();
         for (no, group) in &self.groups {
-            let mut say = |what: String| problems.push((format!("group {}", no.0), what));
+            let mut say = |what: String, is_counter: bool| {
+                problems.push((format!("group {}", no.0), what, is_counter));
+            };
             let blocks = as_usize(self.sb.layout.group_len(*no));
             for bit in 0..blocks {
                 if bits::get(&group.bitmap, bit) && !bits::get(&group.found, bit) {
                     let at = group.first.plus(bit as u64);
-                    say(format!("block {at} is marked used, nothing uses it"));
+                    say(format!("block {at} is marked used, nothing uses it"), false);
                 }
             }
             let mut free_blocks = 0;
@@ -210,14 +233,14 @@ impl Check<'_> {
                 free_blocks += free;
                 if usize::from(entry.free.get()) != free {
                     let counted = entry.free.get();
-                    say(format!("chunk {chunk} counts {counted} free blocks, {free} are"));
+                    say(format!("chunk {chunk} counts {counted} free blocks, {free} are"), true);
                 }
                 match entry.chunk_kind() {
-                    None => say(format!("chunk {chunk} is of unknown kind {}", entry.kind)),
+                    None => say(format!("chunk {chunk} is of unknown kind {}", entry.kind), false),
                     Some(ChunkKind::Free) => {
                         free_chunks += 1;
                         if used > 0 {
-                            say(format!("chunk {chunk} is free with {used} blocks in use"));
+                            say(format!("chunk {chunk} is free with {used} blocks in use"), false);
                         }
                     }
                     Some(_) => {}
@@ -226,15 +249,19 @@ impl Check<'_> {
             let header = &group.header;
             if header.free_blocks.get() as usize != free_blocks {
                 let counted = header.free_blocks.get();
-                say(format!("counts {counted} free blocks, {free_blocks} are"));
+                say(format!("counts {counted} free blocks, {free_blocks} are"), true);
             }
             if header.free_chunks.get() != free_chunks {
                 let counted = header.free_chunks.get();
-                say(format!("counts {counted} free chunks, {free_chunks} are"));
+                say(format!("counts {counted} free chunks, {free_chunks} are"), true);
             }
         }
-        for (object, what) in problems {
-            self.problem(object, what);
+        for (object, what, is_counter) in problems {
+            if is_counter {
+                self.miscount(object, what);
+            } else {
+                self.problem(object, what);
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Inodes: every block that a group says is one.
 
-use super::{Check, CheckError, ISOLATED};
+use super::media::read_one;
+use super::{Check, CheckError, ISOLATED, Problem, lenient};
 use crate::alloc::bits;
-use crate::block::{BlockNo, as_usize};
-use crate::env::Disk;
+use crate::block::{Block, BlockNo, as_usize};
 use crate::error::Corruption;
 use crate::file::{FileId, FileType, InodeNo};
 use crate::inode::check_core;
@@ -19,6 +19,8 @@ use zerocopy::FromBytes;
 pub(crate) struct Found {
     pub(crate) file: FileId,
     pub(crate) file_type: FileType,
+    /// Damaged beyond repair.
+    pub(crate) is_damaged: bool,
     pub(crate) links: u32,
     /// Of a directory: what it says of itself, and its entries.
     pub(crate) parent: FileId,
@@ -66,13 +68,14 @@ impl Check<'_> {
     async fn read_inode(&mut self, at: BlockNo) -> Result<Result<(), Corruption>, CheckError> {
         let no = InodeNo(at.0);
         let name = format!("inode {at}");
-        let block = self.disk.read(at, 1).await?.into_vec().remove(0);
+        let block = read_one(&*self.disk, at).await.unwrap_or_else(Block::zeroed);
         let header = match header::check(&block, self.sb.fs_id, at) {
             Ok(header) => *header,
             Err(corruption) => return Ok(Err(corruption)),
         };
         let mut on_disk: InodeBlock = *block.get();
         let flags = on_disk.core.flags.get();
+        let is_damaged = flags & InodeCore::ISOLATED != 0 && flags & InodeCore::DAMAGED != 0;
         on_disk.core.flags.set(flags & !InodeCore::ISOLATED);
         let core = &on_disk.core;
         let generation = core.generation.get();
@@ -80,6 +83,13 @@ impl Check<'_> {
         {
             self.problem(name, "the header is not that of this inode");
             return Ok(Ok(()));
+        }
+        if is_damaged {
+            self.read_damaged(FileId { inode: no, generation }, &on_disk);
+            return Ok(Ok(()));
+        }
+        if flags & InodeCore::DAMAGED != 0 {
+            self.problem(&name, "marked as damaged, and not isolated");
         }
         // What it is made of is checked like everybody's: then that is all there is to mend.
         if flags & InodeCore::ISOLATED != 0 {
@@ -97,6 +107,7 @@ impl Check<'_> {
         let mut found = Found {
             file,
             file_type,
+            is_damaged: false,
             links: core.links.get(),
             parent,
             entries_counted: core.entries.get(),
@@ -126,10 +137,48 @@ impl Check<'_> {
         let blocks = self.report.blocks_used - blocks_before;
         if blocks != core.blocks.get() {
             let counted = core.blocks.get();
-            self.problem(&name, format!("counts {counted} blocks, has {blocks}"));
+            self.miscount(&name, format!("counts {counted} blocks, has {blocks}"));
         }
         self.inodes.insert(no, found);
         Ok(Ok(()))
+    }
+
+    /// An inode that fsck has found damaged beyond repair: nothing it says counts but who it is.
+    fn read_damaged(&mut self, file: FileId, on_disk: &InodeBlock) {
+        let Some(file_type) = FileType::of_mode(on_disk.core.mode.get()) else {
+            self.problem(format!("inode {}", file.inode), "isolated, of unknown type");
+            return;
+        };
+        let told = Problem::new(format!("inode {}", file.inode), "damaged beyond repair, isolated");
+        self.report.isolated.push(told);
+        self.report.inodes += 1;
+        let nobody = FileId { inode: InodeNo(0), generation: 0 };
+        self.inodes.insert(
+            file.inode,
+            Found {
+                file,
+                file_type,
+                is_damaged: true,
+                links: 0,
+                parent: nobody,
+                entries_counted: 0,
+                entries: Vec::new(),
+            },
+        );
+    }
+
+    /// What they lead to stays reserved, as far as nobody else has it: when all others are known.
+    pub(super) async fn keep_damaged(&mut self) {
+        let damaged: Vec<FileId> =
+            self.inodes.values().filter(|found| found.is_damaged).map(|found| found.file).collect();
+        for file in damaged {
+            let at = BlockNo(file.inode.0);
+            let Some(block) = read_one(&*self.disk, at).await else { continue };
+            let on_disk: InodeBlock = *block.get();
+            for (at, kind) in lenient::blocks_of(&*self.disk, &self.sb, file, &on_disk).await {
+                self.keep_block(at, kind);
+            }
+        }
     }
 
     /// Walks an extent tree, level by level.
@@ -152,7 +201,10 @@ impl Check<'_> {
                         continue;
                     }
                 };
-                self.use_block(&name, at, ChunkKind::Tree);
+                if !self.use_block(&name, at, ChunkKind::Tree) {
+                    // Followed already.
+                    continue;
+                }
                 let count = usize::from(node.count.get());
                 if u16::from(level) != node.level.get() || count == 0 || count > NODE_ENTRIES_MAX {
                     self.problem(&name, format!("extent node {at} of wrong level or size"));
@@ -182,7 +234,7 @@ impl Check<'_> {
                 );
                 continue;
             }
-            if last.is_some_and(|l| run.logical < l.logical + l.blocks) {
+            if last.is_some_and(|l| run.logical < l.logical.saturating_add(l.blocks)) {
                 let logical = run.logical;
                 self.problem(&name, format!("extents overlap at block {logical} of the file"));
             }
@@ -191,7 +243,8 @@ impl Check<'_> {
             }
             let first = BlockNo(entry.physical.get());
             let group = self.sb.layout.group_of(first);
-            if group.is_none() || group != self.sb.layout.group_of(first.plus(run.blocks - 1)) {
+            let end = BlockNo(first.0.saturating_add(run.blocks - 1));
+            if group.is_none() || group != self.sb.layout.group_of(end) {
                 self.problem(&name, format!("an extent at block {first} crosses groups"));
                 continue;
             }

@@ -21,6 +21,20 @@ impl Overlay {
     pub fn new(below: Arc<dyn Disk>) -> Overlay {
         Overlay { below, changed: Arc::default() }
     }
+
+    /// The device without the changes.
+    pub(crate) fn below(&self) -> &Arc<dyn Disk> {
+        &self.below
+    }
+
+    pub(crate) fn put(&self, at: BlockNo, block: Box<Block>) {
+        self.changed.lock().insert(at, block);
+    }
+
+    /// What was written here.
+    pub(crate) fn changed(&self) -> BTreeMap<BlockNo, Box<Block>> {
+        self.changed.lock().clone()
+    }
 }
 
 impl Disk for Overlay {
@@ -38,7 +52,7 @@ impl Disk for Overlay {
         Box::pin(async move {
             let below = below.await;
             let changed = changed.lock();
-            let changed = changed.range(at..at.plus(count as u64));
+            let changed = changed.range(at..BlockNo(at.0.saturating_add(count as u64)));
             let mut blocks = match below {
                 // What is below does not matter.
                 Err(_) if changed.clone().count() == count => Block::zeroed_many(count),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mx_base::SlotId;
 
-use super::{Check, CheckError};
+use super::{Check, CheckError, JOURNAL_BLOCKS_MIN};
 use crate::block::BlockNo;
 use crate::env::Disk;
 use crate::journal::replay::Replay;
@@ -33,6 +33,10 @@ impl Check<'_> {
             };
             for (first, len) in head.extents.iter() {
                 self.journals.extend((0..len).map(|i| (slot, first.plus(i))));
+            }
+            if head.state == SlotState::Clean {
+                let of = JournalOf { fs_id: self.sb.fs_id, slot, extents: head.extents.clone() };
+                self.check_clean(&of).await;
             }
             let (SlotState::Live, Some(member)) = (head.state, head.member) else { continue };
             self.report.slots_replayed += 1;
@@ -63,6 +67,19 @@ impl Check<'_> {
             replay.write(redo.changed).await?;
         }
         Ok(())
+    }
+
+    /// Nobody can take a slot whose journal has no header.
+    async fn check_clean(&mut self, of: &JournalOf) {
+        let blocks = of.extents.blocks();
+        if blocks == 0 {
+            return;
+        }
+        if blocks < JOURNAL_BLOCKS_MIN {
+            self.problem(of.slot, format!("has a journal of {blocks} blocks"));
+        } else if let Err(error) = of.start(&*self.disk).await {
+            self.problem(of.slot, error);
+        }
     }
 
     /// Lists of orphans, counters, and the blocks of the journals.

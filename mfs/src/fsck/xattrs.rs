@@ -8,7 +8,7 @@ use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::header::{Kind, Owner};
 use crate::ondisk::inode::InodeBlock;
 use crate::ondisk::xattr::{XATTR_BLOCKS_MAX, XattrBlock};
-use crate::xattr::{Name, Namespace, Xattrs};
+use crate::xattr::{Name, Xattrs};
 
 impl Check<'_> {
     pub(super) async fn read_xattrs(&mut self, file: FileId, on_disk: &InodeBlock) {
@@ -45,13 +45,7 @@ impl Check<'_> {
             self.problem(&name, what);
         }
         let file_type = FileType::of_mode(core.mode.get()).expect("checked");
-        let may_have = |namespace| match namespace {
-            Namespace::User => matches!(file_type, FileType::Regular | FileType::Directory),
-            Namespace::Trusted | Namespace::Security => true,
-            Namespace::Acl => file_type != FileType::SymbolicLink,
-            Namespace::DefaultAcl => file_type == FileType::Directory,
-        };
-        if let Some(wrong) = xattrs.names().find(|name| !may_have(name.namespace)) {
+        if let Some(wrong) = xattrs.names().find(|n| !n.namespace.is_possible_for(file_type)) {
             let shown = String::from_utf8_lossy(&wrong.whole()).into_owned();
             self.problem(
                 &name,

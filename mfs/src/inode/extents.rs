@@ -67,7 +67,9 @@ impl Extent {
         }
     }
 
-    fn continues(&self, next: &Extent) -> bool {
+    /// Can the next one be joined to this one? The end of a group is never inside a joined one: the next
+    /// group's own blocks follow it.
+    pub(crate) fn continues(&self, next: &Extent) -> bool {
         self.end() == next.logical
             && self.physical_end() == next.physical.0
             && self.unwritten == next.unwritten

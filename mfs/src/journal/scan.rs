@@ -119,6 +119,11 @@ impl JournalOf {
             return wrong(CorruptionKind::Owner, self.slot.0.into(), header.owner().id);
         }
         let journal: &JournalHeaderBlock = block.get();
+        // No journal is written for so long.
+        let furthest = journal.tail_sequence.get().max(journal.tail_position.get());
+        if furthest > u64::MAX / 2 {
+            return wrong(CorruptionKind::Contents("tail of a journal"), 0, furthest);
+        }
         let start = Start {
             sequence: SegmentNo(journal.tail_sequence.get()),
             position: journal.tail_position.get(),
@@ -130,6 +135,18 @@ impl JournalOf {
 
     /// All transactions from the tail on.
     pub(crate) async fn scan(&self, disk: &dyn Disk) -> Result<Scan, ScanError> {
+        match self.scan_prefix(disk).await? {
+            (scan, None) => Ok(scan),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// As [`JournalOf::scan`]; of a journal that is damaged what comes before that, and what is the
+    /// matter.
+    pub(crate) async fn scan_prefix(
+        &self,
+        disk: &dyn Disk,
+    ) -> Result<(Scan, Option<ScanError>), ScanError> {
         let start = self.start(disk).await?;
         let ring = self.extents.ring_blocks();
         let mut reader = Reader { of: self, disk, start: start.position, blocks: Vec::new() };
@@ -142,25 +159,40 @@ impl JournalOf {
             let Some(found) = reader.segment(sequence, position, left, &start).await? else {
                 break;
             };
-            let transactions = decode_payload(&found.payload, found.transactions).map_err(|e| {
-                ScanError::Decode { slot: self.slot, segment: sequence.0, source: e }
-            })?;
-            for transaction in transactions {
-                if transaction.lsn <= last {
-                    let source = DecodeError::Versions { old: last.0, new: transaction.lsn.0 };
+            let decoded = decode_payload(&found.payload, found.transactions)
+                .and_then(|transactions| in_order(transactions, &mut last));
+            match decoded {
+                Ok(transactions) => scan.transactions.extend(transactions),
+                Err(source) => {
                     let segment = sequence.0;
-                    return Err(ScanError::Decode { slot: self.slot, segment, source });
+                    let error = ScanError::Decode { slot: self.slot, segment, source };
+                    return Ok((scan, Some(error)));
                 }
-                last = transaction.lsn;
-                scan.transactions.push(transaction);
             }
             scan.next_segment = sequence.plus(1);
             scan.next_position += found.blocks;
             scan.segments += 1;
         }
-        reader.expect_nothing_later(&scan, ring, &start).await?;
-        Ok(scan)
+        match reader.expect_nothing_later(&scan, ring, &start).await {
+            Ok(()) => Ok((scan, None)),
+            Err(error @ ScanError::Disk(_)) => Err(error),
+            Err(error) => Ok((scan, Some(error))),
+        }
     }
+}
+
+/// Transactions of a segment, the numbers of which go on from `last`.
+fn in_order(
+    transactions: Vec<LoggedTransaction>,
+    last: &mut Lsn,
+) -> Result<Vec<LoggedTransaction>, DecodeError> {
+    for transaction in &transactions {
+        if transaction.lsn <= *last {
+            return Err(DecodeError::Versions { old: last.0, new: transaction.lsn.0 });
+        }
+        *last = transaction.lsn;
+    }
+    Ok(transactions)
 }
 
 struct Found {

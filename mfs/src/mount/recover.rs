@@ -18,7 +18,7 @@ use super::MountError;
 use super::slots::SlotBlocks;
 use crate::block::{Block, BlockNo};
 use crate::cache::CachedBlock;
-use crate::env::{Durability, Env, WriteData};
+use crate::env::{Disk, Durability, Env, WriteData};
 use crate::error::DiskError;
 use crate::file::FileId;
 use crate::fs::Fs;
@@ -122,7 +122,7 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
         let (replay, segments) = open_journal(env, sb, &head).await?;
         let all = replay.locks();
         let mut redo = replay.rebuild(&all, &newest).await;
-        let isolated = isolate(env, sb, writer_of(&head), &mut redo).await?;
+        let isolated = isolate(&env.disk, sb, writer_of(&head), &mut redo).await?;
         let blocks = redo.changed.len() as u64;
         let not_written = replay.write(redo.changed).await?;
         if !not_written.is_empty() {
@@ -145,8 +145,8 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
 
 /// Marks objects that could not be replayed, or not for certain, so that every node refuses them;
 /// durably, before anything else of the journal is written. Returns how many.
-async fn isolate(
-    env: &Env,
+pub(crate) async fn isolate(
+    disk: &Arc<dyn Disk>,
     sb: &Superblock,
     dead: Writer,
     redo: &mut Redo,
@@ -161,7 +161,7 @@ async fn isolate(
         tracing::error!(resource = ?name, "not replayable, isolated");
         let (mut block, writer) = match redo.changed.remove(&at) {
             Some(block) => (block, dead),
-            None => match in_place(env, sb, at).await? {
+            None => match in_place(disk, sb, at).await? {
                 Some(found) => found,
                 // Whoever reads it finds out.
                 None => continue,
@@ -179,7 +179,7 @@ async fn isolate(
         }
         header::seal(&mut block, writer);
         let data = WriteData::Blocks(vec![block.into()]);
-        env.disk.write(at, data, Durability::Durable).await?;
+        disk.write(at, data, Durability::Durable).await?;
     }
     Ok(isolated.len() as u64)
 }
@@ -187,11 +187,11 @@ async fn isolate(
 /// A block to be marked, in its next version, and who has written it; `None` for one that is not
 /// what it should be.
 async fn in_place(
-    env: &Env,
+    disk: &Arc<dyn Disk>,
     sb: &Superblock,
     at: BlockNo,
 ) -> Result<Option<(Box<Block>, Writer)>, DiskError> {
-    let mut block = match env.disk.read(at, 1).await {
+    let mut block = match disk.read(at, 1).await {
         Ok(blocks) => Box::new(blocks.into_vec().remove(0)),
         Err(DiskError::Failed { .. }) => return Ok(None),
         Err(error) => return Err(error),
@@ -282,7 +282,7 @@ impl Fs {
         recovered: &mut Recovered,
     ) -> Result<(), MountError> {
         let mut redo = replay.rebuild(&queue.names, &BTreeMap::new()).await;
-        recovered.locks_damaged += isolate(&self.env, sb, replay.writer, &mut redo).await?;
+        recovered.locks_damaged += isolate(&self.env.disk, sb, replay.writer, &mut redo).await?;
         let Redo { mut changed, needs, .. } = redo;
         let mut failed: BTreeSet<BlockNo> = BTreeSet::new();
         queue.begin();

@@ -107,6 +107,9 @@ pub struct InodeCore {
 impl InodeCore {
     /// Flag: a recovery could not bring the inode up to date; every access fails.
     pub const ISOLATED: u32 = 1 << 31;
+    /// Flag, beside that one: fsck has found the inode damaged beyond repair. What it leads to stays
+    /// reserved.
+    pub const DAMAGED: u32 = 1 << 30;
     /// Flag: nothing of the object changes.
     pub const IMMUTABLE: u32 = 1;
     /// Flag: nothing of the object is lost.

@@ -24,6 +24,7 @@ const PROGRAMS: &[Program] = &[
     Program { binary: "mxguard", name: "mxguard", folder: "sbin", optional: true, typed: false },
     Program { binary: "mkfs-matrixfs", name: "mkfs.matrixfs", folder: "sbin", optional: false, typed: true },
     Program { binary: "fsck-matrixfs", name: "fsck.matrixfs", folder: "sbin", optional: false, typed: true },
+    Program { binary: "matrixfs-debug", name: "matrixfs-debug", folder: "sbin", optional: false, typed: true },
     Program { binary: "mount-matrixfs", name: "mount.matrixfs", folder: "sbin", optional: false, typed: false },
     Program { binary: "umount-matrixfs", name: "umount.fuse.matrixfs", folder: "sbin", optional: false, typed: false },
 ];
