@@ -1,4 +1,4 @@
-//! `fsck.matrixfs -n`, asked for its findings.
+//! `fsck.matrixfs -n`, asked for its findings; and `-y`, for what it did.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +13,8 @@ use crate::programs::Programs;
 pub struct Findings {
     pub clean: bool,
     pub problems: Vec<String>,
+    pub done: Vec<String>,
+    pub isolated: Vec<String>,
     pub slots_replayed: u64,
     pub inodes: u64,
 }
@@ -22,19 +24,32 @@ pub struct Findings {
 /// # Errors
 /// When the check cannot be done.
 pub fn check(programs: &Programs, device: &Path) -> Result<Findings> {
-    let mut command: Command = programs.command("fsck-matrixfs");
-    let output = command.args(["-n", "--json"]).arg(device).output().context("fsck.matrixfs")?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    match output.status.code() {
-        Some(0 | 4) => {}
-        _ => bail!("fsck.matrixfs ended with {}: {}", output.status, errors.trim()),
-    }
-    let findings: Findings = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("fsck.matrixfs printed no report; {}", errors.trim()))?;
-    if findings.clean != (output.status.code() == Some(0)) {
-        bail!("the exit status of fsck.matrixfs, {}, contradicts its report", output.status);
+    let (status, findings) = run(programs, "-n", device)?;
+    if findings.clean != (status == 0) {
+        bail!("the exit status of fsck.matrixfs, {status}, contradicts its report");
     }
     Ok(findings)
+}
+
+/// Repairs a device that nobody uses. Returns the exit status, too.
+///
+/// # Errors
+/// When the repair cannot be done.
+pub fn repair(programs: &Programs, device: &Path) -> Result<(i32, Findings)> {
+    run(programs, "-y", device)
+}
+
+fn run(programs: &Programs, what: &str, device: &Path) -> Result<(i32, Findings)> {
+    let mut command: Command = programs.command("fsck-matrixfs");
+    let output = command.args([what, "--json"]).arg(device).output().context("fsck.matrixfs")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let status = match output.status.code() {
+        Some(status @ (0 | 1 | 4)) => status,
+        _ => bail!("fsck.matrixfs ended with {}: {}", output.status, errors.trim()),
+    };
+    let findings: Findings = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("fsck.matrixfs printed no report; {}", errors.trim()))?;
+    Ok((status, findings))
 }
 
 impl Findings {

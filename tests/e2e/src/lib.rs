@@ -20,6 +20,7 @@ mod fixture;
 pub mod fsck;
 pub mod load;
 pub mod locker;
+pub mod loop_device;
 mod mapping;
 pub mod mounts;
 pub mod process;

@@ -13,12 +13,13 @@ pub struct Programs {
 }
 
 /// As cargo names them.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "mxd",
     "mxarbiter",
     "mxctl",
     "mkfs-matrixfs",
     "fsck-matrixfs",
+    "matrixfs-debug",
     "mx-load",
     "mx-fsx",
     "mx-cells",
