@@ -26,7 +26,7 @@ pub(crate) fn is_dying(thread: u32) -> bool {
     told.ok().and_then(|told| ends(&told)).unwrap_or(true)
 }
 
-/// What /proc/TID/status says: pending, blocked, ignored and caught signals as sets.
+/// What /proc/TID/status says: pending, masked, ignored and caught signals as sets.
 fn ends(status: &str) -> Option<bool> {
     let set = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -42,10 +42,10 @@ fn ends(status: &str) -> Option<bool> {
 mod tests {
     use super::*;
 
-    fn status(own: u64, shared: u64, blocked: u64, ignored: u64, caught: u64) -> String {
+    fn status(own: u64, shared: u64, masked: u64, ignored: u64, caught: u64) -> String {
         format!(
             "Name:\tx\nThreads:\t1\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\n\
-             SigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n"
+             SigBlk:\t{masked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n"
         )
     }
 
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_handled_ignored_blocked_or_harmless_does_not() {
+    fn what_is_handled_ignored_masked_or_harmless_does_not() {
         let term = bit(libc::SIGTERM);
         assert_eq!(ends(&status(0, 0, 0, 0, 0)), Some(false));
         assert_eq!(ends(&status(term, 0, 0, 0, term)), Some(false));
