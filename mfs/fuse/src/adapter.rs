@@ -183,7 +183,8 @@ impl Adapter {
         let shared = Arc::clone(&self.shared);
         shared.requests.count(kind);
         let interrupted = reply.interrupted();
-        let who = Waiter { thread: pid, by_any: kind.ends_by_any_signal() };
+        let (channel, by_any) = (reply.channel(), kind.ends_by_any_signal());
+        let who = Waiter { thread: pid, channel, by_any };
         let mut answer = Box::pin(answer(Arc::clone(&shared), reply));
         let runtime = Arc::clone(&shared.runtime);
         if !shared.lease.holds(runtime.now()) {
@@ -226,8 +227,10 @@ impl Adapter {
                 Signalled::Told => reply().forgo(),
                 // EAGAIN: said once more, should the request still be there.
                 Signalled::Unknown => reply().error(Errno(libc::EAGAIN)),
-                Signalled::Handled => {
-                    let (reply, pause) = (reply(), self.shared.runtime.sleep(LOOK_AGAIN));
+                Signalled::Handled(of) => {
+                    reply().forgo();
+                    let reply = Reply::new(&of.unwrap_or_else(|| Arc::clone(channel)), unique);
+                    let pause = self.shared.runtime.sleep(LOOK_AGAIN);
                     self.shared.runtime.spawn(Box::pin(async move {
                         pause.await;
                         reply.error(Errno(libc::EAGAIN));

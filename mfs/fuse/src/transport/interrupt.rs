@@ -15,6 +15,7 @@ use std::task::{Poll, Waker};
 use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
 
+use super::device::Channel;
 use super::signals::is_dying;
 
 /// Requests that wait.
@@ -22,9 +23,11 @@ use super::signals::is_dying;
 pub(crate) struct Interrupts(DashMap<u64, Arc<Waiting>>);
 
 /// Who waits, and which signals end that.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Waiter {
     pub(crate) thread: u32,
+    /// Where the request came from: the kernel looks for it only there when it is to ask again.
+    pub(crate) channel: Option<Arc<Channel>>,
     /// Not only those that end the process.
     pub(crate) by_any: bool,
 }
@@ -37,12 +40,13 @@ struct Waiting {
 }
 
 /// What became of a signal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(crate) enum Signalled {
     /// The request is given up, or goes on whatever happens.
     Told,
-    /// The process handles it, and the request waits on. To be looked at again in a while.
-    Handled,
+    /// The process handles it, and the request, of that channel, waits on. To be looked at again in a
+    /// while.
+    Handled(Option<Arc<Channel>>),
     /// No such request waits: it is answered, or not yet looked at.
     Unknown,
 }
@@ -54,7 +58,7 @@ impl Interrupts {
             return Signalled::Unknown;
         };
         if !waiting.who.by_any && !is_dying(waiting.who.thread) {
-            return Signalled::Handled;
+            return Signalled::Handled(waiting.who.channel.clone());
         }
         waiting.interrupted.store(true, Ordering::Release);
         if let Some(waker) = waiting.waker.lock().take() {
@@ -116,12 +120,12 @@ mod tests {
 
     use super::*;
 
-    fn attend(may_stop: bool) -> (Poll<()>, Signalled, bool) {
+    fn attend(may_stop: bool) -> (Poll<()>, &'static str, bool) {
         // Nobody has this number.
-        attend_as(Waiter { thread: 0, by_any: false }, may_stop)
+        attend_as(Waiter { thread: 0, channel: None, by_any: false }, may_stop)
     }
 
-    fn attend_as(who: Waiter, may_stop: bool) -> (Poll<()>, Signalled, bool) {
+    fn attend_as(who: Waiter, may_stop: bool) -> (Poll<()>, &'static str, bool) {
         let interrupts = Interrupts::default();
         let interrupted = Arc::new(AtomicBool::new(false));
         let answer = Box::pin(std::future::pending::<()>());
@@ -129,30 +133,34 @@ mod tests {
             Box::pin(interrupts.attend(7, who, Arc::clone(&interrupted), || may_stop, answer));
         let mut context = Context::from_waker(Waker::noop());
         assert!(attended.as_mut().poll(&mut context).is_pending());
-        assert_eq!(interrupts.signal(8), Signalled::Unknown);
-        let signalled = interrupts.signal(7);
+        assert!(matches!(interrupts.signal(8), Signalled::Unknown));
+        let signalled = match interrupts.signal(7) {
+            Signalled::Told => "told",
+            Signalled::Handled(_) => "handled",
+            Signalled::Unknown => "unknown",
+        };
         let polled = attended.as_mut().poll(&mut context);
         drop(attended);
-        assert_eq!(interrupts.signal(7), Signalled::Unknown, "nothing waits any more");
+        assert!(matches!(interrupts.signal(7), Signalled::Unknown), "nothing waits any more");
         (polled, signalled, interrupted.load(Ordering::Acquire))
     }
 
     #[test]
     fn whoever_only_looks_is_told_and_stops() {
-        assert_eq!(attend(true), (Poll::Ready(()), Signalled::Told, true));
+        assert_eq!(attend(true), (Poll::Ready(()), "told", true));
     }
 
     #[test]
     fn a_signal_that_is_handled_ends_only_waits_for_locks() {
         let thread = std::process::id();
-        let handled = attend_as(Waiter { thread, by_any: false }, true);
-        assert_eq!(handled, (Poll::Pending, Signalled::Handled, false));
-        let lock = attend_as(Waiter { thread, by_any: true }, false);
-        assert_eq!(lock, (Poll::Pending, Signalled::Told, true));
+        let handled = attend_as(Waiter { thread, channel: None, by_any: false }, true);
+        assert_eq!(handled, (Poll::Pending, "handled", false));
+        let lock = attend_as(Waiter { thread, channel: None, by_any: true }, false);
+        assert_eq!(lock, (Poll::Pending, "told", true));
     }
 
     #[test]
     fn what_changes_something_goes_on() {
-        assert_eq!(attend(false), (Poll::Pending, Signalled::Told, true));
+        assert_eq!(attend(false), (Poll::Pending, "told", true));
     }
 }

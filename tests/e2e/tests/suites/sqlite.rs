@@ -1,8 +1,10 @@
-//! SQLite: several processes of one machine, and of two nodes, in one data base, in both journal
-//! modes, and a crash in the middle.
+//! SQLite: several processes of one machine in one data base, in both journal modes, or of two nodes, with a
+//! rollback journal; and a crash in the middle.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use e2e::{Cluster, Fixture};
 
@@ -12,6 +14,10 @@ use crate::rounds::{is_long, rounds};
 
 /// How often a client waits for another one's lock, in milliseconds, before it gives up.
 const BUSY: &str = ".timeout 100000\n";
+
+/// A client on one of several nodes: SQLite asks for a lock again and again, and whoever locks anew at once
+/// leaves others, farther away, no moment for that.
+const THINKS: Duration = Duration::from_millis(50);
 
 /// Clients at the same time.
 const CLIENTS: usize = 3;
@@ -25,10 +31,12 @@ fn sqlite(cluster: &Cluster, db: &Path, statements: &str) -> String {
 }
 
 /// Rows of 3000 bytes, so that a transaction changes several pages.
-fn client(cluster: &Cluster, db: &Path, life: u16, which: usize) -> Client {
+/// `pause` is before each transaction.
+fn client(cluster: &Cluster, db: &Path, life: u16, which: usize, pause: Duration) -> Client {
     let mut sqlite = Command::new(installed("sqlite3"));
     sqlite.args(["-batch", "-bail"]).arg(db);
     let statement = move |number: u64| {
+        thread::sleep(pause);
         let row = |part: u64| {
             format!("INSERT INTO rows VALUES({life},{which},{number},{part},zeroblob(1500));\n")
         };
@@ -74,7 +82,7 @@ fn lives(name: &str, mode: &str) {
     let mut all: Vec<(u16, Vec<Done>)> = Vec::new();
     for life in 0..rounds(2, 20) {
         let clients: Vec<Client> =
-            (0..CLIENTS).map(|which| client(&cluster, &db, life, which)).collect();
+            (0..CLIENTS).map(|which| client(&cluster, &db, life, which, Duration::ZERO)).collect();
         for client in &clients {
             client.until_acknowledged(transactions);
         }
@@ -100,7 +108,8 @@ fn lives(name: &str, mode: &str) {
 }
 
 /// As [`lives`], with clients on two nodes in one data base at once. One node and its clients die; those of
-/// the other go on.
+/// the other go on. Not with a write-ahead log: its index lives in memory that the processes share and
+/// never make durable, so it is for those of one machine, says SQLite.
 fn nodes(name: &str, mode: &str) {
     let mut cluster = Fixture::of(name, 2);
     let db = |cluster: &Cluster, node: u16| cluster.mount(node).join("rows.db");
@@ -112,7 +121,8 @@ fn nodes(name: &str, mode: &str) {
     let mut all: Vec<(u16, Vec<Done>)> = Vec::new();
     for life in 0..rounds(2, 10) {
         let victim = 1 + life % 2;
-        let client_on = |node: u16, which| client(&cluster, &db(&cluster, node), life, which);
+        let client_on =
+            |node: u16, which| client(&cluster, &db(&cluster, node), life, which, THINKS);
         let dying: Vec<Client> = (0..2).map(|which| client_on(victim, which)).collect();
         let living: Vec<Client> = (2..4).map(|which| client_on(3 - victim, which)).collect();
         for client in dying.iter().chain(&living) {
@@ -148,9 +158,4 @@ fn nothing_committed_is_lost_with_a_write_ahead_log() {
 #[test]
 fn nothing_committed_is_lost_with_a_rollback_journal_on_two_nodes() {
     nodes("suite-sqlite-nodes-delete", "delete");
-}
-
-#[test]
-fn nothing_committed_is_lost_with_a_write_ahead_log_on_two_nodes() {
-    nodes("suite-sqlite-nodes-wal", "wal");
 }
