@@ -136,7 +136,7 @@ struct Asked {
 
 impl Adapter {
     /// Serves one message of the kernel.
-    pub(crate) fn handle(&self, message: Message, channel: &Arc<Channel>) {
+    pub(crate) fn handle(&self, message: Message, channel: &Arc<Channel>, all: &[Arc<Channel>]) {
         let request = match Request::parse(message.bytes()) {
             Ok(request) => request,
             Err(malformed) => return refuse(malformed, channel),
@@ -160,7 +160,7 @@ impl Adapter {
         let Operation::Write { handle, offset, data, laundered, kill_privileges } =
             request.operation
         else {
-            return self.dispatch(&request, channel);
+            return self.dispatch(&request, channel, all);
         };
         let kind = match (laundered, kill_privileges) {
             (true, _) => WriteKind::Laundered,
@@ -210,7 +210,7 @@ impl Adapter {
         }
     }
 
-    fn dispatch(&self, request: &Request<'_>, channel: &Arc<Channel>) {
+    fn dispatch(&self, request: &Request<'_>, channel: &Arc<Channel>, all: &[Arc<Channel>]) {
         let Request { unique, uid, gid, pid, .. } = *request;
         let node = Node(request.node);
         let reply = || Reply::new(channel, unique);
@@ -225,8 +225,14 @@ impl Adapter {
             }
             Operation::Interrupt { unique: of } => match self.shared.interrupts.signal(*of) {
                 Signalled::Told => reply().forgo(),
-                // EAGAIN: said once more, should the request still be there.
-                Signalled::Unknown => reply().error(Errno(libc::EAGAIN)),
+                // EAGAIN: said once more, should the request still be there. Another thread may have
+                // read it and not begun: it is found only where it was read.
+                Signalled::Unknown => {
+                    reply().forgo();
+                    for channel in all {
+                        Reply::new(channel, unique).error(Errno(libc::EAGAIN));
+                    }
+                }
                 Signalled::Handled(of) => {
                     reply().forgo();
                     let reply = Reply::new(&of.unwrap_or_else(|| Arc::clone(channel)), unique);

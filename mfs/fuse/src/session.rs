@@ -118,7 +118,7 @@ impl Connection {
         }
         let adapter = Adapter { shared: Arc::clone(&shared) };
         let threads = device
-            .serve(THREADS, move |message, channel| adapter.handle(message, channel))
+            .serve(THREADS, move |message, channel, all| adapter.handle(message, channel, all))
             .map_err(SessionError::Thread)?;
         let (serving, over) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new()

@@ -104,22 +104,25 @@ impl Device {
         }
     }
 
-    /// Reads and hands over requests, in so many threads, until the file system is unmounted.
+    /// Reads and hands over requests, each with the channel that it came from and all that there are, in
+    /// so many threads, until the file system is unmounted.
     pub(crate) fn serve(
         self,
         threads: usize,
-        serve: impl Fn(Message, &Arc<Channel>) + Clone + Send + 'static,
+        serve: impl Fn(Message, &Arc<Channel>, &[Arc<Channel>]) + Clone + Send + 'static,
     ) -> io::Result<Vec<JoinHandle<()>>> {
         let mut channels = vec![Arc::clone(&self.channel)];
         for _ in 1..threads {
             channels.push(self.channel.try_clone()?);
         }
+        let all: Arc<[Arc<Channel>]> = channels.clone().into();
         let spawn = |(i, channel): (usize, Arc<Channel>)| {
-            let (buffers, serve) = (Arc::clone(&self.buffers), serve.clone());
+            let (buffers, serve, all) =
+                (Arc::clone(&self.buffers), serve.clone(), Arc::clone(&all));
             std::thread::Builder::new().name(format!("fuse-{i}")).spawn(move || {
                 loop {
                     match channel.read(&buffers) {
-                        Ok(Some(message)) => serve(message, &channel),
+                        Ok(Some(message)) => serve(message, &channel, &all),
                         Ok(None) => return,
                         Err(error) => {
                             tracing::warn!(%error, "FUSE connection ended");
