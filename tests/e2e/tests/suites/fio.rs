@@ -79,7 +79,11 @@ fn half(dir: &Path, half: u16, part: Part) -> Command {
     let mut fio = Command::new(installed("fio"));
     fio.args(["--output-format=terse", "--verify=crc32c", "--verify_fatal=1", "--verify_dump=0"]);
     fio.args(["--verify_state_save=0", "--fallocate=keep", "--rw=randwrite", "--bs=2560"]);
-    fio.args(["--ioengine=psync", "--name=half", "--filename=halves"]).arg("--directory").arg(dir);
+    // fio knows a file by the folder that was named before it.
+    fio.args(["--ioengine=psync", "--name=half"])
+        .arg("--directory")
+        .arg(dir)
+        .arg("--filename=halves");
     fio.arg(format!("--size={bytes}")).arg(format!("--offset={}", u32::from(half) * bytes));
     fio.arg(format!("--randseed={}", half + 1)).arg("--file_append=0").arg("--overwrite=0");
     match part {
