@@ -5,10 +5,11 @@
 //!   all of them, one after the other, and once more when the others are done: a pause.
 //! * `mx-coherence races SEED PART DIR...`: the same, while all look all the time.
 //! * `mx-coherence winners SEED ROUNDS DIR...`: of many who want the same name one gets it.
-//! * `mx-coherence appends SEED COUNT DIR...`: no append is lost or torn, and the offset is behind it.
+//! * `mx-coherence appends SEED COUNT DIR...`: no append is lost or torn.
+//! * `mx-coherence table`: the table below.
 //!
-//! Each DIR is the same folder through the mount of a node, and may come again; PART is `all`, or
-//! `1/3` for the first third of the pairs. The operations, the observations and what is expected
+//! Each DIR is the same folder through the mount of a node, and may come again; PART is `all`,
+//! `1/3` for the first third of the pairs, or the name of an operation. The operations, the observations and what is expected
 //! of each pair are the table of docs/semantics.md, which [`table`] writes.
 
 mod appends;
@@ -32,6 +33,9 @@ use crate::dice::Dice;
 /// # Errors
 /// For wrong usage, and with what somebody should not have seen.
 pub fn main(args: &[String], out: &mut impl Write) -> Result<()> {
+    if args == ["table"] {
+        return Ok(writeln!(out, "{}", table().join("\n"))?);
+    }
     let [what, seed, number, dirs @ ..] = args else {
         bail!("usage: mx-coherence pairs|races|winners|appends SEED NUMBER DIR...");
     };
@@ -41,8 +45,8 @@ pub fn main(args: &[String], out: &mut impl Write) -> Result<()> {
     rustix::process::umask(0.into());
     let count = || number.parse::<u32>().context("NUMBER");
     let told = match what.as_str() {
-        "pairs" => pairs::run(pairs::Part::parse(number)?, &dirs, pairs::in_turn, &mut dice)?,
-        "races" => pairs::run(pairs::Part::parse(number)?, &dirs, pairs::at_once, &mut dice)?,
+        "pairs" => pairs::run(&pairs::Part::parse(number)?, &dirs, pairs::in_turn, &mut dice)?,
+        "races" => pairs::run(&pairs::Part::parse(number)?, &dirs, pairs::at_once, &mut dice)?,
         "winners" => winners::run(count()?, &dirs)?,
         "appends" => appends::run(count()?, &dirs, &mut dice)?,
         _ => bail!("{what}: not known"),

@@ -37,6 +37,7 @@ pub(super) fn run(count: u32, dirs: &[PathBuf], dice: &mut Dice) -> Result<Strin
         }
         anyhow::Ok(moved)
     })?;
+    offsets_in_turn(&paths).context("in turn")?;
     let mut bytes = 0;
     for path in &paths {
         let content = fs::read(path)?;
@@ -44,7 +45,27 @@ pub(super) fn run(count: u32, dirs: &[PathBuf], dice: &mut Dice) -> Result<Strin
         bytes = content.len();
     }
     let all = count as usize * paths.len();
-    Ok(format!("{all} appends, {bytes} bytes, {moved} offsets were wrong"))
+    Ok(format!("{all} appends, {bytes} bytes, {moved} offsets of other nodes' ends"))
+}
+
+/// The kernel counts the offset from the end that it knows: it is right behind a look at the size.
+fn offsets_in_turn(paths: &[PathBuf]) -> Result<()> {
+    let path = paths[0].with_extension("turns");
+    File::create_new(&path)?;
+    let name = path.file_name().context("a name")?;
+    let mut end = 0;
+    for round in 0..5 * paths.len() {
+        let path = paths[round % paths.len()].with_file_name(name);
+        let mut file = OpenOptions::new().append(true).open(path)?;
+        for _ in 0..2 {
+            file.metadata()?;
+            file.write_all(&vec![b't'; round + 1])?;
+            end += round as u64 + 1;
+            let found = rustix::fs::seek(&file, SeekFrom::Current(0))?;
+            ensure!(found == end, "round {round}: the offset is {found} behind an append to {end}");
+        }
+    }
+    Ok(())
 }
 
 fn record(who: u32, number: u32, len: usize) -> Vec<u8> {

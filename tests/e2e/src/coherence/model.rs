@@ -31,6 +31,15 @@ pub(super) const PAGE: usize = 4096;
 /// As many pages as the longest file has.
 pub(super) const PAGES: usize = 4;
 
+/// Where the pieces end that what is read is told by: pages, and what was behind the end at first.
+const PIECES: [(usize, usize); 5] = [
+    (0, PAGE),
+    (PAGE, 2 * PAGE),
+    (2 * PAGE, FILE_BYTES),
+    (FILE_BYTES, 3 * PAGE),
+    (3 * PAGE, PAGES * PAGE),
+];
+
 pub(super) const FILE_BYTES: usize = 10_000;
 pub(super) const OTHER_BYTES: usize = 5000;
 pub(super) const INNER_BYTES: usize = 300;
@@ -184,9 +193,8 @@ impl Object {
         })
     }
 
-    /// As many words as the longest file has pages.
-    pub(super) fn pages(&self) -> Vec<String> {
-        pages(&self.bytes)
+    pub(super) fn pieces(&self) -> Vec<String> {
+        pieces(&self.bytes).to_vec()
     }
 
     /// As a mapping has it: the last page is whole.
@@ -242,10 +250,15 @@ pub(super) fn error(errno: Errno) -> String {
     std::io::Error::from(errno).to_string()
 }
 
-/// What the pages of a file have, one word for each.
-pub(super) fn pages(bytes: &[u8]) -> Vec<String> {
-    let page = |page: usize| bytes.chunks(PAGE).nth(page).map_or_else(String::new, runs);
-    (0..PAGES).map(page).collect()
+/// What was read from the start of a file, a word for each piece; nothing behind its end.
+pub(super) fn pieces(bytes: &[u8]) -> [String; PIECES.len()] {
+    let end = bytes.len();
+    PIECES.map(|(from, to)| runs(&bytes[from.min(end)..to.min(end)]))
+}
+
+/// The same where nothing could be read.
+pub(super) fn no_pieces(why: &str) -> [String; PIECES.len()] {
+    PIECES.map(|_| why.to_owned())
 }
 
 /// `4096 of 61, 3 of 00`.

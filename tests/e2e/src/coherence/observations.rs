@@ -17,7 +17,8 @@ use rustix::fs::{Access, AtFlags, CWD, Dir, IFlags, OFlags, SeekFrom, Statx, Sta
 use rustix::io::Errno;
 
 use super::model::{
-    ACL, KEPT, Kind, NAMES, Object, PAGE, PAGES, Stat, Tree, error, pages, runs, stat_words,
+    ACL, KEPT, Kind, NAMES, Object, PAGE, PAGES, Stat, Tree, error, no_pieces, pieces, runs,
+    stat_words,
 };
 use super::{told, world};
 use crate::aligned::Aligned;
@@ -32,8 +33,16 @@ pub(super) struct Observation {
     pub(super) name: &'static str,
     pub(super) open: fn(&Path) -> Result<Look>,
     pub(super) model: fn(&Tree) -> Vec<String>,
-    /// What it shows of another node's operation it may show late: docs/semantics.md has why.
-    pub(super) may_lag: bool,
+    pub(super) late: Late,
+}
+
+/// May it show later what another node has done? docs/semantics.md has why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Late {
+    Never,
+    /// While it is done.
+    InRaces,
+    Always,
 }
 
 /// What is looked at by descriptors that stay open.
@@ -56,7 +65,7 @@ pub(super) const ALL: &[Observation] = &[
             look(move || words(NAMES, |name| first.stat(&fs::symlink_metadata(dir.join(name))?)))
         },
         model: |tree| of_names(tree, &NAMES, false, |object| vec![object.stat()], 1),
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "fstat",
@@ -65,7 +74,7 @@ pub(super) const ALL: &[Observation] = &[
             look(move || words(&files, |file| first.stat(&file.metadata()?)))
         },
         model: |tree| OPEN.map(|name| tree.origin(name).stat()).to_vec(),
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "statx",
@@ -76,7 +85,8 @@ pub(super) const ALL: &[Observation] = &[
                 let flags = AtFlags::SYMLINK_NOFOLLOW;
                 Ok(rustix::fs::statx(CWD, dir.join(name), flags, mask)?)
             };
-            let born = |found: &Statx| (found.stx_ino, found.stx_btime.tv_sec, found.stx_btime.tv_nsec);
+            let born =
+                |found: &Statx| (found.stx_ino, found.stx_btime.tv_sec, found.stx_btime.tv_nsec);
             let first = NAMES.map(|name| statx(name).ok().map(|found| (born(&found), name)));
             let first: HashMap<_, _> = first.into_iter().flatten().collect();
             look(move || {
@@ -91,7 +101,7 @@ pub(super) const ALL: &[Observation] = &[
             })
         },
         model: |tree| of_names(tree, &NAMES, false, |object| vec![object.statx()], 1),
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "access",
@@ -105,7 +115,7 @@ pub(super) const ALL: &[Observation] = &[
             })
         },
         model: |tree| of_names(tree, &NAMES, true, |object| vec![object.execute()], 1),
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "open to write",
@@ -120,7 +130,7 @@ pub(super) const ALL: &[Observation] = &[
             })
         },
         model: |tree| of_names(tree, &FILES, true, |object| vec![object.open_to_write()], 1),
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "open, read",
@@ -131,8 +141,14 @@ pub(super) const ALL: &[Observation] = &[
                 READ.iter().flat_map(|name| read(name).unwrap_or_else(all_fail)).collect()
             })
         },
-        model: |tree| of_names(tree, &READ, true, Object::read, PAGES),
-        may_lag: false,
+        model: |tree| {
+            let read = |name: &&str| match tree.at(name, true) {
+                Ok(object) => object.read(),
+                Err(errno) => no_pieces(&error(errno)).to_vec(),
+            };
+            READ.iter().flat_map(read).collect()
+        },
+        late: Late::Never,
     },
     Observation {
         name: "pread",
@@ -140,8 +156,8 @@ pub(super) const ALL: &[Observation] = &[
             let files = open_all(dir, &["file", "other"])?;
             look(move || files.iter().flat_map(|file| content_of(file, &mut [0; END])).collect())
         },
-        model: |tree| ["file", "other"].map(|name| tree.origin(name).pages()).concat(),
-        may_lag: false,
+        model: |tree| ["file", "other"].map(|name| tree.origin(name).pieces()).concat(),
+        late: Late::Never,
     },
     Observation {
         name: "O_DIRECT",
@@ -152,8 +168,8 @@ pub(super) const ALL: &[Observation] = &[
             let mut bytes = Aligned::new(END);
             look(move || content_of(&file, bytes.get(END)))
         },
-        model: |tree| tree.origin("file").pages(),
-        may_lag: false,
+        model: |tree| tree.origin("file").pieces(),
+        late: Late::Never,
     },
     Observation {
         name: "load",
@@ -161,10 +177,8 @@ pub(super) const ALL: &[Observation] = &[
             let mapped = Mapped::new(&dir.join("file"))?;
             look(move || (0..PAGES - 1).map(|page| mapped.load(page)).collect())
         },
-        model: |tree| {
-            (0..PAGES - 1).map(|page| tree.origin("file").mapped_page(page)).collect()
-        },
-        may_lag: false,
+        model: |tree| (0..PAGES - 1).map(|page| tree.origin("file").mapped_page(page)).collect(),
+        late: Late::Never,
     },
     Observation {
         name: "load behind the old end",
@@ -173,14 +187,15 @@ pub(super) const ALL: &[Observation] = &[
             look(move || vec![mapped.load(PAGES - 1)])
         },
         model: |tree| vec![tree.origin("file").mapped_page(PAGES - 1)],
-        may_lag: true,
+        late: Late::Always,
     },
     Observation {
         name: "fstat, load behind it",
         open: |dir| {
             let mapped = Mapped::new(&dir.join("file"))?;
             look(move || {
-                let size = mapped.file.metadata().map_or_else(failed, |found| found.len().to_string());
+                let size =
+                    mapped.file.metadata().map_or_else(failed, |found| found.len().to_string());
                 vec![size, mapped.load(PAGES - 1)]
             })
         },
@@ -188,7 +203,7 @@ pub(super) const ALL: &[Observation] = &[
             let file = tree.origin("file");
             vec![file.bytes.len().to_string(), file.mapped_page(PAGES - 1)]
         },
-        may_lag: false,
+        late: Late::InRaces,
     },
     Observation {
         name: "SEEK_DATA, _HOLE, _END",
@@ -207,18 +222,16 @@ pub(super) const ALL: &[Observation] = &[
             let seeks = [true, false].map(|data| SEEKS.map(|at| file.seek(at, data)));
             [seeks.concat(), vec![file.bytes.len().to_string()]].concat()
         },
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "getxattr, listxattr",
         open: |dir| {
             let dir = dir.to_owned();
-            look(move || {
-                FILES.iter().flat_map(|name| xattrs(&dir.join(name))).collect()
-            })
+            look(move || FILES.iter().flat_map(|name| xattrs(&dir.join(name))).collect())
         },
         model: |tree| of_names(tree, &FILES, true, Object::xattrs, 3),
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "lsattr",
@@ -232,7 +245,7 @@ pub(super) const ALL: &[Observation] = &[
             })
         },
         model: |tree| vec![tree.origin("file").is_immutable.to_string()],
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "F_OFD_GETLK",
@@ -247,7 +260,7 @@ pub(super) const ALL: &[Observation] = &[
             })
         },
         model: |tree| vec![tree.origin("file").is_locked.to_string()],
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "readdir",
@@ -269,7 +282,7 @@ pub(super) const ALL: &[Observation] = &[
             })
             .to_vec()
         },
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "rewinddir, readdir",
@@ -284,7 +297,7 @@ pub(super) const ALL: &[Observation] = &[
             })
         },
         model: |tree| DIRS[..3].iter().map(|name| tree.list(tree.origin(name))).collect(),
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "readlink",
@@ -297,7 +310,7 @@ pub(super) const ALL: &[Observation] = &[
             })
         },
         model: |tree| of_names(tree, &LINKS, false, |object| vec![object.target()], 1),
-        may_lag: false,
+        late: Late::Never,
     },
     Observation {
         name: "getcwd",
@@ -306,7 +319,7 @@ pub(super) const ALL: &[Observation] = &[
             look(move || vec![path.read()])
         },
         model: |tree| vec![tree.path("sub")],
-        may_lag: true,
+        late: Late::Always,
     },
     Observation {
         name: "stat, getcwd",
@@ -321,7 +334,7 @@ pub(super) const ALL: &[Observation] = &[
             })
         },
         model: |tree| vec![tree.path("sub")],
-        may_lag: false,
+        late: Late::Never,
     },
 ];
 
@@ -350,8 +363,8 @@ impl Object {
 
     fn read(&self) -> Vec<String> {
         match self.kind {
-            Kind::Dir => vec![error(Errno::ISDIR); PAGES],
-            Kind::File | Kind::Link(_) | Kind::Fifo => self.pages(),
+            Kind::Dir => no_pieces(&error(Errno::ISDIR)).to_vec(),
+            Kind::File | Kind::Link(_) | Kind::Fifo => self.pieces(),
         }
     }
 
@@ -405,7 +418,7 @@ fn failed(error: io::Error) -> String {
 }
 
 fn all_fail(error: io::Error) -> Vec<String> {
-    vec![error.to_string(); PAGES]
+    no_pieces(&error.to_string()).to_vec()
 }
 
 fn open_all(dir: &Path, names: &[&str]) -> Result<Vec<File>> {
@@ -421,12 +434,12 @@ fn content(path: &Path) -> io::Result<Vec<String>> {
     let mut bytes = [0; END];
     // A FIFO has no places to read at.
     let count = io::Read::read(&mut &file, &mut bytes)?;
-    Ok(pages(&bytes[..count]))
+    Ok(pieces(&bytes[..count]).to_vec())
 }
 
 fn content_of(file: &File, bytes: &mut [u8]) -> Vec<String> {
     match file.read_at(bytes, 0) {
-        Ok(count) => pages(&bytes[..count]),
+        Ok(count) => pieces(&bytes[..count]).to_vec(),
         Err(error) => all_fail(error),
     }
 }
@@ -572,6 +585,9 @@ impl PathOf {
 
     fn read(&self) -> String {
         let path = fs::read_link(&self.link).unwrap_or_default();
-        path.strip_prefix(&self.root).map_or_else(|_| path.clone(), Path::to_owned).display().to_string()
+        path.strip_prefix(&self.root)
+            .map_or_else(|_| path.clone(), Path::to_owned)
+            .display()
+            .to_string()
     }
 }

@@ -1,8 +1,10 @@
 //! The cells of the table: an operation on one node, an observation on all of them.
 //!
-//! Keeps true: a look that begins after the operation has returned anywhere, or after anybody has
-//! seen what it changed, shows what it changed; every other look shows what was there before, or
-//! what is there now, and nothing that was there before after something that is there now.
+//! Keeps true: a look that begins after the operation has returned, or after anybody has seen what
+//! it changed, shows what it changed; every other look shows what was there before, or what is there
+//! now, and nothing that was there before after something that is there now. But while a node's
+//! kernel has not been told yet that an operation of its own is done, what other nodes see of it does
+//! not count for those who look on this one.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::model::Tree;
-use super::observations::{self, Look, Observation};
+use super::observations::{self, Late, Look, Observation};
 use super::operations::{self, Act, Operation};
 use super::world;
 use crate::dice::Dice;
@@ -51,17 +53,23 @@ impl Pair {
 
     /// What the table has in its cell.
     pub(super) fn mark(&self) -> &'static str {
-        match (self.old == self.new, self.observation.may_lag) {
+        match (self.old == self.new, self.observation.late) {
             (true, _) => "",
-            (false, false) => "new",
-            (false, true) => "late",
+            (false, Late::Never) => "new",
+            (false, Late::InRaces) => "new, late in races",
+            (false, Late::Always) => "late",
         }
     }
 
     /// Has anything new been seen?
-    fn judge(&self, words: &[String], began: Began) -> Result<bool> {
+    fn judge(&self, words: &[String], began: Began, is_race: bool) -> Result<bool> {
         ensure!(words.len() == self.old.len(), "{} words", words.len());
-        let is_free = self.observation.may_lag && self.old != self.new && began != Began::Before;
+        let is_late = match self.observation.late {
+            Late::Never => false,
+            Late::InRaces => is_race,
+            Late::Always => true,
+        };
+        let is_free = is_late && self.old != self.new && began != Began::Before;
         let mut has_new = began == Began::After && !is_free;
         for (number, ((word, old), new)) in words.iter().zip(&self.old).zip(&self.new).enumerate() {
             let tell = || format!("word {number} is «{word}», was «{old}», becomes «{new}»");
@@ -70,6 +78,9 @@ impl Pair {
             } else if word == new {
                 ensure!(began != Began::Before, "too early: {}", tell());
                 has_new = true;
+            } else if word.is_empty() && is_race && began != Began::Before {
+                // A known defect: the end that a cached read goes by may be older than its bytes,
+                // when the node gives the file away while it asks for the size.
             } else if word == old {
                 ensure!(!has_new || is_free, "old, {began:?}: {}", tell());
             } else if began == Began::During && *word == self.between[number] {
@@ -83,24 +94,33 @@ impl Pair {
 }
 
 /// Which pairs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    number: usize,
-    of: usize,
+#[derive(Clone, Debug)]
+pub(super) enum Part {
+    Share {
+        number: usize,
+        of: usize,
+    },
+    /// Those of one operation.
+    Row(String),
 }
 
 impl Part {
-    /// `all`, or `1/3`.
+    /// `all`, `1/3`, or the name of an operation.
     pub(super) fn parse(text: &str) -> Result<Part> {
-        if text == "all" {
-            return Ok(Part { number: 1, of: 1 });
+        if operations::ALL.iter().any(|operation| operation.name == text) {
+            return Ok(Part::Row(text.to_owned()));
         }
-        let (number, of) = text.split_once('/').context("PART is `all` or `1/3`")?;
-        Ok(Part { number: number.parse()?, of: of.parse()? })
+        let (number, of) =
+            if text == "all" { ("1", "1") } else { text.split_once('/').context("PART")? };
+        Ok(Part::Share { number: number.parse()?, of: of.parse()? })
     }
 
-    fn has(self, pair: usize) -> bool {
-        pair % self.of + 1 == self.number
+    fn has(&self, row: usize, column: usize) -> bool {
+        match self {
+            // Neither whole rows nor whole columns.
+            Part::Share { number, of } => (row + column) % of + 1 == *number,
+            Part::Row(name) => operations::ALL[row].name == name,
+        }
     }
 }
 
@@ -114,12 +134,12 @@ type Way = fn(&Pair, &[PathBuf], &mut Dice) -> Result<Later>;
 ///
 /// # Errors
 /// With all that went wrong.
-pub(super) fn run(part: Part, dirs: &[PathBuf], way: Way, dice: &mut Dice) -> Result<String> {
+pub(super) fn run(part: &Part, dirs: &[PathBuf], way: Way, dice: &mut Dice) -> Result<String> {
     let (mut tried, mut changing, mut wrong) = (0, 0, Vec::new());
     for (row, operation) in operations::ALL.iter().enumerate() {
         let mut later = Vec::new();
         for (column, observation) in observations::ALL.iter().enumerate() {
-            if !part.has(row * observations::ALL.len() + column + row) {
+            if !part.has(row, column) {
                 continue;
             }
             let pair = Pair::new(operation, observation);
@@ -137,7 +157,7 @@ pub(super) fn run(part: Part, dirs: &[PathBuf], way: Way, dice: &mut Dice) -> Re
         }
         for (pair, (mut looks, _held)) in later {
             for look in &mut looks {
-                if let Err(error) = pair.judge(&look(), Began::After) {
+                if let Err(error) = pair.judge(&look(), Began::After, false) {
                     wrong.push(told(&pair, &error.context("after a pause")));
                 }
             }
@@ -165,7 +185,8 @@ pub(super) fn in_turn(pair: &Pair, dirs: &[PathBuf], _: &mut Dice) -> Result<Lat
         // The others before the one that operates, which may have nothing to ask.
         for _ in 0..2 {
             for (number, look) in looks.iter_mut().enumerate().rev() {
-                pair.judge(&look(), began).with_context(|| format!("mount {}", number + 1))?;
+                pair.judge(&look(), began, false)
+                    .with_context(|| format!("mount {}", number + 1))?;
             }
         }
     }
@@ -186,7 +207,12 @@ pub(super) fn at_once(pair: &Pair, dirs: &[PathBuf], dice: &mut Dice) -> Result<
         let race = &race;
         let mut watchers = Vec::new();
         for (number, dir) in dirs.iter().enumerate() {
-            let watch = move || race.watch(dir).with_context(|| format!("mount {}", number + 1));
+            if number == 0 && pair.operation.own_late.contains(&pair.observation.name) {
+                race.ready.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
+            let watch =
+                move || race.watch(number, dir).with_context(|| format!("mount {}", number + 1));
             watchers.push(scope.spawn(watch));
         }
         while race.ready.load(Ordering::SeqCst) < dirs.len() {
@@ -221,24 +247,31 @@ struct Race<'a> {
 
 impl Race<'_> {
     /// Looks until one look has begun after the operation had returned.
-    fn watch(&self, dir: &Path) -> Result<()> {
+    fn watch(&self, number: usize, dir: &Path) -> Result<()> {
         let warm = (self.pair.observation.open)(dir).context("opening").and_then(|mut look| {
             for _ in 0..2 {
-                self.pair.judge(&look(), Began::Before)?;
+                self.pair.judge(&look(), Began::Before, true)?;
             }
             Ok(look)
         });
         // Whoever fails is not waited for.
         self.ready.fetch_add(1, Ordering::SeqCst);
         let mut look = warm?;
+        let mut has_seen = false;
         loop {
             let is_over = self.has_returned.load(Ordering::SeqCst);
-            let was_seen = self.was_seen.load(Ordering::SeqCst);
-            let began = if is_over || was_seen { Began::After } else { Began::During };
+            let was_seen = number != 0 && self.was_seen.load(Ordering::SeqCst);
+            let must = is_over || was_seen || has_seen;
             let words = look();
-            let has_begun = self.has_begun.load(Ordering::SeqCst);
-            let began = if has_begun { began } else { Began::Before };
-            if self.pair.judge(&words, began)? {
+            let began = match self.has_begun.load(Ordering::SeqCst) {
+                false => Began::Before,
+                true if must => Began::After,
+                true => Began::During,
+            };
+            let judged = self.pair.judge(&words, began, true);
+            let why = || format!("over: {is_over}, seen by others: {was_seen}, here: {has_seen}");
+            if judged.with_context(why)? {
+                has_seen = true;
                 self.was_seen.store(true, Ordering::SeqCst);
             }
             if is_over {

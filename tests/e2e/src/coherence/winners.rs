@@ -31,7 +31,9 @@ const ALL: &[Contest] = &[
     Contest {
         name: "open, O_EXCL",
         set: None,
-        attempt: |dir, who| File::create_new(dir.join(PRIZE))?.write_all(who.to_string().as_bytes()),
+        attempt: |dir, who| {
+            File::create_new(dir.join(PRIZE))?.write_all(who.to_string().as_bytes())
+        },
         loss: ErrorKind::AlreadyExists,
         winner: content,
     },
