@@ -280,37 +280,3 @@ impl Race<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a folder is listed as when a file in it gets another name.
-    fn renamed() -> Pair {
-        let operation = operations::ALL.iter().find(|row| row.name == "rename(2), NOREPLACE");
-        let observation = observations::ALL.iter().find(|column| column.name == "readlink");
-        Pair::new(operation.expect("a row"), observation.expect("a column"))
-    }
-
-    fn judge(words: [&str; 3], began: Began) -> Option<bool> {
-        renamed().judge(&words.map(str::to_owned), began, true).ok()
-    }
-
-    #[test]
-    fn what_was_is_seen_before_what_is_after_and_neither_goes_back_meanwhile() {
-        let pair = renamed();
-        let [old, new] = [&pair.old, &pair.new].map(|words| {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            <[&str; 3]>::try_from(words).expect("a word for each name")
-        });
-        assert!(old[1] != new[1] && old[2] != new[2]);
-        assert_eq!([Began::Before, Began::During].map(|began| judge(old, began)), [Some(false); 2]);
-        assert_eq!([Began::During, Began::After].map(|began| judge(new, began)), [Some(true); 2]);
-        assert_eq!(judge(new, Began::Before), None);
-        assert_eq!(judge(old, Began::After), None);
-        assert_eq!(judge([old[0], old[1], new[2]], Began::During), Some(true));
-        assert_eq!(judge([old[0], new[1], old[2]], Began::During), None);
-        assert_eq!(judge([old[0], "else", new[2]], Began::During), None);
-        assert_eq!(judge(["else", new[1], new[2]], Began::After), None);
-    }
-}
