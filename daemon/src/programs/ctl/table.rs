@@ -6,8 +6,8 @@ use std::fmt::{Display, Write};
 use super::top::Rates;
 use mx_base::size::Bytes;
 use mx_node::report::{
-    Delay, Doing, FileLock, FsDamage, FsLocks, FsUsage, Gate, Homed, Isolated, Lock, LockDump,
-    Member, Permit, Recovery, RecoveryReport, State, Status, Usage, Viewer, Waiting, Why,
+    Delay, Doing, FileLock, FileSystem, FsDamage, FsLocks, FsUsage, Gate, Homed, Isolated, Lock,
+    LockDump, Member, Permit, Recovery, RecoveryReport, State, Status, Usage, Viewer, Waiting, Why,
     WhyResource, Work,
 };
 
@@ -32,6 +32,10 @@ impl Page {
 
     fn line(&mut self, text: impl Display) {
         writeln!(self.0, "{text}").expect("memory takes it");
+    }
+
+    fn file_system(&mut self, fs: &FileSystem, directory: impl Display) {
+        self.line(format_args!("file system {:?} {} on {directory}", fs.label, fs.id));
     }
 
     fn field(&mut self, name: &str, value: impl Display) {
@@ -484,7 +488,7 @@ pub(super) fn damage(report: &FsDamage) -> String {
     let mut page = Page::of(&report.viewer);
     for of in &report.file_systems {
         page.line("");
-        page.line(format_args!("file system {:?} {} on {}", of.fs.label, of.fs.id, of.directory));
+        page.file_system(&of.fs, &of.directory);
         for Isolated { resource, why } in &of.objects {
             page.field(resource, why);
         }
@@ -501,7 +505,7 @@ pub(super) fn damage(report: &FsDamage) -> String {
 fn usage_lines(page: &mut Page, of: &Usage) {
     let bytes = |blocks: u64| Bytes(blocks.saturating_mul(of.block_bytes));
     page.line("");
-    page.line(format_args!("file system {:?} {} on {}", of.fs.label, of.fs.id, of.directory));
+    page.file_system(&of.fs, &of.directory);
     let used = of.blocks.saturating_sub(of.blocks_free);
     page.field(
         "space",
