@@ -10,8 +10,8 @@ use crate::file_system::FsCore;
 use crate::node::{Core, Node};
 use crate::report;
 use crate::report::{
-    Damage, FileSystem, FsDamage, FsLocks, FsUsage, Homed, Isolated, Lock, LockDump,
-    LockLook, Mount, Mounted, Peer, Permit, Recovery, RecoveryReport, Replay, ResourceFilter, State, Status,
+    Damage, FileSystem, FsDamage, FsLocks, FsUsage, Homed, Isolated, Lock, LockDump, LockLook,
+    Mount, Mounted, Peer, Permit, Recovery, RecoveryReport, Replay, ResourceFilter, State, Status,
     Suspicion, Usage, View, Viewer, Work, milliseconds, wall_milliseconds,
 };
 

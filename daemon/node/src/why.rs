@@ -16,8 +16,8 @@ use crate::describe::Surroundings;
 use crate::file_system::FsCore;
 use crate::node::Node;
 use crate::report::{
-    Doing, Here, Holder, Homed, Hot, LockLook, LockTop, Member, Waiter, Why, WhyResource, milliseconds,
-    resource_text,
+    Doing, Here, Holder, Homed, Hot, LockLook, LockTop, Member, Waiter, Why, WhyResource,
+    milliseconds, resource_text,
 };
 
 /// So many of those who wait for one resource are listed.

@@ -114,9 +114,10 @@ impl LockLook<'_> {
         limit: usize,
     ) -> Vec<FileLock> {
         let held = self.space.claims_held().filter(|claim| wanted(&claim.name));
-        let waiting = self.space.claims_waiting().filter(|waiter| {
-            matches!(waiter.how, How::Wait { .. }) && wanted(&waiter.wanted.name)
-        });
+        let waiting = self
+            .space
+            .claims_waiting()
+            .filter(|waiter| matches!(waiter.how, How::Wait { .. }) && wanted(&waiter.wanted.name));
         let held = held.map(|claim| self.held(&claim));
         held.chain(waiting.map(|waiter| self.waiting(&waiter))).take(limit).collect()
     }

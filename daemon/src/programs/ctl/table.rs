@@ -6,8 +6,8 @@ use std::fmt::{Display, Write};
 use super::top::Rates;
 use mx_base::size::Bytes;
 use mx_node::report::{
-    Delay, Doing, FileLock, FileLocks, FsDamage, FsLocks, FsUsage, Gate, Homed, Isolated, Lock, LockDump,
-    Member, Permit, Recovery, RecoveryReport, State, Status, Usage, Viewer, Waiting, Why,
+    Delay, Doing, FileLock, FileLocks, FsDamage, FsLocks, FsUsage, Gate, Homed, Isolated, Lock,
+    LockDump, Member, Permit, Recovery, RecoveryReport, State, Status, Usage, Viewer, Waiting, Why,
     WhyResource, Work,
 };
 
@@ -498,7 +498,9 @@ fn file_lock_lines(page: &mut Page, of: &FileLocks, home: Option<Member>) {
         ));
     }
     if !of.is_all {
-        page.line(format_args!("  unknown    what programs of other nodes have locked: {home} knows"));
+        page.line(format_args!(
+            "  unknown    what programs of other nodes have locked: {home} knows"
+        ));
     } else if of.held.is_empty() && of.waiting.is_empty() {
         page.line("  unlocked   no program has any of it locked");
     }

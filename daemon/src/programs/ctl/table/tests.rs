@@ -382,7 +382,8 @@ inode 0x12 (bucket 7, home n2.7)
 ";
     assert_eq!(text, format!("{SEEN}{expected}"));
     let text = why_locked(member(2, 7), FileLocks { is_all: true, ..FileLocks::default() });
-    let expected = "  unlocked   no program has any of it locked\n  nobody holds it or waits for it\n";
+    let expected =
+        "  unlocked   no program has any of it locked\n  nobody holds it or waits for it\n";
     assert!(text.ends_with(expected), "{text}");
 }
 
