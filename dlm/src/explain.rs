@@ -124,7 +124,7 @@ impl Lockspace {
         self.early.len()
     }
 
-    fn unreported_since(&self, epoch: ViewId) -> Vec<Member> {
+    pub(crate) fn unreported_since(&self, epoch: ViewId) -> Vec<Member> {
         let through = |member: &Member| self.reported.get(member).copied().unwrap_or_default();
         self.view.members().iter().copied().filter(|member| through(member) < epoch).collect()
     }

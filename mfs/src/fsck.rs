@@ -8,6 +8,7 @@
 
 mod directories;
 mod groups;
+mod index;
 mod inodes;
 mod lenient;
 pub(crate) mod media;

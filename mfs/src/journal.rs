@@ -18,6 +18,7 @@ pub(crate) mod redo_queue;
 pub(crate) mod replay;
 pub(crate) mod ring;
 pub mod scan;
+pub(crate) mod segment;
 pub(crate) mod transaction;
 
 pub(crate) use commit::{Journal, Reservation};

@@ -88,7 +88,7 @@ pub async fn format(
     }
     let slots = || (0..layout.slot_count).map(SlotId);
     let heads = slots().flat_map(|slot| SlotHead::unused(format.fs_id, &layout, slot));
-    put(BlockNo(layout.slot_start), heads.map(|b| *b).collect()).await?;
+    put(BlockNo(layout.slot_start), heads.map(|(_, block)| *block).collect()).await?;
     let bodies = slots().map(|slot| slot_body(format.fs_id, &layout, slot)).collect();
     put(layout.slot_body(SlotId(0)), bodies).await?;
     progress(2, steps);

@@ -33,9 +33,6 @@ pub(crate) struct SlotRecord {
     free_places: Vec<usize>,
 }
 
-const EMPTY: OrphanEntry =
-    OrphanEntry { inode: U64::ZERO, generation: U32::ZERO, reserved0: U32::ZERO };
-
 impl SlotRecord {
     /// Takes the list over as it is on disk.
     pub(crate) fn new(pin: Pin, blocks: SlotBlocks) -> SlotRecord {
@@ -129,7 +126,7 @@ impl SlotRecord {
         }
         for file in removed {
             let place = self.places.remove(&file).expect("only an orphan is removed from the list");
-            self.set_entry(transaction, place, EMPTY, -1);
+            self.set_entry(transaction, place, OrphanEntry::FREE, -1);
             self.free_places.push(place);
         }
     }

@@ -10,7 +10,7 @@ use crate::file_system::FsCore;
 use crate::node::{Core, Node};
 use crate::report;
 use crate::report::{
-    Damage, FileLock, FileSystem, FsDamage, FsLocks, FsUsage, Homed, Isolated, Lock, LockDump,
+    Damage, FileSystem, FsDamage, FsLocks, FsUsage, Homed, Isolated, Lock, LockDump, LockLook,
     Mount, Mounted, Peer, Permit, Recovery, RecoveryReport, Replay, ResourceFilter, State, Status,
     Suspicion, Usage, View, Viewer, Work, milliseconds, wall_milliseconds,
 };
@@ -108,7 +108,8 @@ impl Node {
                         locks.locks.push(Lock::of(&cached, home));
                     }
                 }
-                locks.file_locks = FileLock::list(cache.lockspace(), wanted, limit);
+                let look = LockLook { space: cache.lockspace(), cluster: &core.cluster, now };
+                locks.file_locks = look.list(wanted, limit);
                 let homed = cache.lockspace().resources();
                 for state in homed.filter(|state: &ResourceState| wanted(&state.name)) {
                     locks.homed_total += 1;

@@ -20,7 +20,8 @@ use mfs::mount::recover::Recovered;
 use mx_base::{Duration, Instant, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use file_locks::FileLock;
+pub(crate) use file_locks::LockLook;
+pub use file_locks::{FileLock, FileLocks};
 pub use recovery::{Delay, Work};
 pub use top::{Hot, LockTop};
 pub use why::{Doing, Here, Holder, Waiter, Why, WhyResource};

@@ -16,8 +16,8 @@ use crate::describe::Surroundings;
 use crate::file_system::FsCore;
 use crate::node::Node;
 use crate::report::{
-    Doing, Here, Holder, Homed, Hot, LockTop, Member, Waiter, Why, WhyResource, milliseconds,
-    resource_text,
+    Doing, Here, Holder, Homed, Hot, LockLook, LockTop, Member, Waiter, Why, WhyResource,
+    milliseconds, resource_text,
 };
 
 /// So many of those who wait for one resource are listed.
@@ -124,6 +124,7 @@ fn why_of(
         waiters: waits.iter().take(WAITERS_MAX).map(|wait| Waiter::of(wait, now)).collect(),
         waiters_total: waits.len() as u64,
         at_home: None,
+        file_locks: None,
         ask: Vec::new(),
     };
     let Some(locks) = &fs.locks else { return why };
@@ -186,7 +187,17 @@ fn why_of(
         }
     }
     others.remove(&me);
-    why.ask = others.into_iter().map(Member::from).collect();
+    let mut ask: BTreeSet<Member> = others.into_iter().map(Member::from).collect();
+    if matches!(resource, Resource::Inode(_)) {
+        let look = LockLook { space: locks.lockspace(), cluster, now };
+        let file_locks = look.of_file(name, bucket);
+        let listed = file_locks.held.iter().chain(&file_locks.waiting);
+        ask.extend(listed.filter(|lock| !lock.is_dead).map(|lock| lock.member));
+        ask.extend(&file_locks.unreported);
+        ask.remove(&me.into());
+        why.file_locks = Some(file_locks);
+    }
+    why.ask = ask.into_iter().collect();
     why
 }
 

@@ -49,9 +49,13 @@ pub enum Command {
     /// Cluster locks.
     #[command(subcommand)]
     Lock(LockCommand),
-    /// Who holds a file or a resource, who waits for it and since when, and what the holders do.
+    /// Who holds a file or a resource, who waits for it and since when, and what the holders do;
+    /// which ranges of a file programs have locked (flock, fcntl), and who waits for which.
     ///
     /// Shows what this node knows, and names the nodes that know more; nothing is asked of them.
+    /// The home of a file knows every lock that programs have on it, by node and number of the
+    /// process; the name of the program only that node. Any other node knows of its own programs
+    /// only.
     /// A path is looked up on this node, under the locks of its directories; where one of those
     /// cannot be had within 2 s, that directory is told about instead.
     Why {

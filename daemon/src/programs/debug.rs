@@ -172,12 +172,7 @@ impl ReadOnly {
     fn read_now(&self, at: BlockNo, count: usize) -> Result<Box<[Block]>, DiskError> {
         let mut blocks = Block::zeroed_many(count);
         let read = self.file.read_exact_at(blocks.as_mut_bytes(), at.0 * BLOCK_SIZE_U64);
-        read.map_err(|error| DiskError::Failed {
-            operation: "read",
-            at,
-            blocks: count as u64,
-            reason: error.to_string(),
-        })?;
+        read.map_err(|error| crate::disk::failed("read", at, count, error))?;
         Ok(blocks)
     }
 }

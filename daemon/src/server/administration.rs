@@ -8,7 +8,7 @@ use std::time::Duration;
 use mfs::locks::Resource;
 use mx_base::BoxFuture;
 use mx_node::report::{
-    FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why,
+    FileLocks, FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why,
 };
 use parking_lot::Mutex;
 
@@ -127,6 +127,13 @@ impl Source for Administration {
                 server.node().why(server.fs(), &server.surroundings(), &resources, stuck_at);
             for waiter in why.resources.iter_mut().flat_map(|resource| &mut resource.waiters) {
                 waiter.command = waiter.pid.and_then(command);
+            }
+            let file_locks = why.resources.iter_mut().filter_map(|of| of.file_locks.as_mut());
+            for lock in file_locks.flat_map(FileLocks::listed_mut) {
+                // The number of a process says nothing on another machine.
+                let is_here = Some(lock.member.incarnation) == why.viewer.incarnation
+                    && lock.member.node == why.viewer.node;
+                lock.command = is_here.then(|| command(lock.pid)).flatten();
             }
             Ok(why)
         })

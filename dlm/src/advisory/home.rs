@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mx_base::Member;
+use mx_base::{Instant, Member};
 
 use super::pieces::{Access, Piece, Pieces, Span};
 use super::{ClaimRef, Conflict, Family, How, Owner, ReportedClaim, Verdict, Wait};
@@ -32,6 +32,8 @@ pub(crate) struct Waiter {
     pub(crate) access: Access,
     pub(crate) how: How,
     pub(crate) stamp: u64,
+    /// Since this home knows of it.
+    pub(crate) since: Instant,
 }
 
 impl Waiter {
@@ -202,7 +204,12 @@ impl HomeClaims {
     ///
     /// # Errors
     /// When two members say that they hold what does not go together.
-    pub(crate) fn report(&mut self, from: Member, report: &ReportedClaim) -> Result<(), Violation> {
+    pub(crate) fn report(
+        &mut self,
+        from: Member,
+        report: &ReportedClaim,
+        now: Instant,
+    ) -> Result<(), Violation> {
         let ReportedClaim { bucket, name, owner, pid, span, access, asked } = *report;
         let file = self.files.entry((bucket, name)).or_default();
         match asked {
@@ -216,7 +223,8 @@ impl HomeClaims {
             Some(super::AskedClaim { id, how, stamp }) => {
                 let key = ClaimRef { member: from, id };
                 self.waiting.begin(from);
-                file.waiting.push_back(Waiter { key, owner, pid, span, access, how, stamp });
+                let waiter = Waiter { key, owner, pid, span, access, how, stamp, since: now };
+                file.waiting.push_back(waiter);
             }
         }
         Ok(())
@@ -299,6 +307,10 @@ impl HomeClaims {
         self.files.get(&(bucket, name))?.held.get(&holder)
     }
 
+    pub(crate) fn file(&self, bucket: Bucket, name: ResourceName) -> Option<&HomeFile> {
+        self.files.get(&(bucket, name))
+    }
+
     fn names_in(&self, bucket: Bucket) -> Vec<ResourceName> {
         let from = (bucket, ResourceName::LEAST);
         let within = self.files.range(from..).take_while(|((at, _), _)| *at == bucket);
@@ -365,6 +377,10 @@ impl HomeClaims {
 impl HomeFile {
     pub(crate) fn held(&self) -> impl Iterator<Item = (Holder, &Piece)> {
         self.held.iter().flat_map(|(holder, pieces)| pieces.iter().map(|piece| (*holder, piece)))
+    }
+
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiting.len()
     }
 
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (&Waiter, Vec<Holder>)> {

@@ -203,11 +203,21 @@ impl OwnClaims {
         name: &ResourceName,
         via: u64,
     ) -> Vec<(Owner, Span)> {
-        let owners = self.held.get(&(bucket, *name)).into_iter().flatten();
-        let all = owners.flat_map(|(owner, pieces)| pieces.iter().map(|piece| (*owner, piece)));
+        let owners = self.owners_of(bucket, name);
+        let all = owners.flat_map(|(owner, pieces)| pieces.iter().map(move |piece| (owner, piece)));
         all.filter(|(_, piece)| piece.via == via)
             .map(|(owner, piece)| (owner, piece.span))
             .collect()
+    }
+
+    /// What each owner holds of a resource.
+    pub(crate) fn owners_of(
+        &self,
+        bucket: Bucket,
+        name: &ResourceName,
+    ) -> impl Iterator<Item = (Owner, &Pieces)> {
+        let owners = self.held.get(&(bucket, *name)).into_iter().flatten();
+        owners.map(|(owner, pieces)| (*owner, pieces))
     }
 
     /// Everything that is held.

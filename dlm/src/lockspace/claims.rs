@@ -174,7 +174,8 @@ impl Lockspace {
         match self.homes.home(bucket) {
             Some(home) if home == self.me => {
                 let Claim { owner, pid, span, access, how, .. } = claim;
-                let waiter = Waiter { key: self.my(id), owner, pid, span, access, how, stamp };
+                let (key, since) = (self.my(id), asked.since);
+                let waiter = Waiter { key, owner, pid, span, access, how, stamp, since };
                 self.claim_at_home(bucket, name, waiter);
             }
             Some(home) => {
@@ -361,7 +362,7 @@ impl Lockspace {
     }
 
     /// Tells the heirs of `moved` what this node's owners hold and wait for.
-    pub(super) fn report_claims(&mut self, moved: &[Bucket]) {
+    pub(super) fn report_claims(&mut self, moved: &[Bucket], now: Instant) {
         if self.advisory.own.is_empty() {
             return;
         }
@@ -395,7 +396,7 @@ impl Lockspace {
                 for report in claims {
                     self.advisory
                         .home
-                        .report(self.me, &report)
+                        .report(self.me, &report, now)
                         .expect("what is held was granted beside what others hold");
                 }
             } else {
@@ -411,6 +412,7 @@ impl Lockspace {
         from: Member,
         epoch: ViewId,
         report: &ReportedClaim,
+        now: Instant,
     ) -> Result<(), Violation> {
         let known = self.homes.epoch(report.bucket);
         if known > epoch {
@@ -427,7 +429,7 @@ impl Lockspace {
         if let Some(asked) = report.asked {
             self.advisory.own.hear(asked.stamp);
         }
-        self.advisory.home.report(from, report)
+        self.advisory.home.report(from, report, now)
     }
 
     // --- messages of owners ---
@@ -438,14 +440,14 @@ impl Lockspace {
         at: BucketEpoch,
         (id, name): (ClaimId, ResourceName),
         claim: Claim,
-        stamp: u64,
+        (stamp, now): (u64, Instant),
     ) -> Result<(), Violation> {
         let key = ClaimRef { member: from, id };
         if self.advisory.home.waiter(at.bucket, name, key).is_some() {
             return Err(Violation::LockKnown);
         }
         let Claim { owner, pid, span, access, how, .. } = claim;
-        let waiter = Waiter { key, owner, pid, span, access, how, stamp };
+        let waiter = Waiter { key, owner, pid, span, access, how, stamp, since: now };
         self.claim_at_home(at.bucket, name, waiter);
         self.carry_on();
         Ok(())

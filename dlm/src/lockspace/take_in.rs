@@ -206,7 +206,7 @@ impl Lockspace {
                 Ok(())
             }
             Message::Claim { at, id, name, claim, stamp } => {
-                self.take_in_claim(from, at, (id, name), claim, stamp)
+                self.take_in_claim(from, at, (id, name), claim, (stamp, now))
             }
             Message::ClaimLower { at, id, name, owner, span, to } => {
                 let key = ClaimRef { member: from, id };
@@ -225,7 +225,8 @@ impl Lockspace {
                 Ok(())
             }
             Message::ClaimReport { epoch, claims } => {
-                claims.iter().try_for_each(|report| self.take_in_claim_report(from, epoch, report))
+                let mut claims = claims.iter();
+                claims.try_for_each(|report| self.take_in_claim_report(from, epoch, report, now))
             }
             Message::Trace { path, owner, budget, .. } => self.take_in_trace(path, owner, budget),
             Message::Follow { at, path, budget } => self.take_in_follow(at, path, budget),

@@ -175,7 +175,7 @@ impl Lockspace {
             let ast = crate::lock::Ast::Denied(reason);
             self.outputs.push_back(Output::Ast { lock, name, ast });
         }
-        self.report_claims(moved);
+        self.report_claims(moved, now);
         let view = self.view.id;
         for ((heir, epoch), locks) in reports.by_heir {
             if heir == self.me {

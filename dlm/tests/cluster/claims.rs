@@ -1,9 +1,11 @@
 //! Advisory locks: `docs/spec/locks.md` section 10, rule by rule.
 
 use dlm::BucketName;
+use dlm::advisory::explain::ClaimsState;
 use dlm::advisory::{Access, ClaimId, How, Span, Verdict};
 use mx_base::Member;
 
+use crate::claimants::owner;
 use crate::rng::Rng;
 use crate::world::{World, member, resource, resource_at};
 
@@ -37,6 +39,10 @@ impl World {
         let verdict = of.next().map(|(.., verdict)| *verdict);
         assert!(of.next().is_none(), "a claim is answered once");
         verdict
+    }
+
+    fn known(&self, member: Member, at: BucketName, limit: usize) -> ClaimsState {
+        self.nodes[&member].space.claims_of(at.name, at.bucket, limit)
     }
 
     fn give_up(&mut self, member: Member, owner: u64, at: BucketName, span: (u64, u64)) {
@@ -318,4 +324,80 @@ fn on_one_node_every_answer_is_that_of_the_model() {
             }
         }
     }
+}
+
+/// Who holds what, and who waits since when for whom.
+type Told = (Vec<(Member, u64, u64)>, Vec<(Member, u64, u64, Vec<(Member, u64)>)>);
+
+fn told(state: &ClaimsState) -> Told {
+    let held = state.held.iter().map(|one| (one.member, one.owner.id, one.span.start()));
+    let waiting = state.waiting.iter().map(|waiter| {
+        let waits_for = waiter.waits_for.iter().map(|(member, owner)| (*member, owner.id));
+        let (member, id) = (waiter.wanted.member, waiter.wanted.owner.id);
+        (member, id, waiter.since.0, waits_for.collect())
+    });
+    (held.collect(), waiting.collect())
+}
+
+#[test]
+fn a_home_tells_of_everybody_and_another_node_of_its_own_owners() {
+    let (mut world, a, b, c) = three();
+    let at = resource_at(&world, c);
+    assert_eq!(world.ask(a, ONE, at, (0, 1), Write, WAIT), Some(Verdict::Granted));
+    assert_eq!(world.ask(a, TWO, at, (4, 5), Write, WAIT), Some(Verdict::Granted));
+    assert_eq!(world.ask(b, ONE, at, (8, 8), Read, WAIT), Some(Verdict::Granted));
+    assert_eq!(world.ask(b, FILE, at, (0, 0), Write, WAIT), Some(Verdict::Granted));
+    world.now = 700;
+    world.claim(b, ONE, at, (5, 9), Read, WAIT).expect("asked");
+    world.now = 800;
+    world.deliver_all();
+    world.claim(b, TWO, at, (8, 8), Write, WAIT).expect("asked");
+    world.deliver_all();
+    let home = world.known(c, at, 9);
+    assert!(home.is_all && home.unreported.is_empty() && home.unfenced.is_empty(), "{home:?}");
+    // What is in the way comes first. The home does not know when others asked.
+    let held = vec![(a, TWO, 4), (b, ONE, 8), (a, ONE, 0), (b, FILE, 0)];
+    let waiting = vec![(b, ONE, 800, vec![(a, TWO)]), (b, TWO, 800, vec![(b, ONE)])];
+    assert_eq!(told(&home), (held.clone(), waiting.clone()));
+    assert_eq!(home.waiting[0].wanted.owner, owner(ONE));
+    let first = world.known(c, at, 1);
+    assert_eq!(told(&first), (held[..1].to_vec(), waiting[..1].to_vec()));
+    assert_eq!((first.held_total, first.waiting_total), (4, 2));
+    let there = world.known(b, at, 9);
+    assert!(!there.is_all, "others may hold what it does not know");
+    let held = vec![(b, ONE, 8), (b, FILE, 0)];
+    let waiting = vec![(b, ONE, 700, Vec::new()), (b, TWO, 800, vec![(b, ONE)])];
+    assert_eq!(told(&there), (held, waiting));
+    assert_eq!(told(&world.known(a, at, 9)), (vec![(a, ONE, 0), (a, TWO, 4)], Vec::new()));
+    let elsewhere = resource_at(&world, a);
+    assert_eq!(told(&world.known(a, elsewhere, 9)), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_home_tells_what_keeps_it_from_deciding_and_since_when_its_own_owners_wait() {
+    let (mut world, a, b, d) = three();
+    let at = resource_at(&world, d);
+    for (node, owner) in [(a, ONE), (b, ONE)] {
+        world.now = 100;
+        assert_eq!(world.ask(node, owner, at, (0, 4), Read, WAIT), Some(Verdict::Granted));
+    }
+    world.now = 200;
+    for node in [a, b] {
+        world.claim(node, TWO, at, (0, 0), Write, WAIT).expect("asked");
+        world.deliver_all();
+    }
+    world.now = 300;
+    world.lose(a, d);
+    let heir = world.nodes[&a].space.home(at.bucket).expect("a view");
+    let before = world.known(heir, at, 9);
+    assert!(before.is_all && before.unreported.is_empty(), "{before:?}");
+    assert_eq!(before.unfenced, [d]);
+    let since = |state: &ClaimsState, member: Member| {
+        let mut waiting = state.waiting.iter();
+        waiting.find(|waiter| waiter.wanted.member == member).map(|waiter| waiter.since.0)
+    };
+    let other = if heir == a { b } else { a };
+    assert_eq!((since(&before, heir), since(&before, other)), (Some(200), Some(300)));
+    world.recover(heir, d, &[]);
+    assert!(world.known(heir, at, 9).unfenced.is_empty(), "it is fenced");
 }

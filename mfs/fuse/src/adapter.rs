@@ -183,8 +183,7 @@ impl Adapter {
         let shared = Arc::clone(&self.shared);
         shared.requests.count(kind);
         let interrupted = reply.interrupted();
-        let (channel, by_any) = (reply.channel(), kind.ends_by_any_signal());
-        let who = Waiter { thread: pid, channel, by_any };
+        let who = Waiter { thread: pid, by_any: kind.ends_by_any_signal() };
         let mut answer = Box::pin(answer(Arc::clone(&shared), reply));
         let runtime = Arc::clone(&shared.runtime);
         if !shared.lease.holds(runtime.now()) {
@@ -225,21 +224,17 @@ impl Adapter {
             }
             Operation::Interrupt { unique: of } => match self.shared.interrupts.signal(*of) {
                 Signalled::Told => reply().forgo(),
-                // EAGAIN: said once more, should the request still be there. Another thread may have
-                // read it and not begun: it is found only where it was read.
                 Signalled::Unknown => {
                     reply().forgo();
-                    for channel in all {
-                        Reply::new(channel, unique).error(Errno(libc::EAGAIN));
-                    }
+                    tell_again(unique, all);
                 }
-                Signalled::Handled(of) => {
+                Signalled::Handled => {
                     reply().forgo();
-                    let reply = Reply::new(&of.unwrap_or_else(|| Arc::clone(channel)), unique);
+                    let all = all.to_vec();
                     let pause = self.shared.runtime.sleep(LOOK_AGAIN);
                     self.shared.runtime.spawn(Box::pin(async move {
                         pause.await;
-                        reply.error(Errno(libc::EAGAIN));
+                        tell_again(unique, &all);
                     }));
                 }
             },
@@ -558,6 +553,14 @@ impl Adapter {
             };
             shared.answer_entry(reply, made.await);
         });
+    }
+}
+
+/// EAGAIN for an INTERRUPT: the kernel says it once more, should the request still be there. It looks for
+/// that only on the channel where it was read, which another thread may just have done.
+fn tell_again(interrupt: u64, all: &[Arc<Channel>]) {
+    for channel in all {
+        Reply::new(channel, interrupt).error(Errno(libc::EAGAIN));
     }
 }
 

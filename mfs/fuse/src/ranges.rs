@@ -47,8 +47,10 @@ impl Shared {
         let done =
             async { self.fs.allocate(&*self.handle(handle)?, what, offset, len).await }.await;
         match done {
-            // The pin is dropped behind the answer.
-            Ok(_pin) => reply.ok(),
+            Ok(allocated) => {
+                reply.ok();
+                self.fs.forget_replaced(allocated).await;
+            }
             Err(error) => reply.error(errno(&error)),
         }
     }

@@ -21,7 +21,7 @@ use crate::ondisk::header::Kind;
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 
 /// The deepest a directory's index gets: the hash has no more bits.
-const LEVELS_MAX: u32 = hash::HASH_BITS / INDEX_BITS;
+pub(crate) const LEVELS_MAX: u32 = hash::HASH_BITS / INDEX_BITS;
 
 /// Where a hash leads.
 pub(crate) struct Place {
@@ -136,7 +136,7 @@ impl Directory<'_> {
 }
 
 /// Bits of the hash that an index of this level takes: eight, or what is left of it.
-fn bits_of_level(level: u32) -> u32 {
+pub(crate) fn bits_of_level(level: u32) -> u32 {
     INDEX_BITS.min(hash::HASH_BITS - level * INDEX_BITS)
 }
 

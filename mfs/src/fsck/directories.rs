@@ -3,26 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
+use super::index::IndexAt;
 use super::inodes::Found;
 use crate::block::BlockNo;
 use crate::dir::area::Area;
 use crate::dir::hash;
 use crate::file::{FileType, InodeNo};
 use crate::ondisk::alloc_group::ChunkKind;
-use crate::ondisk::directory::{
-    BucketBlock, INDEX_BITS, INDEX_FANOUT, INDEX_SIZE, IndexBlock, POINTER_TO_INDEX,
-};
+use crate::ondisk::directory::{BucketBlock, INDEX_FANOUT, POINTER_TO_INDEX};
 use crate::ondisk::header::{Kind, Owner};
 use crate::ondisk::inode::{AreaKind, InodeBlock};
-use zerocopy::FromBytes;
-use zerocopy::little_endian::U64;
-
-/// An index to look into: its pointers, its level, the bits that lead to it.
-struct IndexAt {
-    pointers: Vec<u64>,
-    level: u32,
-    prefix: u64,
-}
 
 impl Check<'_> {
     /// Entries of a directory into `found`.
@@ -31,10 +21,7 @@ impl Check<'_> {
         if on_disk.core.area == AreaKind::Entries as u8 {
             self.read_area(found, on_disk.body(), BlockNo(found.file.inode.0), None);
         } else {
-            let pointers =
-                <[U64]>::ref_from_bytes(&on_disk.area[..INDEX_SIZE]).expect("whole pointers");
-            let pointers = pointers.iter().map(|p| p.get()).collect();
-            let mut todo = vec![IndexAt { pointers, level: 0, prefix: 0 }];
+            let mut todo = vec![IndexAt::root(on_disk)];
             while let Some(index) = todo.pop() {
                 todo.extend(self.read_index(found, &index).await);
             }
@@ -58,13 +45,11 @@ impl Check<'_> {
     async fn read_index(&mut self, found: &mut Found, index: &IndexAt) -> Vec<IndexAt> {
         let name = format!("directory {}", found.file.inode);
         let owner = Owner { id: found.file.inode.0, generation: found.file.generation };
-        let bits_above = index.level * INDEX_BITS;
-        let bits = INDEX_BITS.min(hash::HASH_BITS - bits_above);
+        let (bits_above, bits) = (index.bits_above(), index.bits());
         let mut below = Vec::new();
         let mut at = 0;
         while at < 1 << bits {
             let pointer = index.pointers[at];
-            let here = index.prefix | (at as u64) << (hash::HASH_BITS - bits_above - bits);
             if pointer == 0 {
                 // Only a directory that is being taken apart has none.
                 if found.links > 0 {
@@ -78,13 +63,9 @@ impl Check<'_> {
                 match self.read(number, Kind::DirIndex, owner).await {
                     Ok(block) => {
                         self.use_block(&name, number, ChunkKind::Tree);
-                        let node: &IndexBlock = block.get();
-                        let level = index.level + 1;
-                        if node.level.get() != level || level > hash::HASH_BITS / INDEX_BITS {
-                            self.problem(&name, format!("index {number} of wrong level"));
-                        } else {
-                            let pointers = node.pointers.iter().map(|p| p.get()).collect();
-                            below.push(IndexAt { pointers, level, prefix: here });
+                        match index.below(at, block.get()) {
+                            Some(next) => below.push(next),
+                            None => self.problem(&name, format!("index {number} of wrong level")),
                         }
                     }
                     Err(corruption) => self.problem(&name, corruption),
@@ -113,7 +94,7 @@ impl Check<'_> {
             {
                 self.problem(&name, format!("bucket {number} is not shared as its depth says"));
             }
-            if bucket.prefix.get() != hash::prefix(here, depth) {
+            if bucket.prefix.get() != hash::prefix(index.prefix_at(at), depth) {
                 self.problem(&name, format!("bucket {number} has the wrong prefix"));
             }
             self.read_area(found, &bucket.area, number, Some((bucket.prefix.get(), depth)));

@@ -12,7 +12,6 @@ use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX};
 use crate::ondisk::header::{self, Kind, Owner};
 use crate::ondisk::inode::{AreaKind, InodeBlock, InodeCore};
-use zerocopy::FromBytes;
 
 /// An inode in use, and what is known of it.
 #[derive(Clone, Debug)]
@@ -123,10 +122,7 @@ impl Check<'_> {
                 }
             }
             AreaKind::Extents => {
-                let count = usize::from(core.root_count.get()).min(core.root_entries_max());
-                let bytes = &on_disk.area[..count * ExtentEntry::SIZE];
-                let entries = <[ExtentEntry]>::ref_from_bytes(bytes).expect("whole entries");
-                self.read_extents(file, entries.to_vec(), core.depth).await;
+                self.read_extents(file, on_disk.root_extents().to_vec(), core.depth).await;
             }
             AreaKind::Entries | AreaKind::Index => {
                 self.report.directories += 1;

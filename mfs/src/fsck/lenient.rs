@@ -5,14 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use zerocopy::FromBytes;
-
 use crate::block::{Block, BlockNo};
 use crate::env::Disk;
 use crate::file::FileId;
 use crate::fsck::media::{Seen, read_one};
 use crate::ondisk::alloc_group::ChunkKind;
-use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX};
+use crate::ondisk::extent::{ExtentNodeBlock, NODE_ENTRIES_MAX};
 use crate::ondisk::header::{Header, Kind, Owner};
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 use crate::ondisk::xattr::{XATTR_BLOCKS_MAX, XattrBlock};
@@ -34,9 +32,7 @@ pub(crate) async fn blocks_of(
     let core = &on_disk.core;
     let owner = Owner { id: file.inode.0, generation: file.generation };
     if core.area == AreaKind::Extents as u8 && core.depth <= 8 {
-        let count = usize::from(core.root_count.get()).min(core.root_entries_max());
-        let root = &on_disk.area[..count * ExtentEntry::SIZE];
-        let mut entries = <[ExtentEntry]>::ref_from_bytes(root).expect("whole entries").to_vec();
+        let mut entries = on_disk.root_extents().to_vec();
         for _ in 0..core.depth {
             let mut below = Vec::new();
             for entry in &entries {

@@ -65,6 +65,14 @@ impl Seen {
         }
     }
 
+    /// The block, if its header is that of its place, whatever became of the rest.
+    pub(crate) fn of_its_place(&self) -> Option<&Block> {
+        match self {
+            Seen::Whole(block) | Seen::Mended(block, _) | Seen::Damaged(block) => Some(block),
+            Seen::Foreign | Seen::Garbage(_) | Seen::Nothing | Seen::Unreadable => None,
+        }
+    }
+
     /// The header of a whole block.
     pub(crate) fn header(&self) -> Option<&Header> {
         self.whole().map(Header::of)

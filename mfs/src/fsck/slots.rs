@@ -11,7 +11,7 @@ use crate::env::Disk;
 use crate::journal::replay::Replay;
 use crate::journal::scan::JournalOf;
 use crate::ondisk::alloc_group::ChunkKind;
-use crate::ondisk::header::{Kind, Owner, Writer};
+use crate::ondisk::header::{Kind, Owner};
 use crate::ondisk::slot::{OrphanBlock, OrphanEntry, SlotBodyBlock, SlotState};
 use crate::slot::file_of;
 use crate::slot::head::SlotHead;
@@ -38,8 +38,11 @@ impl Check<'_> {
                 let of = JournalOf { fs_id: self.sb.fs_id, slot, extents: head.extents.clone() };
                 self.check_clean(&of).await;
             }
-            let (SlotState::Live, Some(member)) = (head.state, head.member) else { continue };
+            if head.state != SlotState::Live {
+                continue;
+            }
             self.report.slots_replayed += 1;
+            let writer = head.writer();
             let of = JournalOf { fs_id: self.sb.fs_id, slot, extents: head.extents };
             let scan = match of.scan(&*self.disk).await {
                 Ok(scan) => scan,
@@ -48,7 +51,6 @@ impl Check<'_> {
                     continue;
                 }
             };
-            let writer = Writer { slot, incarnation: member.incarnation };
             let disk = Arc::clone(&self.disk) as Arc<dyn Disk>;
             let replay = Replay::new(disk, self.sb.fs_id, writer, scan);
             replay.add_newest(&mut newest);

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use mx_base::SlotId;
-use zerocopy::FromBytes;
-use zerocopy::little_endian::U64;
 
 use super::{InspectError, Look, Value, structures};
 use crate::block::BlockNo;
@@ -15,10 +13,8 @@ use crate::locks::Resource;
 use crate::ondisk::alloc_group::{
     CHUNKS_PER_BLOCK, ChunkTableBlock, GROUPS_PER_MAP, GroupMapBlock,
 };
-use crate::ondisk::directory::{
-    BucketBlock, ENTRY_HEAD_SIZE, EntryHead, INDEX_SIZE, IndexBlock, POINTER_TO_INDEX,
-};
-use crate::ondisk::extent::{ExtentEntry, ExtentNodeBlock, NODE_ENTRIES_MAX};
+use crate::ondisk::directory::{BucketBlock, IndexBlock, POINTER_TO_INDEX};
+use crate::ondisk::extent::{ExtentNodeBlock, NODE_ENTRIES_MAX};
 use crate::ondisk::header::Kind;
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 use crate::ondisk::journal::RecordKind;
@@ -104,9 +100,7 @@ impl Look {
             shown.push(Value::Text("it has no extent tree".into()));
             return Ok(Value::List(shown));
         }
-        let count = usize::from(inode.core.root_count.get()).min(inode.core.root_entries_max());
-        let root = &inode.area[..count * ExtentEntry::SIZE];
-        let mut entries = <[ExtentEntry]>::ref_from_bytes(root).expect("whole entries").to_vec();
+        let mut entries = inode.root_extents().to_vec();
         let mut seen = BTreeSet::new();
         for level in (0..inode.core.depth.min(8)).rev() {
             let mut below = Vec::new();
@@ -143,7 +137,7 @@ impl Look {
         let mut shown = Vec::new();
         note(&mut shown, BlockNo(no.0), wrong);
         if inode.core.area == AreaKind::Index as u8 {
-            let pointers = root_pointers(inode);
+            let pointers = inode.root_pointers();
             shown.push(Value::Fields(vec![("index", structures::pointers_of(&pointers))]));
             for at in self.directory_blocks(no, &pointers).await {
                 shown.push(self.block(at).await);
@@ -184,7 +178,7 @@ impl Look {
             return Ok(named(inode.body()));
         }
         let mut all = Vec::new();
-        for at in self.directory_blocks(dir, &root_pointers(inode)).await {
+        for at in self.directory_blocks(dir, &inode.root_pointers()).await {
             let Some(block) = self.read(at).await else { continue };
             if self.wrong(&block, at, Kind::DirBucket, dir.0).is_none() {
                 all.extend(named(&block.get::<BucketBlock>().area));
@@ -224,8 +218,7 @@ impl Look {
             match Xattrs::parse(bytes) {
                 Ok(xattrs) => shown.extend(xattrs.names().map(|name| {
                     let value = xattrs.get(name).unwrap_or_default();
-                    let hex: String =
-                        value.iter().take(64).map(|byte| format!("{byte:02x}")).collect();
+                    let hex = structures::hex(&value[..value.len().min(64)]);
                     Value::Fields(vec![
                         ("name", String::from_utf8_lossy(&name.whole()).into_owned().into()),
                         ("in", place.into()),
@@ -334,27 +327,12 @@ fn note(shown: &mut Vec<Value>, at: BlockNo, wrong: Option<String>) {
     }
 }
 
-fn root_pointers(inode: &InodeBlock) -> Vec<u64> {
-    let pointers = <[U64]>::ref_from_bytes(&inode.area[..INDEX_SIZE]).expect("whole pointers");
-    pointers.iter().map(|p| p.get()).collect()
-}
-
-/// Entries one behind the other, as far as they make sense.
+/// The entries of an area, as far as they make sense.
 fn named(area: &[u8]) -> Vec<Named> {
-    let mut all = Vec::new();
-    let mut at = 0;
-    while let Ok((head, rest)) = EntryHead::ref_from_prefix(&area[at.min(area.len())..]) {
-        let len = usize::from(head.record_len.get());
-        if len < ENTRY_HEAD_SIZE || at + len > area.len() {
-            break;
-        }
-        if head.inode.get() != 0 {
-            let name = rest[..usize::from(head.name_len).min(rest.len())].to_vec();
-            let file =
-                FileId { inode: InodeNo(head.inode.get()), generation: head.generation.get() };
-            all.push(Named { name, file });
-        }
-        at += len;
-    }
-    all
+    let (records, _) = structures::records(area);
+    let named = records.into_iter().map(|(head, name)| Named {
+        name: name.to_vec(),
+        file: FileId { inode: InodeNo(head.inode.get()), generation: head.generation.get() },
+    });
+    named.collect()
 }

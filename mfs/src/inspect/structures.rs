@@ -38,7 +38,7 @@ pub(super) fn block(block: &Block, at: BlockNo, sb: &Superblock) -> Value {
         fields.push(("wrong", wrong_text(block, &corruption, sb, at).into()));
         if header::of_damaged(block, sb.fs_id, at).is_none() {
             let is_empty = block.0.iter().all(|byte| *byte == 0);
-            let hex: String = block.0[..64].iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = hex(&block.0[..64]);
             let shown = if is_empty { "zeros".to_owned() } else { hex };
             fields.push(("bytes", shown.into()));
             return Value::Fields(fields);
@@ -131,9 +131,7 @@ fn body(block: &Block) -> Fields {
 
 fn superblock(sb: &SuperblockBlock) -> Fields {
     let label = sb.label.split(|byte| *byte == 0).next().unwrap_or_default();
-    let hex = |bytes: &[u8]| -> Value {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
-    };
+    let hex = |bytes: &[u8]| -> Value { hex(bytes).into() };
     vec![
         ("file_system", hex(&sb.header.fs_id)),
         ("cluster", hex(&sb.cluster_id)),
@@ -290,25 +288,36 @@ pub(super) fn pointers_of(pointers: &[u64]) -> Value {
 
 /// Entries one behind the other, as far as they make sense.
 pub(super) fn entries(area: &[u8]) -> Value {
-    let mut shown = Vec::new();
+    let (records, wrong) = records(area);
+    let shown = records.into_iter().map(|(head, name)| {
+        Value::Fields(vec![
+            ("name", String::from_utf8_lossy(name).into_owned().into()),
+            ("inode", head.inode.get().into()),
+            ("generation", u64::from(head.generation.get()).into()),
+            ("type", u64::from(head.file_type).into()),
+            ("cookie", format!("{:#x}", head.cookie.get()).into()),
+        ])
+    });
+    Value::List(shown.chain(wrong.map(Value::Text)).collect())
+}
+
+/// Entries one behind the other, with their names, as far as they make sense; and why no further.
+pub(super) fn records(area: &[u8]) -> (Vec<(&EntryHead, &[u8])>, Option<String>) {
+    let mut records = Vec::new();
     let mut at = 0;
     while let Ok((head, rest)) = EntryHead::ref_from_prefix(&area[at.min(area.len())..]) {
         let len = usize::from(head.record_len.get());
         if len < ENTRY_HEAD_SIZE || at + len > area.len() {
-            shown.push(Value::Text(format!("a record of impossible length {len} at {at}")));
-            break;
+            return (records, Some(format!("a record of impossible length {len} at {at}")));
         }
         if head.inode.get() != 0 {
-            let name = &rest[..usize::from(head.name_len).min(rest.len())];
-            shown.push(Value::Fields(vec![
-                ("name", String::from_utf8_lossy(name).into_owned().into()),
-                ("inode", head.inode.get().into()),
-                ("generation", u64::from(head.generation.get()).into()),
-                ("type", u64::from(head.file_type).into()),
-                ("cookie", format!("{:#x}", head.cookie.get()).into()),
-            ]));
+            records.push((head, &rest[..usize::from(head.name_len).min(rest.len())]));
         }
         at += len;
     }
-    Value::List(shown)
+    (records, None)
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,22 +13,18 @@ use event_listener::Event;
 use mx_base::rules::{Rule, is_kept};
 use mx_base::{FsId, SlotId};
 use parking_lot::Mutex;
-use zerocopy::IntoBytes;
-use zerocopy::little_endian::{U16, U32, U64};
 
 use super::record::{encode_record, finish_transaction, transaction_len_max};
 use super::ring::{Extents, Room};
+use super::segment::Segment;
 use super::transaction::{Staged, Transaction};
 use super::{Lsn, SegmentNo};
-use crate::block::{BLOCK_SIZE, Block, BlockNo, SharedRun, as_usize};
+use crate::block::{Block, BlockNo, SharedRun, as_usize};
 use crate::cache::CachedBlock;
 use crate::env::{Disk, Durability, Usage, WriteData};
 use crate::error::{DiskError, FsError};
-use crate::ondisk::header::{self, Header, Writer};
-use crate::ondisk::journal::{
-    RecordKind, SEGMENT_CRC_AT, SEGMENT_HEAD_SIZE, SEGMENT_MAGIC, SegmentHead,
-    TRANSACTION_HEAD_SIZE,
-};
+use crate::ondisk::header::{Header, Writer};
+use crate::ondisk::journal::{RecordKind, TRANSACTION_HEAD_SIZE};
 use crate::slot::SlotRecord;
 
 /// A segment is closed when it has reached this size: 1 MiB, or less in a small journal.
@@ -96,11 +92,7 @@ struct Filling {
 
 impl Filling {
     fn blocks(&self) -> u64 {
-        if self.payload.is_empty() {
-            0
-        } else {
-            (SEGMENT_HEAD_SIZE + self.payload.len()).div_ceil(BLOCK_SIZE) as u64
-        }
+        if self.payload.is_empty() { 0 } else { Segment::blocks(self.payload.len()) }
     }
 }
 
@@ -219,8 +211,7 @@ impl Journal {
     pub(crate) async fn reserve(self: &Arc<Self>, blocks: usize) -> Result<Reservation, FsError> {
         // The slot's block and a block of orphans may be part of any transaction.
         let touched_max = blocks + 2;
-        let len = SEGMENT_HEAD_SIZE + transaction_len_max(touched_max);
-        let room = len.div_ceil(BLOCK_SIZE) as u64 + 1;
+        let room = Segment::blocks(transaction_len_max(touched_max)) + 1;
         assert!(
             room <= self.segment_blocks_max.max(self.extents.ring_blocks() / 2),
             "a transaction over {blocks} blocks is too large for the journal"
@@ -282,9 +273,7 @@ impl Journal {
         log.next_lsn = lsn.next();
 
         let open_len = log.open.payload.len() + transaction_len_max(transaction.len());
-        if (SEGMENT_HEAD_SIZE + open_len).div_ceil(BLOCK_SIZE) as u64 > self.segment_blocks_max
-            && log.open.transactions > 0
-        {
+        if Segment::blocks(open_len) > self.segment_blocks_max && log.open.transactions > 0 {
             let full = std::mem::take(&mut log.open);
             log.closed.push_back(full);
             self.work.notify(1);
@@ -414,38 +403,17 @@ impl Journal {
         Some((filling, place))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a segment has a maximum size")]
     async fn write_segment(
         &self,
         filling: &Filling,
         (sequence, position): (SegmentNo, u64),
     ) -> Result<(), DiskError> {
-        let blocks = filling.blocks();
-        let mut segment = Block::zeroed_many(as_usize(blocks));
-        let bytes = segment.as_mut_bytes();
-        let head = SegmentHead {
-            magic: U32::new(SEGMENT_MAGIC),
-            crc: U32::ZERO,
-            fs_id: self.fs_id.0,
-            sequence: U64::new(sequence.0),
-            position: U64::new(position),
-            incarnation: U32::new(self.writer.incarnation.0),
-            slot: U16::new(self.writer.slot.0),
-            reserved0: U16::ZERO,
-            blocks: U32::new(blocks as u32),
-            payload_len: U32::new(filling.payload.len() as u32),
-            transactions: U32::new(filling.transactions),
-            life: U32::new(self.life),
-        };
-        bytes[..SEGMENT_HEAD_SIZE].copy_from_slice(head.as_bytes());
-        let payload_end = SEGMENT_HEAD_SIZE + filling.payload.len();
-        bytes[SEGMENT_HEAD_SIZE..payload_end].copy_from_slice(&filling.payload);
-        let crc = header::crc32c(bytes);
-        bytes[SEGMENT_CRC_AT..SEGMENT_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        let (fs_id, writer, life) = (self.fs_id, self.writer, self.life);
+        let segment = Segment { fs_id, writer, life, sequence, position };
+        let segment = SharedRun::from(segment.encode(&filling.payload, filling.transactions));
+        let runs = self.extents.ring_runs(position, filling.blocks());
 
         self.counters.forces.fetch_add(1, Ordering::Relaxed);
-        let segment = SharedRun::from(segment);
-        let runs = self.extents.ring_runs(position, blocks);
         if let [(at, _)] = runs[..] {
             let is_forced = is_kept(Rule::FlushSegments);
             let durability = if is_forced { Durability::Durable } else { Durability::Volatile };

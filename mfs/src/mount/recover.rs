@@ -12,7 +12,7 @@ use lcl::ResourceName;
 use lcl::pin::{Pin, PinError, Want};
 use mx_base::rules::{Rule, is_kept};
 use mx_base::{Incarnation, Member, SlotId};
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 
 use super::MountError;
 use super::slots::SlotBlocks;
@@ -71,19 +71,13 @@ async fn open_journal(
     let of = JournalOf { fs_id: sb.fs_id, slot: head.slot, extents: head.extents.clone() };
     let scan = of.scan(&*env.disk).await?;
     let segments = scan.segments;
-    Ok((Replay::new(Arc::clone(&env.disk), sb.fs_id, writer_of(head), scan), segments))
+    Ok((Replay::new(Arc::clone(&env.disk), sb.fs_id, head.writer(), scan), segments))
 }
 
 /// What dead members wrote may be in the volatile cache of the device only. It becomes durable, as what
 /// is found in place is not written again, neither before its locks are free nor before the slot is clean.
 async fn flush_behind_dead(env: &Env) -> Result<(), DiskError> {
     if is_kept(Rule::FlushBehindDead) { env.disk.flush().await } else { Ok(()) }
-}
-
-/// In whose name the blocks of a dead slot are written.
-fn writer_of(head: &SlotHead) -> Writer {
-    let member = head.member.expect("a live slot has a member");
-    Writer { slot: head.slot, incarnation: member.incarnation }
 }
 
 /// Replays every slot that is live, alone with the device: nobody else has it mounted.
@@ -120,32 +114,57 @@ pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recove
     }
     for mut head in live {
         let (replay, segments) = open_journal(env, sb, &head).await?;
-        let all = replay.locks();
-        let mut redo = replay.rebuild(&all, &newest).await;
-        let isolated = isolate(&env.disk, sb, writer_of(&head), &mut redo).await?;
-        let blocks = redo.changed.len() as u64;
-        let not_written = replay.write(redo.changed).await?;
-        if !not_written.is_empty() {
-            return Err(MountError::NotReplayed(not_written.len()));
+        let done = replay_alone(&env.disk, sb, &mut head, &replay, &newest).await?;
+        if !done.not_written.is_empty() {
+            return Err(MountError::NotReplayed(done.not_written.len()));
         }
+        let locks = replay.locks().len() as u64;
         recovered.slots += 1;
         recovered.segments += segments;
-        recovered.locks += all.len() as u64;
-        recovered.locks_live += all.len() as u64;
-        recovered.blocks_replayed += blocks;
-        recovered.locks_damaged += isolated;
-        // Only now: until the slot is clean, another crash replays it again.
-        head.state = SlotState::Clean;
-        let writer = writer_of(&head);
-        head.write(&*env.disk, sb.fs_id, &sb.layout, writer).await?;
+        recovered.locks += locks;
+        recovered.locks_live += locks;
+        recovered.blocks_replayed += done.blocks;
+        recovered.locks_damaged += done.isolated;
+        let blocks = done.blocks;
         tracing::info!(slot = head.slot.0, segments, blocks, "slot replayed");
     }
     Ok(recovered)
 }
 
+/// What the replay of one journal did.
+pub(crate) struct ReplayedAlone {
+    /// Blocks that were not in place.
+    pub(crate) blocks: u64,
+    /// Objects that had to be isolated.
+    pub(crate) isolated: u64,
+    /// Of the blocks: the slot stays live when there are any.
+    pub(crate) not_written: Vec<BlockNo>,
+}
+
+/// Replays a journal, alone with the device, and then makes its slot clean. `newest` are versions in
+/// other journals that are replayed, too.
+pub(crate) async fn replay_alone(
+    disk: &Arc<dyn Disk>,
+    sb: &Superblock,
+    head: &mut SlotHead,
+    replay: &Replay,
+    newest: &BTreeMap<BlockNo, u64>,
+) -> Result<ReplayedAlone, DiskError> {
+    let mut redo = replay.rebuild(&replay.locks(), newest).await;
+    let isolated = isolate(disk, sb, replay.writer, &mut redo).await?;
+    let blocks = redo.changed.len() as u64;
+    let not_written = replay.write(redo.changed).await?;
+    if not_written.is_empty() {
+        // Only now: until the slot is clean, another crash replays it again.
+        head.state = SlotState::Clean;
+        head.write(&**disk, sb.fs_id, &sb.layout, replay.writer).await?;
+    }
+    Ok(ReplayedAlone { blocks, isolated, not_written })
+}
+
 /// Marks objects that could not be replayed, or not for certain, so that every node refuses them;
 /// durably, before anything else of the journal is written. Returns how many.
-pub(crate) async fn isolate(
+async fn isolate(
     disk: &Arc<dyn Disk>,
     sb: &Superblock,
     dead: Writer,
@@ -411,7 +430,7 @@ impl Fs {
         // there.
         self.journal.settle_in_place(&set.dirty()).await?;
         if head.state == SlotState::Live {
-            let writer = writer_of(&head);
+            let writer = head.writer();
             head.state = SlotState::Clean;
             head.write(&*self.env.disk, sb.fs_id, &sb.layout, writer).await?;
         }
@@ -441,16 +460,15 @@ impl Place {
     }
 
     fn clear(&self, block: &mut Block) {
-        let free = OrphanEntry { inode: U64::ZERO, generation: U32::ZERO, reserved0: U32::ZERO };
         match self.further {
             None => {
                 let body: &mut SlotBodyBlock = block.get_mut();
-                body.orphans[self.at] = free;
+                body.orphans[self.at] = OrphanEntry::FREE;
                 body.orphans_count = U16::new(body.orphans_count.get().saturating_sub(1));
             }
             Some(_) => {
                 let body: &mut OrphanBlock = block.get_mut();
-                body.orphans[self.at] = free;
+                body.orphans[self.at] = OrphanEntry::FREE;
                 body.count = U32::new(body.count.get().saturating_sub(1));
             }
         }

@@ -4,6 +4,7 @@ use mx_base::Timestamp;
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::directory::INDEX_SIZE;
 use super::extent::ExtentEntry;
 use super::header::{HEADER_SIZE, Header};
 use crate::block::BLOCK_SIZE;
@@ -157,5 +158,18 @@ impl InodeBlock {
     pub fn body_mut(&mut self) -> &mut [u8] {
         let room = self.core.room();
         &mut self.area[..room]
+    }
+
+    /// The root of the extent tree, if the area is one; no more than there is room for, whatever the count says.
+    pub fn root_extents(&self) -> &[ExtentEntry] {
+        let count = usize::from(self.core.root_count.get()).min(self.core.root_entries_max());
+        let bytes = &self.area[..count * ExtentEntry::SIZE];
+        <[ExtentEntry]>::ref_from_bytes(bytes).expect("whole entries")
+    }
+
+    /// The root of the index of a directory, if the area is one.
+    pub fn root_pointers(&self) -> Vec<u64> {
+        let pointers = <[U64]>::ref_from_bytes(&self.area[..INDEX_SIZE]).expect("whole pointers");
+        pointers.iter().map(|pointer| pointer.get()).collect()
     }
 }

@@ -49,6 +49,12 @@ pub struct OrphanEntry {
     pub reserved0: U32,
 }
 
+impl OrphanEntry {
+    /// A free place.
+    pub const FREE: OrphanEntry =
+        OrphanEntry { inode: U64::ZERO, generation: U32::ZERO, reserved0: U32::ZERO };
+}
+
 pub const JOURNAL_EXTENTS_MAX: usize = 64;
 pub const SLOT_ORPHANS_MAX: usize = 250;
 pub const ORPHANS_PER_BLOCK: usize = 250;

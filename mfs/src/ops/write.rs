@@ -50,6 +50,13 @@ pub(crate) enum How {
     Laundered,
 }
 
+/// What came of an attempt to lay bytes into the cache.
+enum Laid {
+    /// They are there from here on. Pages of the kernel may show what was there while the other exists.
+    At(u64, Option<UnderWay>),
+    Needs(Preparation),
+}
+
 /// A write that was done: where it began (the end of the file, for an append) and the new size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Written {
@@ -191,43 +198,39 @@ impl Fs {
         loop {
             // Found with the state latched, done with it unlatched, looked at again: another write
             // of this node may have come between.
-            let laid = self
-                .settle(|| {
-                    inode.with_file(file, |state| {
-                        let at = if how == How::Append { state.core().size() } else { offset };
-                        let end = at.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX);
-                        let end = end.ok_or(FsError::FileTooLarge)?;
-                        let mut need = self.prepare(inode, file, state, at, len)?;
-                        let replaced = match how {
-                            How::Laundered => state.replaced.pages(at, len),
-                            How::At | How::Append => Vec::new(),
-                        };
-                        for page in &replaced {
-                            if !state.pages.contains(*page) && !need.bring.contains(page) {
-                                need.bring.push(*page);
-                            }
-                        }
-                        if !need.bring.is_empty() || !promised.cover(&need) {
-                            return Ok(Err(need));
-                        }
-                        promised.use_up(&need);
-                        if replaced.is_empty() {
-                            let under_way = match how {
-                                How::Laundered => None,
-                                How::At | How::Append => state.replace(inode, at..end),
-                            };
-                            self.lay(inode, state, at, bytes, &need);
-                            return Ok(Ok((at, under_way)));
-                        }
-                        let merged = state.replaced.merged(at, bytes, &state.pages);
-                        self.lay(inode, state, at, &merged, &need);
-                        Ok(Ok((at, None)))
-                    })
-                })
-                .await?;
-            let need = match laid {
-                Ok((offset, under_way)) => return Ok((Written { offset, len }, under_way)),
-                Err(need) => need,
+            let mut lay = |state: &mut State| {
+                let at = if how == How::Append { state.core().size() } else { offset };
+                let end = at.checked_add(len).filter(|end| *end <= FILE_SIZE_MAX);
+                let end = end.ok_or(FsError::FileTooLarge)?;
+                let mut need = self.prepare(inode, file, state, at, len)?;
+                let replaced = match how {
+                    How::Laundered => state.replaced.pages(at, len),
+                    How::At | How::Append => Vec::new(),
+                };
+                for page in &replaced {
+                    if !state.pages.contains(*page) && !need.bring.contains(page) {
+                        need.bring.push(*page);
+                    }
+                }
+                if !need.bring.is_empty() || !promised.cover(&need) {
+                    return Ok(Laid::Needs(need));
+                }
+                promised.use_up(&need);
+                if !replaced.is_empty() {
+                    let merged = state.replaced.merged(at, bytes, &state.pages);
+                    self.lay(inode, state, at, &merged, &need);
+                    return Ok(Laid::At(at, None));
+                }
+                let under_way = match how {
+                    How::Laundered => None,
+                    How::At | How::Append => state.replace(inode, at..end),
+                };
+                self.lay(inode, state, at, bytes, &need);
+                Ok(Laid::At(at, under_way))
+            };
+            let need = match self.settle(|| inode.with_file(file, &mut lay)).await? {
+                Laid::At(offset, under_way) => return Ok((Written { offset, len }, under_way)),
+                Laid::Needs(need) => need,
             };
             match promised.make_up(&need).await {
                 // Its blocks are there, only the tree has no room to tell written ones from others.

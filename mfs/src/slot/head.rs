@@ -39,6 +39,12 @@ pub enum HeadError {
 }
 
 impl SlotHead {
+    /// In whose name the blocks of a slot that has had a member are written.
+    pub(crate) fn writer(&self) -> Writer {
+        let member = self.member.expect("a slot with a journal has had a member");
+        Writer { slot: self.slot, incarnation: member.incarnation }
+    }
+
     /// The newer whole copy.
     ///
     /// # Errors
@@ -123,13 +129,12 @@ impl SlotHead {
         disk.write(at, WriteData::Blocks(vec![block.into()]), Durability::Durable).await
     }
 
-    /// A copy as mkfs writes it: a slot never used.
-    pub(crate) fn unused(fs_id: FsId, layout: &Layout, slot: SlotId) -> [Box<Block>; 2] {
+    /// Both copies as mkfs writes them, and where: a slot never used.
+    pub(crate) fn unused(fs_id: FsId, layout: &Layout, slot: SlotId) -> [(BlockNo, Box<Block>); 2] {
         let extents = Extents::new(Vec::new());
         let head = SlotHead { slot, state: SlotState::Free, member: None, extents, version: 0 };
         // The second copy is older than the first write, which goes there.
-        let [even, odd] = layout.slot_heads(slot);
-        [even, odd].map(|at| head.block(fs_id, at, Writer::MKFS))
+        layout.slot_heads(slot).map(|at| (at, head.block(fs_id, at, Writer::MKFS)))
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a journal lies inside a group")]

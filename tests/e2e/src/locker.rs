@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::programs::Programs;
 use crate::wait;
@@ -249,14 +250,12 @@ impl Locker {
         wait::until("the end of a process", PATIENCE, || Ok(self.child.try_wait()?))
     }
 
-    /// Sends it a signal by name.
+    /// Sends it a signal.
     ///
     /// # Errors
     /// When it cannot be sent.
-    pub fn signal(&self, signal: &str) -> Result<()> {
-        let id = self.pid().to_string();
-        let status = Command::new("kill").arg(format!("-{signal}")).arg(id).status()?;
-        if status.success() { Ok(()) } else { bail!("kill -{signal} failed") }
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 }
 

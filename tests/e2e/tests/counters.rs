@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::load::{Mix, Team};
@@ -188,5 +189,47 @@ fn writers_on_all_nodes_that_share_nothing_send_no_callouts() {
     let after = usage(&cluster, 1);
     assert_eq!((before.callouts, before.surrenders), (after.callouts, after.surrenders));
     team.stop_all().expect("it stops");
+    cluster.finish();
+}
+
+/// Programs that do not ask for extended attributes or access control lists pay next to nothing for
+/// them: before somebody who is not the owner is let in, the kernel asks whether there is a list,
+/// once for each time that it has asked for attributes. FUSE has no way of telling it earlier.
+#[test]
+fn lists_that_nobody_has_cost_the_owner_no_request_and_others_one_where_attributes_are_new() {
+    const FILES: u64 = 20;
+    let cluster = Fixture::of("counters-xattrs", 2);
+    let dir = cluster.mount(1).join("dir");
+    fs::create_dir(&dir).expect("created");
+    let asked = |node| {
+        let all = usage(&cluster, node).requests_by_operation;
+        let of = |operation: &str| all.get(operation).copied().unwrap_or(0);
+        (of("getxattr") + of("listxattr"), of("lookup"))
+    };
+    for number in 0..FILES {
+        let path = dir.join(format!("file{number}"));
+        fs::write(&path, "content").expect("written");
+        assert_eq!(fs::read(&path).expect("readable"), b"content");
+        fs::rename(&path, dir.join(format!("renamed{number}"))).expect("renamed");
+    }
+    assert_eq!(asked(1).0, 0, "by the owner");
+    // Cold, on another node, by somebody else.
+    let look = || {
+        let mut other = Command::new("setpriv");
+        other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        other.args(["sh", "-c", "stat * && cat *"]).current_dir(cluster.mount(2).join("dir"));
+        let output = other.output().expect("setpriv is there");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    look();
+    let first = asked(2);
+    assert!(first.1 >= FILES, "it was cold: {first:?}");
+    assert!(first.0 <= FILES + 2, "files, and the directories on the way: {first:?}");
+    // The first read has set the access time: attributes are asked for anew, and lists with them.
+    look();
+    let warm = asked(2).0;
+    assert!(warm <= first.0 + FILES + 2, "{first:?} {warm}");
+    look();
+    assert_eq!(asked(2).0, warm, "the kernel remembers that there is none");
     cluster.finish();
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use e2e::locker::Locker;
 use e2e::{Cluster, Fixture};
 use rounds::rounds;
+use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -74,7 +75,7 @@ fn who_waits_is_woken_by_whatever_ends_the_lock() {
                     assert_eq!(asked(&mut a, &format!("{kind} 0 u 0 0 try")), "ok");
                 }
                 ("close", _) => assert_eq!(asked(&mut a, "close 0"), "ok"),
-                _ => a.signal(end).expect("sent"),
+                _ => a.signal(Signal::KILL).expect("sent"),
             }
             assert_eq!(b.answer(PATIENCE).expect("woken"), "ok", "{family} {end}");
         }
@@ -121,7 +122,7 @@ fn who_waits_in_a_circle_across_nodes_is_told_and_only_one() {
     assert_eq!(asked(&mut b, "ofd 0 w 1 1 wait"), "ok");
     a.say_and_wait("ofd 0 w 1 1 wait").expect("b has it");
     b.say_and_wait("ofd 0 w 0 1 wait").expect("a has it");
-    a.signal("TERM").expect("sent");
+    a.signal(Signal::TERM).expect("sent");
     assert!(a.ended().expect("it ends").signal().is_some());
     assert_eq!(b.answer(PATIENCE).expect("woken"), "ok");
     drop(b);
@@ -134,13 +135,13 @@ fn a_signal_ends_a_wait_and_nothing_is_held_by_it() {
     let mut a = locker(&cluster, 1, "file");
     assert_eq!(asked(&mut a, "posix 0 w 0 9 wait"), "ok");
     assert_eq!(asked(&mut a, "flock 0 w wait"), "ok");
-    for signal in ["INT", "KILL"] {
+    for signal in [Signal::INT, Signal::KILL] {
         for wait in ["posix 0 w 5 9 wait", "ofd 0 r 0 1 wait", "flock 0 r wait"] {
             for node in [1, 2] {
                 let mut b = locker(&cluster, node, "file");
                 b.say_and_wait(wait).expect("a has it");
                 b.signal(signal).expect("sent");
-                assert!(b.ended().expect("it ends").signal().is_some(), "{signal} {wait}");
+                assert!(b.ended().expect("it ends").signal().is_some(), "{signal:?} {wait}");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What an administrator is told of a lock that another node holds and does not give up, and of the
-//! recovery that ends the wait.
+//! What an administrator is told of a lock that another node holds and does not give up, of the
+//! recovery that ends the wait, and of programs that wait for each other's locks of a file.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use e2e::{Fixture, wait};
+use e2e::locker::Locker;
+use e2e::{Cluster, Fixture, wait};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -86,5 +87,73 @@ fn a_reader_is_told_who_holds_its_file_and_what_the_recovery_of_the_holder_cost_
     let top = cluster.mxctl(1, &["lock", "top", "--once", "--interval", "0.1", "--count", "3"]);
     assert!(top.expect("one refresh")["resources"].is_array());
     cluster.start(3).expect("it joins again");
+    cluster.finish();
+}
+
+fn locker(cluster: &Cluster, node: u16) -> Locker {
+    let mut locker = Locker::start(cluster.programs()).expect("it starts");
+    assert_eq!(locker.open(&cluster.mount(node).join("file")).expect("opened"), "0");
+    locker
+}
+
+/// What a node is told to know of the locks that programs have on the file, and whom it names.
+fn file_locks(cluster: &Cluster, node: u16) -> (Value, Vec<u64>) {
+    let path = cluster.mount(node).join("file");
+    let why = cluster.mxctl(node, &["why", text(&path)]).expect("an answer");
+    let inode = &why["resources"][0];
+    let ask = inode["ask"].as_array().expect("a list").iter();
+    (inode["file_locks"].clone(), ask.filter_map(|member| member["node"].as_u64()).collect())
+}
+
+#[test]
+fn a_program_that_waits_for_a_lock_of_a_file_is_told_of_with_whoever_is_in_its_way() {
+    let cluster = Fixture::of("why-file-locks", 3);
+    fs::write(cluster.mount(1).join("file"), "content").expect("written");
+    let [mut holder, mut waiter] = [2, 3].map(|node| locker(&cluster, node));
+    let pids = [&holder, &waiter].map(|locker| Value::from(locker.pid()));
+    for (lock, wait, family, start, end) in [
+        ("posix 0 w 10 10 try", "posix 0 r 15 10 wait", "fcntl", 10, 19),
+        ("ofd 0 w 10 10 try", "ofd 0 w 15 10 wait", "fcntl", 10, 19),
+        ("flock 0 w try", "flock 0 r wait", "flock", 0, u64::MAX),
+    ] {
+        assert_eq!(holder.ask(lock).expect("answered"), "ok");
+        waiter.say_and_wait(wait).expect("it is held");
+
+        // The home knows who and where, and not what runs there.
+        let (home, asked) = file_locks(&cluster, 1);
+        assert_eq!(home["is_all"], true, "who made it is its home: {home}");
+        let held = with(&home["held"], "pid", &pids[0]).expect("the home knows");
+        assert_eq!((&held["member"]["node"], &held["family"]), (&2.into(), &family.into()));
+        assert_eq!((&held["access"], &held["command"]), (&"write".into(), &Value::Null));
+        assert_eq!((&held["start"], &held["end"]), (&start.into(), &end.into()), "{home}");
+        let waits = with(&home["waiting"], "pid", &pids[1]).expect("the home knows");
+        assert_eq!((&waits["member"]["node"], &waits["family"]), (&3.into(), &family.into()));
+        assert_eq!(waits["waits_for"][0]["node"], 2, "{home}");
+        assert!(waits["waits_ms"].is_u64(), "{home}");
+        assert_eq!((&home["held_total"], &home["waiting_total"]), (&1.into(), &1.into()));
+        assert!(asked.contains(&2) && asked.contains(&3), "{asked:?}");
+
+        // Where they run, what runs is known, and the home is named for the rest.
+        let (there, asked) = file_locks(&cluster, 2);
+        assert_eq!(there["is_all"], false);
+        let held = with(&there["held"], "pid", &pids[0]).expect("its own");
+        assert_eq!(held["command"], "mx-locker", "{there}");
+        assert_eq!(there["waiting"], Value::Array(Vec::new()), "it does not know");
+        assert!(asked.contains(&1), "{asked:?}");
+        let (there, asked) = file_locks(&cluster, 3);
+        let waits = with(&there["waiting"], "pid", &pids[1]).expect("its own");
+        assert_eq!(waits["command"], "mx-locker", "{there}");
+        assert_eq!(there["held"], Value::Array(Vec::new()), "it does not know");
+        assert!(asked.contains(&1), "{asked:?}");
+
+        let unlock = if family == "flock" { "flock 0 u try" } else { "posix 0 u 0 0 try" };
+        let unlock = if lock.starts_with("ofd") { "ofd 0 u 0 0 try" } else { unlock };
+        assert_eq!(holder.ask(unlock).expect("answered"), "ok");
+        assert_eq!(waiter.answer(PATIENCE).expect("woken"), "ok");
+        assert_eq!(waiter.ask(unlock).expect("answered"), "ok");
+    }
+    let (home, _) = file_locks(&cluster, 1);
+    assert_eq!((&home["held_total"], &home["waiting_total"]), (&0.into(), &0.into()));
+    drop((holder, waiter));
     cluster.finish();
 }

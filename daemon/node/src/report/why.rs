@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Homed, Member, Viewer, milliseconds};
+use super::{FileLocks, Homed, Member, Viewer, milliseconds};
 use crate::waiters::Wait;
 
 /// `mxctl why`: what the viewer knows of each resource asked about.
@@ -30,7 +30,11 @@ pub struct WhyResource {
     pub waiters_total: u64,
     /// The home's account of it, where the viewer is the home.
     pub at_home: Option<Homed>,
-    /// Nodes that know more: the home, the members who hold it, those who wait for it.
+    /// Locks of applications; `None` where there can be none: on what is no inode.
+    #[serde(default)]
+    pub file_locks: Option<FileLocks>,
+    /// Nodes that know more: the home, the members who hold it or have locks of applications on it,
+    /// those who wait.
     pub ask: Vec<Member>,
 }
 

@@ -6,10 +6,13 @@ use std::fmt::{Display, Write};
 use super::top::Rates;
 use mx_base::size::Bytes;
 use mx_node::report::{
-    Delay, Doing, FileLock, FsDamage, FsLocks, FsUsage, Gate, Homed, Isolated, Lock, LockDump,
-    Member, Permit, Recovery, RecoveryReport, State, Status, Usage, Viewer, Waiting, Why,
-    WhyResource, Work,
+    Delay, Doing, FileLock, FileLocks, FileSystem, FsDamage, FsLocks, FsUsage, Gate, Homed,
+    Isolated, Lock, LockDump, Member, Permit, Recovery, RecoveryReport, State, Status, Usage,
+    Viewer, Waiting, Why, WhyResource, Work,
 };
+
+/// The end of the longest file.
+const FILE_END: u64 = i64::MAX.cast_unsigned();
 
 /// Lines that grow; writing to memory does not fail.
 #[derive(Default)]
@@ -32,6 +35,10 @@ impl Page {
 
     fn line(&mut self, text: impl Display) {
         writeln!(self.0, "{text}").expect("memory takes it");
+    }
+
+    fn file_system(&mut self, fs: &FileSystem, directory: impl Display) {
+        self.line(format_args!("file system {:?} {} on {directory}", fs.label, fs.id));
     }
 
     fn field(&mut self, name: &str, value: impl Display) {
@@ -171,10 +178,7 @@ fn locks_of(page: &mut Page, of: &FsLocks) {
 fn file_lock_row(lock: &FileLock) -> [String; 7] {
     let state = match &lock.waits_for {
         None => "held".to_owned(),
-        Some(members) => {
-            let members: Vec<String> = members.iter().map(ToString::to_string).collect();
-            format!("waits for {}", members.join(", "))
-        }
+        Some(members) => format!("waits for {}", listed(members)),
     };
     [
         lock.resource.clone(),
@@ -182,9 +186,19 @@ fn file_lock_row(lock: &FileLock) -> [String; 7] {
         lock.pid.to_string(),
         lock.family.clone(),
         lock.access.clone(),
-        format!("{}-{}", lock.start, lock.end),
+        bytes_of(lock),
         state,
     ]
+}
+
+/// The bytes of a file that are locked.
+fn bytes_of(lock: &FileLock) -> String {
+    // The last one that a program can name, and that of a lock on the whole file.
+    match (lock.start, lock.end) {
+        (0, FILE_END..) => "all".to_owned(),
+        (start, FILE_END..) => format!("{start} to the end"),
+        (start, end) => format!("{start}-{end}"),
+    }
 }
 
 fn shown(count: usize, total: u64) -> String {
@@ -436,12 +450,83 @@ fn why_lines(page: &mut Page, of: &WhyResource) {
             ));
         }
     }
+    if let Some(file_locks) = &of.file_locks {
+        file_lock_lines(page, file_locks, of.home);
+    }
     if !of.ask.is_empty() {
         page.line(format_args!("  ask        {} for more", members(&of.ask)));
     }
-    if of.holders.is_empty() && of.here.is_none() && of.waiters.is_empty() && of.ask.is_empty() {
+    let is_locked = of.file_locks.as_ref().is_some_and(|locks| locks.held_total > 0);
+    let is_held = is_locked || !of.holders.is_empty();
+    if !is_held && of.here.is_none() && of.waiters.is_empty() && of.ask.is_empty() {
         page.line("  nobody holds it or waits for it");
     }
+}
+
+fn file_lock_lines(page: &mut Page, of: &FileLocks, home: Option<Member>) {
+    let home = home.map_or("its home".to_owned(), |home| home.to_string());
+    let more = |listed: usize, total: u64| total.saturating_sub(listed as u64);
+    for lock in &of.held {
+        let (family, locker) = (&lock.family, locker(lock));
+        page.line(format_args!("  {family:<10} {} by {locker}", range(lock)));
+    }
+    let more_held = more(of.held.len(), of.held_total);
+    if more_held > 0 {
+        page.line(format_args!("  locked     {more_held} more ranges"));
+    }
+    for lock in &of.waiting {
+        let members = lock.waits_for.as_deref().unwrap_or_default();
+        let for_whom = match (members.is_empty(), of.is_all) {
+            (false, _) => format!(", for {}", listed(members)),
+            (true, true) => ", until it can be decided".to_owned(),
+            (true, false) => format!("; for whom, {home} knows"),
+        };
+        let (locker, range, family) = (locker(lock), range(lock), &lock.family);
+        let ms = lock.waits_ms.unwrap_or(0);
+        page.line(format_args!(
+            "  waits      {locker} for {family} {range} since {ms} ms{for_whom}"
+        ));
+    }
+    let more_waiting = more(of.waiting.len(), of.waiting_total);
+    if more_waiting > 0 {
+        page.line(format_args!("  waits      {more_waiting} more for locks of ranges"));
+    }
+    if !of.unreported.is_empty() {
+        let who = members(&of.unreported);
+        page.line(format_args!("  undecided  no report yet from {who} of what is locked there"));
+    }
+    if !of.unfenced.is_empty() {
+        let dead = members(&of.unfenced);
+        page.line(format_args!(
+            "  undecided  until {dead}, dead, is known to be fenced: what it locked is unknown"
+        ));
+    }
+    if !of.is_all {
+        page.line(format_args!(
+            "  unknown    what programs of other nodes have locked: {home} knows"
+        ));
+    } else if of.held.is_empty() && of.waiting.is_empty() {
+        page.line("  unlocked   no program has any of it locked");
+    }
+}
+
+fn range(lock: &FileLock) -> String {
+    let bytes = match bytes_of(lock).as_str() {
+        "all" => "all of it".to_owned(),
+        bytes => format!("bytes {bytes}"),
+    };
+    format!("{}, {bytes},", lock.access)
+}
+
+/// The program that has a lock or wants it.
+fn locker(lock: &FileLock) -> String {
+    let command = lock.command.as_ref().map_or(String::new(), |command| format!(" ({command})"));
+    let state = match (lock.is_dead, lock.suspected_ms) {
+        (true, _) => ", dead, until it is known to be fenced".to_owned(),
+        (false, Some(ms)) => format!(", not heard of, suspected for {ms} ms"),
+        (false, None) => String::new(),
+    };
+    format!("process {}{command} of {}{state}", lock.pid, lock.member)
 }
 
 fn doing(doing: &Doing) -> String {
@@ -484,7 +569,7 @@ pub(super) fn damage(report: &FsDamage) -> String {
     let mut page = Page::of(&report.viewer);
     for of in &report.file_systems {
         page.line("");
-        page.line(format_args!("file system {:?} {} on {}", of.fs.label, of.fs.id, of.directory));
+        page.file_system(&of.fs, &of.directory);
         for Isolated { resource, why } in &of.objects {
             page.field(resource, why);
         }
@@ -501,7 +586,7 @@ pub(super) fn damage(report: &FsDamage) -> String {
 fn usage_lines(page: &mut Page, of: &Usage) {
     let bytes = |blocks: u64| Bytes(blocks.saturating_mul(of.block_bytes));
     page.line("");
-    page.line(format_args!("file system {:?} {} on {}", of.fs.label, of.fs.id, of.directory));
+    page.file_system(&of.fs, &of.directory);
     let used = of.blocks.saturating_sub(of.blocks_free);
     page.field(
         "space",
@@ -539,6 +624,10 @@ fn members(members: &[Member]) -> String {
         return "none".to_owned();
     }
     members.iter().map(Member::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn listed(members: &[Member]) -> String {
+    members.iter().map(Member::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn optional(value: Option<impl Display>) -> String {

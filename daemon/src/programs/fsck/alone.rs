@@ -70,12 +70,8 @@ impl Disk for Alone {
         Box::pin(async move {
             let now = below.read(first, count).await?;
             if now.as_bytes() != before.as_bytes() {
-                return Err(DiskError::Failed {
-                    operation: "write",
-                    at,
-                    blocks: data.len() as u64,
-                    reason: "a node of the cluster has begun to use the device".into(),
-                });
+                let why = "a node of the cluster has begun to use the device";
+                return Err(crate::disk::failed("write", at, data.len(), why));
             }
             below.write(at, data, durability).await
         })

@@ -15,7 +15,6 @@ use std::task::{Poll, Waker};
 use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
 
-use super::device::Channel;
 use super::signals::is_dying;
 
 /// Requests that wait.
@@ -23,11 +22,9 @@ use super::signals::is_dying;
 pub(crate) struct Interrupts(DashMap<u64, Arc<Waiting>>);
 
 /// Who waits, and which signals end that.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiter {
     pub(crate) thread: u32,
-    /// Where the request came from: the kernel looks for it only there when it is to ask again.
-    pub(crate) channel: Option<Arc<Channel>>,
     /// Not only those that end the process.
     pub(crate) by_any: bool,
 }
@@ -44,9 +41,8 @@ struct Waiting {
 pub(crate) enum Signalled {
     /// The request is given up, or goes on whatever happens.
     Told,
-    /// The process handles it, and the request, of that channel, waits on. To be looked at again in a
-    /// while.
-    Handled(Option<Arc<Channel>>),
+    /// The process handles it, and the request waits on. To be looked at again in a while.
+    Handled,
     /// No such request waits: it is answered, or not yet looked at.
     Unknown,
 }
@@ -58,7 +54,7 @@ impl Interrupts {
             return Signalled::Unknown;
         };
         if !waiting.who.by_any && !is_dying(waiting.who.thread) {
-            return Signalled::Handled(waiting.who.channel.clone());
+            return Signalled::Handled;
         }
         waiting.interrupted.store(true, Ordering::Release);
         if let Some(waker) = waiting.waker.lock().take() {
@@ -122,7 +118,7 @@ mod tests {
 
     fn attend(may_stop: bool) -> (Poll<()>, &'static str, bool) {
         // Nobody has this number.
-        attend_as(Waiter { thread: 0, channel: None, by_any: false }, may_stop)
+        attend_as(Waiter { thread: 0, by_any: false }, may_stop)
     }
 
     fn attend_as(who: Waiter, may_stop: bool) -> (Poll<()>, &'static str, bool) {
@@ -136,7 +132,7 @@ mod tests {
         assert!(matches!(interrupts.signal(8), Signalled::Unknown));
         let signalled = match interrupts.signal(7) {
             Signalled::Told => "told",
-            Signalled::Handled(_) => "handled",
+            Signalled::Handled => "handled",
             Signalled::Unknown => "unknown",
         };
         let polled = attended.as_mut().poll(&mut context);
@@ -153,9 +149,9 @@ mod tests {
     #[test]
     fn a_signal_that_is_handled_ends_only_waits_for_locks() {
         let thread = std::process::id();
-        let handled = attend_as(Waiter { thread, channel: None, by_any: false }, true);
+        let handled = attend_as(Waiter { thread, by_any: false }, true);
         assert_eq!(handled, (Poll::Pending, "handled", false));
-        let lock = attend_as(Waiter { thread, channel: None, by_any: true }, false);
+        let lock = attend_as(Waiter { thread, by_any: true }, false);
         assert_eq!(lock, (Poll::Pending, "told", true));
     }
 

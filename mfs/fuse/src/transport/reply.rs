@@ -27,11 +27,6 @@ impl Reply {
         Reply { open: Some((Arc::clone(channel), unique)), interrupted: Arc::default() }
     }
 
-    /// Where the request came from.
-    pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
-        self.open.as_ref().map(|(channel, _)| Arc::clone(channel))
-    }
-
     /// Set when the answer is EINTR from now on.
     pub(crate) fn interrupted(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.interrupted)

@@ -17,8 +17,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use mx_base::{Incarnation, Member, NodeId};
-use zerocopy::IntoBytes;
-use zerocopy::little_endian::{U16, U32, U64};
 
 use super::work::Work;
 use crate::block::{BLOCK_SIZE, Block, BlockNo, as_usize};
@@ -34,13 +32,11 @@ use crate::journal::in_place::JournalHeader;
 use crate::journal::record::{encode_record, finish_transaction, transaction_len_max};
 use crate::journal::ring::Extents;
 use crate::journal::scan::JournalOf;
+use crate::journal::segment::Segment;
 use crate::locks::covering;
 use crate::ondisk::alloc_group::ChunkKind;
-use crate::ondisk::header::{self, Header, Kind, Writer};
-use crate::ondisk::journal::{
-    RecordKind, SEGMENT_CRC_AT, SEGMENT_HEAD_SIZE, SEGMENT_MAGIC, SegmentHead,
-    TRANSACTION_HEAD_SIZE,
-};
+use crate::ondisk::header::{self, Header, Kind};
+use crate::ondisk::journal::{RecordKind, SEGMENT_HEAD_SIZE, TRANSACTION_HEAD_SIZE};
 use crate::ondisk::slot::SlotState;
 use crate::slot::head::SlotHead;
 
@@ -141,7 +137,7 @@ impl Work<'_> {
     pub(super) async fn as_planned(&self) -> Result<Arc<dyn Disk>, DiskError> {
         let planned = Overlay::new(Arc::clone(&self.disk) as Arc<dyn Disk>);
         if let Some(mut head) = self.journal.clone() {
-            let (fs_id, writer, extents) = (self.sb.fs_id, writer_of(&head), head.extents.clone());
+            let (fs_id, writer, extents) = (self.sb.fs_id, head.writer(), head.extents.clone());
             let (sequence, position) = (SegmentNo(1), 0);
             let header = JournalHeader { fs_id, writer, extents: &extents, sequence, position };
             header.write(&planned, None).await?;
@@ -185,7 +181,7 @@ impl Work<'_> {
             let piece = self.log(&disk, &mut head, &mut left).await?;
             self.write(&disk, piece).await?;
             head.state = SlotState::Clean;
-            let writer = writer_of(&head);
+            let writer = head.writer();
             head.write(&*disk, self.sb.fs_id, &self.sb.layout, writer).await?;
             self.step("writing", all - left.len() as u64, all);
         }
@@ -193,14 +189,13 @@ impl Work<'_> {
     }
 
     /// Logs as many blocks as the journal holds, and makes its slot live; returns them.
-    #[expect(clippy::cast_possible_truncation, reason = "a segment has at most 1 MiB")]
     async fn log(
         &self,
         disk: &Arc<dyn Disk>,
         head: &mut SlotHead,
         left: &mut VecDeque<(BlockNo, Box<Block>)>,
     ) -> Result<BTreeMap<BlockNo, Box<Block>>, DiskError> {
-        let (fs_id, extents, writer) = (self.sb.fs_id, head.extents.clone(), writer_of(head));
+        let (fs_id, extents, writer) = (self.sb.fs_id, head.extents.clone(), head.writer());
         let of = JournalOf { fs_id, slot: head.slot, extents: extents.clone() };
         let (mut sequence, mut position) = match of.start(&**disk).await {
             Ok(start) => (start.sequence, start.position),
@@ -233,27 +228,8 @@ impl Work<'_> {
             }
             lsn = lsn.next();
             finish_transaction(&mut payload, 0, lsn, records);
-            let blocks = (SEGMENT_HEAD_SIZE + payload.len()).div_ceil(BLOCK_SIZE) as u64;
-            let mut segment = Block::zeroed_many(as_usize(blocks));
-            let bytes = segment.as_mut_bytes();
-            let segment_head = SegmentHead {
-                magic: U32::new(SEGMENT_MAGIC),
-                crc: U32::ZERO,
-                fs_id: fs_id.0,
-                sequence: U64::new(sequence.0),
-                position: U64::new(position),
-                incarnation: U32::new(writer.incarnation.0),
-                slot: U16::new(head.slot.0),
-                reserved0: U16::ZERO,
-                blocks: U32::new(blocks as u32),
-                payload_len: U32::new(payload.len() as u32),
-                transactions: U32::new(1),
-                life: U32::new(life),
-            };
-            bytes[..SEGMENT_HEAD_SIZE].copy_from_slice(segment_head.as_bytes());
-            bytes[SEGMENT_HEAD_SIZE..SEGMENT_HEAD_SIZE + payload.len()].copy_from_slice(&payload);
-            let crc = header::crc32c(bytes);
-            bytes[SEGMENT_CRC_AT..SEGMENT_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+            let segment = Segment { fs_id, writer, life, sequence, position }.encode(&payload, 1);
+            let blocks = segment.len() as u64;
             let mut from = 0;
             for (at, len) in extents.ring_runs(position, blocks) {
                 let run: Box<[Block]> = segment[from..from + as_usize(len)].into();
@@ -307,16 +283,10 @@ impl Work<'_> {
     }
 }
 
-fn writer_of(head: &SlotHead) -> Writer {
-    let member = head.member.expect("a slot with a journal has had a member");
-    Writer { slot: head.slot, incarnation: member.incarnation }
-}
-
 /// About what an image takes in the log: no less than it does.
 fn record_len(block: &Block) -> usize {
     // Runs of zeros of more than a head of a run are left out.
-    let mut len =
-        transaction_len_max(0) + transaction_len_max(1) - transaction_len_max(0) - BLOCK_SIZE;
+    let mut len = transaction_len_max(1) - BLOCK_SIZE;
     let mut at = 0;
     while at < BLOCK_SIZE {
         let piece = &block.0[at..at + 64];

@@ -14,8 +14,10 @@ use super::item::{Entry, Item, State};
 use super::work::Work;
 use crate::block::{Block, BlockNo};
 use crate::dir::area::{self, AreaMut};
+use crate::dir::bucket::{LEVELS_MAX, bits_of_level};
 use crate::dir::{Dirent, hash};
 use crate::file::{FileId, FileType, InodeNo};
+use crate::fsck::index::IndexAt;
 use crate::fsck::is_possible_name;
 use crate::fsck::media::Seen;
 use crate::ondisk::alloc_group::ChunkKind;
@@ -26,22 +28,8 @@ use crate::ondisk::directory::{
 use crate::ondisk::header::{HEADER_SIZE, Kind};
 use crate::ondisk::inode::{AreaKind, InodeBlock};
 
-/// The deepest that an index gets: the hash has no more bits.
-const LEVELS_MAX: u32 = hash::HASH_BITS / INDEX_BITS;
-
 /// Where entries begin in a bucket.
 const BUCKET_AREA_AT: usize = HEADER_SIZE + 16;
-
-/// An index to look into.
-struct IndexAt {
-    pointers: Vec<u64>,
-    level: u32,
-    prefix: u64,
-}
-
-fn bits_of_level(level: u32) -> u32 {
-    INDEX_BITS.min(hash::HASH_BITS - level * INDEX_BITS)
-}
 
 impl Work<'_> {
     /// Entries of a directory that can be believed itself. `extra` are the buckets that say they are
@@ -58,10 +46,7 @@ impl Work<'_> {
             item.entries = entries;
             item.rebuild = !is_sound;
         } else {
-            let pointers =
-                <[U64]>::ref_from_bytes(&on_disk.area[..INDEX_SIZE]).expect("whole pointers");
-            let pointers = pointers.iter().map(|p| p.get()).collect();
-            let mut todo = vec![IndexAt { pointers, level: 0, prefix: 0 }];
+            let mut todo = vec![IndexAt::root(on_disk)];
             while let Some(index) = todo.pop() {
                 match self.read_index(item, &index).await {
                     Some(below) => todo.extend(below),
@@ -108,13 +93,11 @@ impl Work<'_> {
 
     /// Buckets of one index; returns the indexes below, or nothing when all is to be read again.
     async fn read_index(&mut self, item: &mut Item, index: &IndexAt) -> Option<Vec<IndexAt>> {
-        let bits_above = index.level * INDEX_BITS;
-        let bits = bits_of_level(index.level);
+        let (bits_above, bits) = (index.bits_above(), index.bits());
         let mut below = Vec::new();
         let mut at = 0;
         while at < 1 << bits {
             let pointer = index.pointers[at];
-            let here = index.prefix | (at as u64) << (hash::HASH_BITS - bits_above - bits);
             if pointer == 0 {
                 // Only one that is being taken apart has none.
                 item.rebuild |= item.links > 0;
@@ -141,13 +124,9 @@ impl Work<'_> {
             self.claim(number, ChunkKind::Tree);
             item.dir_blocks.push(number);
             if is_index {
-                let node: &IndexBlock = block.get();
-                let level = index.level + 1;
-                if node.level.get() != level || level > LEVELS_MAX {
-                    item.rebuild = true;
-                } else {
-                    let pointers = node.pointers.iter().map(|p| p.get()).collect();
-                    below.push(IndexAt { pointers, level, prefix: here });
+                match index.below(at, block.get()) {
+                    Some(next) => below.push(next),
+                    None => item.rebuild = true,
                 }
                 at += 1;
                 continue;
@@ -161,7 +140,7 @@ impl Work<'_> {
             let is_in_place = shift.is_some()
                 && at.is_multiple_of(run)
                 && index.pointers[at..end].iter().all(|p| *p == pointer)
-                && bucket.prefix.get() == hash::prefix(here, depth)
+                && bucket.prefix.get() == hash::prefix(index.prefix_at(at), depth)
                 && entries
                     .iter()
                     .all(|e| hash::prefix(hash::of_cookie(e.cookie), depth) == bucket.prefix.get());

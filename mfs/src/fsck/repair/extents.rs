@@ -5,8 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use zerocopy::FromBytes;
-
 use super::item::{Item, Tree};
 use super::work::Work;
 use crate::block::{BLOCK_SIZE_U64, BlockNo};
@@ -131,9 +129,7 @@ impl Work<'_> {
         if core.depth > DEPTH_MAX {
             return Err(Some(format!("extent tree of depth {}", core.depth)));
         }
-        let count = usize::from(core.root_count.get());
-        let root = &on_disk.area[..count * ExtentEntry::SIZE];
-        let mut entries = <[ExtentEntry]>::ref_from_bytes(root).expect("whole entries").to_vec();
+        let mut entries = on_disk.root_extents().to_vec();
         let mut tree = Tree { nodes: Vec::new(), extents: Vec::new(), odd: None };
         let mut seen = BTreeSet::new();
         for level in (0..core.depth).rev() {

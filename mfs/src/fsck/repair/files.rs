@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use zerocopy::FromBytes;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U64};
 
@@ -86,9 +85,7 @@ impl Work<'_> {
         if on_disk.core.area != AreaKind::Extents as u8 {
             return Vec::new();
         }
-        let count = usize::from(on_disk.core.root_count.get());
-        let root = &on_disk.area[..count * ExtentEntry::SIZE];
-        let mut entries = <[ExtentEntry]>::ref_from_bytes(root).expect("whole entries").to_vec();
+        let mut entries = on_disk.root_extents().to_vec();
         for _ in 0..on_disk.core.depth {
             let mut below = Vec::new();
             for entry in &entries {

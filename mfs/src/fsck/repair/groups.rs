@@ -183,12 +183,7 @@ impl Work<'_> {
         for (block, at) in blocks.iter().zip(first.0..) {
             let at = BlockNo(at);
             self.note(at, block);
-            let header = match block {
-                Seen::Whole(block) | Seen::Mended(block, _) | Seen::Damaged(block) => {
-                    Some(Header::of(block))
-                }
-                Seen::Foreign | Seen::Garbage(_) | Seen::Nothing | Seen::Unreadable => None,
-            };
+            let header = block.of_its_place().map(Header::of);
             if kind == ChunkKind::Inode {
                 if let Some(header) = header.filter(|h| h.kind() == Some(Kind::Free)) {
                     self.free_generations.insert(at, header.owner_generation.get());
@@ -324,12 +319,8 @@ impl Work<'_> {
                     headless += 1;
                 }
                 // The next inode here takes one more.
-                let generation = match seen {
-                    Seen::Whole(block) | Seen::Mended(block, _) | Seen::Damaged(block) => {
-                        Header::of(block).owner_generation.get().max(epoch)
-                    }
-                    Seen::Foreign | Seen::Garbage(_) | Seen::Nothing | Seen::Unreadable => epoch,
-                };
+                let known = seen.of_its_place().map(|block| Header::of(block).owner_generation);
+                let generation = known.map_or(epoch, |generation| generation.get().max(epoch));
                 let owner = Owner { id: no.0, generation };
                 self.put(at, Kind::Free, owner, Block::zeroed()).await;
                 // Before its chunk is metadata, nothing has to be there.

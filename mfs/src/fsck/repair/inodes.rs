@@ -165,9 +165,7 @@ impl Work<'_> {
                     let (file, file_type) = self.identify(at, &seen, names, found);
                     let state = State::Isolated((!why.is_empty()).then_some(why));
                     let mut item = Item::new(file, file_type, state);
-                    if let Seen::Whole(block) | Seen::Mended(block, _) | Seen::Damaged(block) =
-                        &seen
-                    {
+                    if let Some(block) = seen.of_its_place() {
                         self.reserve(&mut item, block).await;
                     }
                     items.insert(file.inode, item);
@@ -187,7 +185,7 @@ impl Work<'_> {
     ) -> (FileId, FileType) {
         let inode = InodeNo(at.0);
         let (mut generation, mut by_mode) = (None, None);
-        if let Seen::Whole(block) | Seen::Mended(block, _) | Seen::Damaged(block) = seen {
+        if let Some(block) = seen.of_its_place() {
             let on_disk: &InodeBlock = block.get();
             if on_disk.header.kind() == Some(Kind::Inode) {
                 generation = Some(on_disk.header.owner_generation.get());

@@ -21,7 +21,7 @@ use crate::fsck::media::{read_each, read_one};
 use crate::journal::replay::Replay;
 use crate::journal::ring::Extents;
 use crate::journal::scan::{JournalOf, ScanError};
-use crate::mount::recover::isolate;
+use crate::mount::recover::replay_alone;
 use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::header::{self, Header, Kind, Owner, Writer};
 use crate::ondisk::journal::{JournalHeaderBlock, SEGMENT_HEAD_SIZE, SEGMENT_MAGIC, SegmentHead};
@@ -31,9 +31,6 @@ use crate::slot::head::SlotHead;
 
 /// The longest list of orphans, in blocks.
 const ORPHAN_BLOCKS_MAX: usize = 4096;
-
-const NO_ORPHAN: OrphanEntry =
-    OrphanEntry { inode: U64::ZERO, generation: U32::ZERO, reserved0: U32::ZERO };
 
 /// Replays the journals of all live slots on the device, and makes the slots clean. With
 /// `damaged_too` also those that are damaged, as far as they can be read. Returns how many.
@@ -45,7 +42,9 @@ pub(super) async fn replay(work: &mut Work<'_>, damaged_too: bool) -> Result<u64
     for (slot, head) in SlotHead::read_all(&*disk, fs_id, &layout).await? {
         work.step("journals", slot.0.into(), layout.slot_count.into());
         let Ok(head) = head else { continue };
-        let (SlotState::Live, Some(member)) = (head.state, head.member) else { continue };
+        if head.state != SlotState::Live {
+            continue;
+        }
         let of = JournalOf { fs_id, slot, extents: head.extents.clone() };
         let scan = match of.scan_prefix(&*disk).await {
             Ok((scan, None)) => scan,
@@ -64,28 +63,25 @@ pub(super) async fn replay(work: &mut Work<'_>, damaged_too: bool) -> Result<u64
             }
             Ok((_, Some(_))) | Err(_) => continue,
         };
-        let writer = Writer { slot, incarnation: member.incarnation };
-        let replay = Replay::new(Arc::clone(&disk), fs_id, writer, scan);
+        let replay = Replay::new(Arc::clone(&disk), fs_id, head.writer(), scan);
         replay.add_newest(&mut newest);
         replays.push((head, Some(replay)));
     }
     let mut count = 0;
     for (mut head, replay) in replays {
-        let member = head.member.expect("a live slot has a member");
-        let writer = Writer { slot: head.slot, incarnation: member.incarnation };
         if let Some(replay) = replay {
-            let mut redo = replay.rebuild(&replay.locks(), &newest).await;
-            isolate(&disk, &work.sb, writer, &mut redo).await?;
-            let blocks = redo.changed.len();
-            let failed = replay.write(redo.changed).await?;
-            if let Some(at) = failed.first() {
+            let done = replay_alone(&disk, &work.sb, &mut head, &replay, &newest).await?;
+            if let Some(at) = done.not_written.first() {
                 work.report.left(head.slot, format!("block {at} of its journal cannot be written"));
                 continue;
             }
+            let blocks = done.blocks;
             work.did(head.slot, format!("journal replayed, {blocks} blocks were not in place"));
+        } else {
+            let writer = head.writer();
+            head.state = SlotState::Clean;
+            head.write(&*disk, fs_id, &layout, writer).await?;
         }
-        head.state = SlotState::Clean;
-        head.write(&*disk, fs_id, &layout, writer).await?;
         count += 1;
     }
     Ok(count)
@@ -97,9 +93,7 @@ pub(super) async fn mend_heads(work: &mut Work<'_>) -> Result<(), CheckError> {
     let disk = Arc::clone(work.disk.below());
     for (slot, head) in SlotHead::read_all(&*disk, fs_id, &layout).await? {
         let Err(error) = head else { continue };
-        for (at, block) in
-            layout.slot_heads(slot).into_iter().zip(SlotHead::unused(fs_id, &layout, slot))
-        {
+        for (at, block) in SlotHead::unused(fs_id, &layout, slot) {
             disk.write(at, WriteData::Blocks(vec![block.into()]), Durability::Durable).await?;
         }
         let lost = "begins anew, without a journal; what only its journal had is lost";
@@ -128,9 +122,7 @@ impl Work<'_> {
                 && head.extents.blocks() >= crate::fsck::JOURNAL_BLOCKS_MIN
                 && blocks().all(|at| !self.is_used(at) && self.fits(at, ChunkKind::Journal));
             if !is_sound {
-                for (at, block) in
-                    layout.slot_heads(slot).into_iter().zip(SlotHead::unused(fs_id, &layout, slot))
-                {
+                for (at, block) in SlotHead::unused(fs_id, &layout, slot) {
                     self.disk.put(at, block);
                     self.fresh.insert(at);
                 }
@@ -246,7 +238,7 @@ impl Work<'_> {
         if !was_empty || body.orphans_count.get() != 0 {
             self.did(slot, "list of orphans emptied");
         }
-        body.orphans = [NO_ORPHAN; crate::ondisk::slot::SLOT_ORPHANS_MAX];
+        body.orphans = [OrphanEntry::FREE; crate::ondisk::slot::SLOT_ORPHANS_MAX];
         body.orphans_count = U16::ZERO;
         let mut chain = Vec::new();
         let mut next = body.orphan_blocks_head.get();

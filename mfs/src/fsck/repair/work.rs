@@ -204,12 +204,8 @@ impl<'a> Work<'a> {
     async fn next_version(&mut self, at: BlockNo) -> u64 {
         let block = read_one(&*self.disk, at).await;
         let seen = Seen::of(block, self.sb.fs_id, at);
-        let version = match &seen {
-            Seen::Whole(block) | Seen::Mended(block, _) | Seen::Damaged(block) => {
-                Some(Header::of(block).version()).filter(|version| *version < VERSION_PLAUSIBLE)
-            }
-            Seen::Foreign | Seen::Garbage(_) | Seen::Nothing | Seen::Unreadable => None,
-        };
+        let version = seen.of_its_place().map(|block| Header::of(block).version());
+        let version = version.filter(|version| *version < VERSION_PLAUSIBLE);
         let epoch = self.chunk_of(at).map_or(0, |chunk| chunk.entry.epoch.get());
         let unknown = first_version(epoch) + (1 << 31);
         version.map_or(unknown, |version| version.max(first_version(epoch)) + 1)
@@ -303,17 +299,13 @@ impl<'a> Work<'a> {
     ) -> Option<BlockNo> {
         let chunk_blocks = self.chunk_blocks();
         let group = self.groups.get_mut(&no).expect("of the list");
-        let is_free = |group: &Group, bit: usize| {
-            let marked = trusts && group.is_marked(bit) == Some(true);
-            !bits::get(&group.spent, bit) && !marked
-        };
         let mut found = None;
         for (i, chunk) in group.chunks.iter().enumerate().skip(from) {
             let mut places = i * chunk_blocks..(i + 1) * chunk_blocks;
             if chunk.kind == Some(kind) {
-                found = places.find(|bit| is_free(group, *bit));
+                found = places.find(|bit| group.is_unspent(*bit, trusts));
             } else if matches!(chunk.kind, None | Some(ChunkKind::Free))
-                && places.clone().all(|bit| is_free(group, bit))
+                && places.clone().all(|bit| group.is_unspent(bit, trusts))
             {
                 found = places.next();
             }
@@ -353,9 +345,7 @@ impl<'a> Work<'a> {
             for (i, chunk) in group.chunks.iter().enumerate() {
                 let mut places = i * chunk_blocks..(i + 1) * chunk_blocks;
                 let is_free = matches!(chunk.kind, None | Some(ChunkKind::Free))
-                    && places.all(|bit| {
-                        !bits::get(&group.spent, bit) && group.is_marked(bit) != Some(true)
-                    });
+                    && places.all(|bit| group.is_unspent(bit, true));
                 run = if is_free { run + 1 } else { 0 };
                 if run == wanted {
                     let first = group.first.plus(((i + 1 - wanted) * chunk_blocks) as u64);
@@ -418,6 +408,12 @@ impl<'a> Work<'a> {
 }
 
 impl Group {
+    /// Has this repair not given it out? With `trusts`, what the bitmap says is in use counts, too.
+    fn is_unspent(&self, bit: usize, trusts: bool) -> bool {
+        let marked = trusts && self.is_marked(bit) == Some(true);
+        !bits::get(&self.spent, bit) && !marked
+    }
+
     pub(super) fn is_marked(&self, bit: usize) -> Option<bool> {
         let per_block = as_usize(crate::ondisk::alloc_group::BITS_PER_BLOCK);
         self.known.get(bit / per_block).filter(|known| **known)?;

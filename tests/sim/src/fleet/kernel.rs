@@ -388,11 +388,18 @@ impl Mount {
     ) -> Result<(), FsError> {
         let file = open.file();
         let len = range.end - range.start;
-        // The pin goes with the answer, before the kernel goes on.
-        let done = self.fs.allocate(open, what, range.start, len).await.map(|_| ());
+        let done = self.fs.allocate(open, what, range.start, len).await;
+        // With the answer what is pinned goes; then the kernel goes on.
+        let failed = match done {
+            Ok(allocated) => {
+                self.fs.forget_replaced(allocated).await;
+                None
+            }
+            Err(error) => Some(error),
+        };
         self.kernel.drop_attributes(file);
         self.kernel.drop_pages(file, Some(range)).await;
-        done
+        failed.map_or(Ok(()), Err)
     }
 
     pub async fn fsync(&self, open: &OpenFile) -> Result<(), FsError> {

@@ -22,6 +22,24 @@ fn member(node: u16, incarnation: u32) -> Member {
     Member { node, incarnation }
 }
 
+/// For writing, by fcntl; held.
+fn file_lock(member: Member, pid: u32, start: u64, end: u64) -> FileLock {
+    FileLock {
+        resource: "inode 0x12".to_owned(),
+        member,
+        pid,
+        command: None,
+        family: "fcntl".to_owned(),
+        access: "write".to_owned(),
+        start,
+        end,
+        waits_for: None,
+        waits_ms: None,
+        suspected_ms: None,
+        is_dead: false,
+    }
+}
+
 #[test]
 fn a_status_names_members_peers_and_mounts() {
     let text = status(&Status {
@@ -118,14 +136,9 @@ fn a_dump_of_locks_shows_both_sides() {
             }],
             homed_total: 1,
             file_locks: vec![FileLock {
-                resource: "inode 0x12".to_owned(),
-                member: member(2, 7),
-                pid: 77,
-                family: "fcntl".to_owned(),
-                access: "write".to_owned(),
-                start: 10,
-                end: 19,
                 waits_for: Some(vec![member(3, 5)]),
+                waits_ms: Some(12),
+                ..file_lock(member(2, 7), 77, 10, 19)
             }],
         }],
     });
@@ -279,6 +292,7 @@ fn an_account_names_holders_waiters_and_who_knows_more() {
             }],
             waiters_total: 3,
             at_home: None,
+            file_locks: None,
             ask: vec![member(1, 3)],
         }],
         stuck_at: None,
@@ -290,6 +304,108 @@ inode 0x12 (bucket 7, home n2.7)
   waits      process 71 (cat) for PR, since 41 ms
   waits      2 more
   ask        n1.3 for more
+";
+    assert_eq!(text, format!("{SEEN}{expected}"));
+}
+
+/// Of a file, its home being `home`.
+fn why_locked(home: Member, file_locks: FileLocks) -> String {
+    why(&Why {
+        viewer: viewer(),
+        resources: vec![WhyResource {
+            resource: "inode 0x12".to_owned(),
+            bucket: 7,
+            home: Some(home),
+            here: None,
+            holders: Vec::new(),
+            waiters: Vec::new(),
+            waiters_total: 0,
+            at_home: None,
+            file_locks: Some(file_locks),
+            ask: Vec::new(),
+        }],
+        stuck_at: None,
+    })
+}
+
+#[test]
+fn at_the_home_an_account_names_every_lock_of_programs_and_who_waits_for_whom() {
+    let text = why_locked(
+        member(2, 7),
+        FileLocks {
+            is_all: true,
+            held: vec![
+                FileLock {
+                    command: Some("sqlite3".to_owned()),
+                    ..file_lock(member(2, 7), 71, 10, 19)
+                },
+                FileLock {
+                    access: "read".to_owned(),
+                    suspected_ms: Some(30),
+                    ..file_lock(member(1, 3), 80, 20, i64::MAX.cast_unsigned())
+                },
+                FileLock {
+                    family: "flock".to_owned(),
+                    is_dead: true,
+                    ..file_lock(member(3, 5), 90, 0, u64::MAX)
+                },
+            ],
+            held_total: 5,
+            waiting: vec![
+                FileLock {
+                    waits_for: Some(vec![member(1, 3), member(2, 7)]),
+                    waits_ms: Some(41),
+                    ..file_lock(member(3, 6), 72, 19, 20)
+                },
+                FileLock {
+                    waits_for: Some(Vec::new()),
+                    waits_ms: Some(2),
+                    ..file_lock(member(3, 6), 73, 5, 5)
+                },
+            ],
+            waiting_total: 3,
+            unreported: vec![member(1, 3)],
+            unfenced: vec![member(3, 5)],
+        },
+    );
+    let expected = "
+inode 0x12 (bucket 7, home n2.7)
+  fcntl      write, bytes 10-19, by process 71 (sqlite3) of n2.7
+  fcntl      read, bytes 20 to the end, by process 80 of n1.3, not heard of, suspected for 30 ms
+  flock      write, all of it, by process 90 of n3.5, dead, until it is known to be fenced
+  locked     2 more ranges
+  waits      process 72 of n3.6 for fcntl write, bytes 19-20, since 41 ms, for n1.3, n2.7
+  waits      process 73 of n3.6 for fcntl write, bytes 5-5, since 2 ms, until it can be decided
+  waits      1 more for locks of ranges
+  undecided  no report yet from n1.3 of what is locked there
+  undecided  until n3.5, dead, is known to be fenced: what it locked is unknown
+";
+    assert_eq!(text, format!("{SEEN}{expected}"));
+    let text = why_locked(member(2, 7), FileLocks { is_all: true, ..FileLocks::default() });
+    let expected =
+        "  unlocked   no program has any of it locked\n  nobody holds it or waits for it\n";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[test]
+fn elsewhere_an_account_says_that_it_knows_of_its_own_programs_only() {
+    let own = FileLocks {
+        held: vec![file_lock(member(2, 7), 71, 10, 19)],
+        held_total: 1,
+        waiting: vec![FileLock {
+            waits_for: Some(Vec::new()),
+            waits_ms: Some(41),
+            ..file_lock(member(2, 7), 72, 0, 3)
+        }],
+        waiting_total: 1,
+        ..FileLocks::default()
+    };
+    let text = why_locked(member(1, 3), own);
+    let expected = "
+inode 0x12 (bucket 7, home n1.3)
+  fcntl      write, bytes 10-19, by process 71 of n2.7
+  waits      process 72 of n2.7 for fcntl write, bytes 0-3, since 41 ms; for whom, n1.3 knows
+  unknown    what programs of other nodes have locked: n1.3 knows
 ";
     assert_eq!(text, format!("{SEEN}{expected}"));
 }

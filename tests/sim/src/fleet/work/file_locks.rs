@@ -23,10 +23,13 @@ const BYTES: usize = 6;
 
 type Held = [Option<Access>; BYTES];
 
-/// Who relies on what, and who waits for what; and those of lives that are lost, whose claims stand until
-/// they are fenced.
+/// Who relies on what, and who waits for what.
 #[derive(Default)]
-pub(super) struct Claimants(BTreeMap<u64, Claimant>, BTreeMap<u64, Claimant>);
+pub(super) struct Claimants {
+    alive: BTreeMap<u64, Claimant>,
+    /// Of lives that are lost: their claims stand until they are fenced.
+    lost: BTreeMap<u64, Claimant>,
+}
 
 struct Claimant {
     life: LifeId,
@@ -65,16 +68,20 @@ impl Claimant {
 impl Claimants {
     /// Its processes are gone, or nothing of them reaches the device any more.
     pub(super) fn lose(&mut self, life: LifeId) {
-        let lost: Vec<u64> =
-            self.0.iter().filter(|(_, one)| one.life == life).map(|(number, _)| *number).collect();
-        self.1.extend(lost.iter().filter_map(|number| self.0.remove_entry(number)));
+        let lost: Vec<u64> = self
+            .alive
+            .iter()
+            .filter(|(_, one)| one.life == life)
+            .map(|(number, _)| *number)
+            .collect();
+        self.lost.extend(lost.iter().filter_map(|number| self.alive.remove_entry(number)));
     }
 
     /// Does `number` rely on what another one does not allow? Who that is.
     fn conflict(&self, number: u64) -> Option<String> {
-        let one = self.0.get(&number)?;
+        let one = self.alive.get(&number)?;
         let others = self
-            .0
+            .alive
             .iter()
             .filter(|(other, beside)| **other != number && beside.owner.family == one.owner.family);
         for (other, beside) in others {
@@ -97,7 +104,7 @@ impl Claimants {
     /// Marks everybody who waits in a circle now.
     fn mark_circles(&mut self) {
         let ranges = |one: &Claimant| one.owner.family == Family::Ranges;
-        let all = || self.0.iter().chain(&self.1);
+        let all = || self.alive.iter().chain(&self.lost);
         let waits: Vec<(u64, Asks)> = all()
             .filter(|(_, one)| ranges(one))
             .filter_map(|(number, one)| Some((*number, one.asks.filter(|asks| asks.waits)?)))
@@ -120,7 +127,7 @@ impl Claimants {
                 }
             }
             if seen.contains(&number)
-                && let Some(asks) = self.0.get_mut(&number).and_then(|one| one.asks.as_mut())
+                && let Some(asks) = self.alive.get_mut(&number).and_then(|one| one.asks.as_mut())
             {
                 asks.in_circle = true;
             }
@@ -143,9 +150,9 @@ impl App {
         if self.work.oracle.is_lost(self.id()) {
             return Err(FsError::CutOff);
         }
-        self.work.claimants.lock().0.insert(number, claimant);
+        self.work.claimants.lock().alive.insert(number, claimant);
         let done = self.lock_some(number, owner, &files).await;
-        self.work.claimants.lock().0.remove(&number);
+        self.work.claimants.lock().alive.remove(&number);
         if done.is_ok() && self.chance(50) {
             // As whoever is killed: with the last close everything goes at once.
             files.iter().for_each(|file| self.mount.locks.release_via(*file, number));
@@ -215,7 +222,7 @@ impl App {
         };
         let verdict = self.answer(asked, patience).await.map_err(ended)?;
         let mut claimants = self.work.claimants.lock();
-        let Some(one) = claimants.0.get_mut(&number) else { return Err(FsError::CutOff) };
+        let Some(one) = claimants.alive.get_mut(&number) else { return Err(FsError::CutOff) };
         let asks = one.asks.take().expect("it has asked");
         match verdict {
             Verdict::Granted => {
@@ -282,12 +289,12 @@ impl App {
 
     fn holds_nothing(&self, number: u64) -> bool {
         let claimants = self.work.claimants.lock();
-        let one = claimants.0.get(&number);
+        let one = claimants.alive.get(&number);
         one.is_none_or(|one| one.held.iter().flatten().all(Option::is_none))
     }
 
     fn change(&self, number: u64, change: impl FnOnce(&mut Claimant)) {
-        if let Some(one) = self.work.claimants.lock().0.get_mut(&number) {
+        if let Some(one) = self.work.claimants.lock().alive.get_mut(&number) {
             change(one);
         }
     }
