@@ -5,6 +5,7 @@
 //! * [`locker`]: a process that locks files as a test says.
 //! * [`load`]: programs that work on the mounts and tell what was acknowledged, and the judge of
 //!   what must be there afterwards.
+//! * [`coherence`]: whatever a node does, with whatever any node looks at.
 //! * [`shared_file`] and [`cells`]: one file through several mounts, in turn and at once, every
 //!   operation checked.
 //!
@@ -15,6 +16,7 @@ pub mod admin;
 mod aligned;
 pub mod cells;
 pub mod cluster;
+pub mod coherence;
 mod dice;
 mod fixture;
 pub mod fsck;

@@ -20,7 +20,20 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Of the first `len` bytes.
     pub(crate) fn new(file: &File, len: usize) -> io::Result<Mapping> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        Mapping::with(file, len, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Of a file that may be open only to read; nobody may store to it.
+    pub(crate) fn to_load(file: &File, len: usize) -> io::Result<Mapping> {
+        Mapping::with(file, len, ProtFlags::READ)
+    }
+
+    /// Where it is in the memory of this process.
+    pub(crate) fn address(&self) -> usize {
+        self.address.addr()
+    }
+
+    fn with(file: &File, len: usize, protection: ProtFlags) -> io::Result<Mapping> {
         // SAFETY: a new place is asked for, so that nothing is mapped over.
         let address = unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0) }?;
         Ok(Mapping { address: address.cast(), len })

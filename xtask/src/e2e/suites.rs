@@ -39,6 +39,12 @@ pub(crate) const ALL: &[Suite] = &[
         tools: &[],
     },
     Suite {
+        name: "coherence",
+        about: "every operation of a node with every observation of all, in turn and (long form) in a race",
+        needs: &[],
+        tools: &[],
+    },
+    Suite {
         name: "dbench",
         about: "dbench on one node, and on three at once",
         needs: &[Need { program: "dbench", package: "dbench" }],

@@ -13,6 +13,7 @@ mod program;
 
 mod archives;
 mod cargo;
+mod coherence;
 mod dbench;
 mod fio;
 mod fsx;
