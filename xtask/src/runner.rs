@@ -46,8 +46,6 @@ pub(crate) fn long_tests(
         cargo(&["test", "--no-fail-fast", "--package", package, "--locked"])
     };
     match test {
-        // What has no quick form is there, too.
-        Some(test) if has_nextest() => _ = command.args(["--test", test, "--run-ignored", "all"]),
         Some(test) => _ = command.args(["--test", test]),
         None if has_nextest() => {}
         None => _ = command.arg("--tests"),
@@ -55,7 +53,6 @@ pub(crate) fn long_tests(
     command.args(name).env("MATRIXFS_E2E_ROUNDS", rounds.to_string());
     if !has_nextest() {
         command.args(["--", "--test-threads=1"]);
-        command.args(test.map(|_| "--include-ignored"));
     }
     count(&mut command)
 }

@@ -40,7 +40,7 @@ pub(crate) const ALL: &[Suite] = &[
     },
     Suite {
         name: "coherence",
-        about: "every operation of a node with every observation of all, in turn and (long form) in a race",
+        about: "every operation of a node with every observation of all, in turn and in a race",
         needs: &[],
         tools: &[],
     },

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{Access, AtFlags, CWD, Dir, IFlags, OFlags, SeekFrom, Statx, StatxFlags};
+use rustix::fs::{
+    Access, AtFlags, CWD, Dir, FileType, IFlags, OFlags, SeekFrom, Statx, StatxFlags,
+};
 use rustix::io::Errno;
 
 use super::model::{
@@ -462,7 +464,7 @@ fn xattrs(path: &Path) -> Vec<String> {
         names.join(" ")
     });
     let [kept, acl] = values;
-    vec![kept, acl, names.unwrap_or_else(|errno| error(errno))]
+    vec![kept, acl, names.unwrap_or_else(error)]
 }
 
 /// As [`Tree::list`] tells it.
@@ -472,10 +474,14 @@ fn list(dir: &mut Dir) -> io::Result<String> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let letter = match entry.file_type() {
-            rustix::fs::FileType::Directory => 'd',
-            rustix::fs::FileType::Symlink => 'l',
-            rustix::fs::FileType::Fifo => 'p',
-            _ => 'f',
+            FileType::Directory => 'd',
+            FileType::Symlink => 'l',
+            FileType::Fifo => 'p',
+            FileType::RegularFile
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => 'f',
         };
         if name != "." && name != ".." {
             names.push(format!("{name}:{letter}"));

@@ -128,7 +128,10 @@ pub(super) const ALL: &[Operation] = &[
         name: "open(2), O_TRUNC",
         prepare: |dir| {
             let path = dir.join("file");
-            act(move || Ok(drop(File::create(&path)?)))
+            act(move || {
+                File::create(&path)?;
+                Ok(())
+            })
         },
         model: |tree| tree.was("file").resize(0),
         own_late: &[],
