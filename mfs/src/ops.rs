@@ -29,7 +29,7 @@ mod unnamed;
 pub mod write;
 pub mod xattr;
 
-pub use allocate::{Allocate, Allocated};
+pub use allocate::Allocate;
 pub use create::{NewFile, NewKind};
 pub use lookup::{Entry, Keep, Lookup};
 pub use open::{OpenFile, OpenFlags};

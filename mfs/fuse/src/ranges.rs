@@ -47,10 +47,8 @@ impl Shared {
         let done =
             async { self.fs.allocate(&*self.handle(handle)?, what, offset, len).await }.await;
         match done {
-            Ok(allocated) => {
-                reply.ok();
-                self.fs.forget_replaced(allocated).await;
-            }
+            // The pin is dropped behind the answer.
+            Ok(_pin) => reply.ok(),
             Err(error) => reply.error(errno(&error)),
         }
     }

@@ -4,7 +4,6 @@
 //! may be changed meanwhile: the write-back keeps its own copy, and the page is dirty again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use crate::block::{BLOCK_SIZE, BLOCK_SIZE_U64, Block, SharedBlock, as_usize};
 
@@ -60,11 +59,6 @@ pub(crate) struct PageOut {
 impl Pages {
     pub(crate) fn get(&self, page: u64) -> Option<&SharedBlock> {
         self.pages.get(&page).map(|p| &p.data)
-    }
-
-    /// Those of a range that are cached.
-    pub(crate) fn among(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &SharedBlock)> {
-        self.pages.range(range).map(|(page, cached)| (*page, &cached.data))
     }
 
     pub(crate) fn contains(&self, page: u64) -> bool {

@@ -1,5 +1,4 @@
-//! What writes under way, those of zeros by fallocate(2) among them, have replaced, while pages of the
-//! kernel may still show it.
+//! What writes under way have replaced, while pages of the kernel may still show it.
 //!
 //! The kernel drops its pages of a range before it sends a write(2) and again behind the answer. A page
 //! that it reads in between, before the write is applied, and that somebody stores to through a mapping,
@@ -141,8 +140,8 @@ impl State {
         if self.pages_dropped_now == 0 && !self.kernel.pages.is_some_and(noted) {
             return None;
         }
-        let touched = page_of(range.start)..range.end.div_ceil(BLOCK_SIZE_U64);
-        let old = self.pages.among(touched).map(|(page, data)| (page, data.clone())).collect();
+        let touched = pieces(range.start, range.end - range.start).map(|(page, ..)| page);
+        let old = touched.filter_map(|page| Some((page, self.pages.get(page)?.clone()))).collect();
         let replaced = &mut self.replaced;
         let ticket = replaced.next;
         replaced.next += 1;

@@ -7,8 +7,7 @@
 //!   * the edges of a range, parts of blocks, are zeroed as a write of zeros would do it.
 //!
 //! The kernel drops its own pages of the range when it has the answer (`fs/fuse/file.c`,
-//! `fuse_file_fallocate`), and has cleared set-user-id bits before it asked. What is stored to those
-//! pages meanwhile may come back around bytes that are zeros now: see [`crate::inode::replaced`].
+//! `fuse_file_fallocate`), and has cleared set-user-id bits before it asked.
 
 use std::sync::Arc;
 
@@ -23,7 +22,6 @@ use crate::file::{FILE_SIZE_MAX, FileId, FileType};
 use crate::fs::Fs;
 use crate::inode::extents::{ExtentTree, Mapping};
 use crate::inode::pages::page_of;
-use crate::inode::replaced::UnderWay;
 use crate::inode::{Core, Inode};
 use crate::ondisk::inode::AreaKind;
 
@@ -49,15 +47,6 @@ impl Allocate {
     }
 }
 
-/// A range that was changed. To be given to [`Fs::forget_replaced`] behind the answer.
-#[derive(Debug)]
-pub struct Allocated {
-    file: FileId,
-    /// Until the kernel has the answer.
-    pin: Pin,
-    under_way: Option<UnderWay>,
-}
-
 /// A file that is being changed: pinned exclusively, nothing of it dirty.
 struct Quiet<'a> {
     fs: &'a Fs,
@@ -74,7 +63,8 @@ struct Range {
 }
 
 impl Fs {
-    /// Changes which blocks a range of an open file has. mtime and ctime change.
+    /// Changes which blocks a range of an open file has. Returns the pin to be dropped behind the
+    /// answer. mtime and ctime change.
     ///
     /// Space is promised for all of the range before anything is changed. A write to blocks allocated
     /// finds room whoever fills the device meanwhile.
@@ -89,7 +79,7 @@ impl Fs {
         what: Allocate,
         offset: u64,
         len: u64,
-    ) -> Result<Allocated, FsError> {
+    ) -> Result<Pin, FsError> {
         self.check_writable()?;
         if !open.flags().write {
             return Err(FsError::Invalid("not open for writing"));
@@ -103,12 +93,6 @@ impl Fs {
         self.wait_for_room().await?;
         let inode = &open.inode;
         let pin = inode.entry.pin(Want::write()).await?;
-        let under_way = match what {
-            Allocate::Blocks { .. } => None,
-            Allocate::Zeros { .. } | Allocate::Hole => {
-                inode.state.lock().replace(inode, range.from..range.to)
-            }
-        };
         let done = self.allocate_pinned(inode, &pin, open.file(), what, range).await;
         {
             let mut state = inode.state.lock();
@@ -122,18 +106,7 @@ impl Fs {
             self.note_dirty(inode, &inode.state.lock());
             self.journal.force(self.journal.last()).await?;
         }
-        Ok(Allocated { file: open.file(), pin, under_way })
-    }
-
-    /// Sees to it that the kernel shows nobody what was in a range that reads as zeros now.
-    pub async fn forget_replaced(&self, allocated: Allocated) {
-        let Allocated { file, pin, under_way } = allocated;
-        // What is dirty comes back first, and needs it.
-        drop(pin);
-        if let Some(under_way) = under_way {
-            self.env.kernel.forget_pages(file, Some(under_way.range.clone())).await;
-            under_way.dropped();
-        }
+        Ok(pin)
     }
 
     async fn allocate_pinned(

@@ -7,12 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use mfs::env::KernelCache;
 use mfs::file::FileId;
-use mfs::ops::{Allocate, NewFile, NewKind, OpenFile, OpenFlags, ReadKind};
+use mfs::ops::{NewFile, NewKind, OpenFile, OpenFlags, ReadKind};
 use mfs::{Fs, Options};
 use mx_base::{BoxFuture, Duration};
 use parking_lot::Mutex;
@@ -27,7 +26,6 @@ const PAGE: u64 = 4096;
 const CELL: u64 = 64;
 const OWNERS: u64 = 4;
 const OPERATIONS: u32 = 150;
-const ROUNDS: u32 = 60;
 
 /// The kernel's pages of one file.
 #[derive(Clone)]
@@ -42,17 +40,6 @@ struct Pages {
     cached: BTreeMap<u64, (Vec<u8>, bool)>,
     locked: BTreeSet<u64>,
     came_back: u64,
-}
-
-impl Pages {
-    /// What is zeroed as a whole goes, dirty or not.
-    fn zero(&mut self, page: u64, bytes: Range<usize>) {
-        if bytes == (0..place(PAGE)) {
-            self.cached.remove(&page);
-        } else if let Some((cached, _)) = self.cached.get_mut(&page) {
-            cached[bytes].fill(0);
-        }
-    }
 }
 
 fn pages_of(range: &Range<u64>) -> Range<u64> {
@@ -155,33 +142,6 @@ impl Kernel {
         fs.write(open, at, bytes).await.expect("there is room");
         self.pause().await;
         self.send(&range, true).await;
-    }
-
-    /// fallocate(2): what is dirty is sent first; behind the answer pages go, and parts of pages are
-    /// zeroed, dirty or not.
-    async fn zero(&self, range: Range<u64>) {
-        self.send(&range, false).await;
-        self.pause().await;
-        let (fs, open) = self.file();
-        let what = match self.exec.draw(|r| r.below(2)) {
-            0 => Allocate::Zeros { keep_size: true },
-            _ => Allocate::Hole,
-        };
-        let len = range.end - range.start;
-        let allocated = fs.allocate(open, what, range.start, len).await.expect("there is room");
-        let truncate = async {
-            self.pause().await;
-            for page in pages_of(&range) {
-                self.lock(page).await;
-                let start = page * PAGE;
-                let (from, to) =
-                    (range.start.max(start) - start, range.end.min(start + PAGE) - start);
-                let (from, to) = (place(from), place(to));
-                self.state.lock().zero(page, from..to);
-                self.unlock(page);
-            }
-        };
-        futures_util::future::join(truncate, fs.forget_replaced(allocated)).await;
     }
 
     async fn read(&self, range: Range<u64>) -> Vec<u8> {
@@ -291,12 +251,8 @@ impl Process {
     }
 }
 
-/// Runs processes on a new file of so many pages; returns how many came back.
-fn on_a_file<F: Future<Output = ()> + Send>(
-    seed: u64,
-    pages: u64,
-    work: impl FnOnce(Kernel) -> F + Send + 'static,
-) -> u64 {
+/// Returns how many pages came back.
+fn mix(seed: u64, pages: u64, cells: u64) -> u64 {
     let exec = Executor::new(seed);
     let device = Device::new(BLOCKS, formatted(1, BLOCKS).expect("formats"));
     let kernel = Kernel { exec: exec.clone(), file: Arc::default(), state: Arc::default() };
@@ -311,71 +267,6 @@ fn on_a_file<F: Future<Output = ()> + Send>(
         let (_, open) = fs.create_and_open(fs.root(), b"f", &new, flags).await.expect("room");
         fs.write(&open, 0, &vec![0; place(pages * PAGE)]).await.expect("room");
         assert!(kernel.file.set((Arc::clone(&fs), open)).is_ok());
-        work(kernel).await;
-        std::mem::forget(mounted);
-    });
-    exec.kill(NODE);
-    ran.expect("nobody waits for ever");
-    ours.state.lock().came_back
-}
-
-/// One process fills a part of a page and zeroes it, others store to it, and beside it, and send what is
-/// dirty. Returns how many pages came back.
-fn zeroed(seed: u64, part: Range<u64>) -> u64 {
-    /// Stored to all the time: outside of a part that is not the page, and inside.
-    const STORED: [u64; 2] = [0, 2048];
-    on_a_file(seed, 2, move |kernel| async move {
-        let over = AtomicBool::new(false);
-        let zeroing = async {
-            for round in 0..ROUNDS {
-                let start = u64::from(round % 2) * PAGE;
-                let range = start + part.start..start + part.end;
-                let filled = vec![0xff; place(range.end - range.start)];
-                kernel.write(range.start, &filled).await;
-                kernel.pause().await;
-                kernel.zero(range.clone()).await;
-                let bytes = match kernel.exec.draw(|r| r.below(2)) {
-                    0 => kernel.read(range.clone()).await,
-                    _ => kernel.load(range.clone()).await,
-                };
-                for (at, byte) in (range.start - start..).zip(bytes) {
-                    let is_stored = STORED.iter().any(|stored| (*stored..stored + 8).contains(&at));
-                    assert!(byte == 0 || is_stored, "byte {at} of page {start} is {byte:#x}");
-                }
-            }
-            over.store(true, Ordering::Relaxed);
-        };
-        let storing = async {
-            let mut last = [0; 2];
-            let mut count = 1_u64;
-            while !over.load(Ordering::Relaxed) {
-                let page = kernel.exec.draw(|r| r.below(2));
-                if part.start > 0 {
-                    let kept = kernel.load(page * PAGE..page * PAGE + 8).await;
-                    let last: u64 = last[place(page)];
-                    assert_eq!(kept, last.to_le_bytes(), "nobody else stores there");
-                }
-                for at in STORED {
-                    kernel.store(page * PAGE + at, &count.to_le_bytes()).await;
-                }
-                last[place(page)] = count;
-                count += 1;
-                kernel.pause().await;
-            }
-        };
-        let sending = async {
-            while !over.load(Ordering::Relaxed) {
-                kernel.send(&(0..2 * PAGE), false).await;
-                kernel.pause().await;
-            }
-        };
-        futures_util::future::join3(zeroing, storing, sending).await;
-    })
-}
-
-/// Returns how many pages came back.
-fn mix(seed: u64, pages: u64, cells: u64) -> u64 {
-    on_a_file(seed, pages, move |kernel| async move {
         let cells = place(cells);
         let changes = Arc::new(Mutex::new(vec![Changes::default(); cells]));
         let seen = Arc::new(Mutex::new(vec![0; cells]));
@@ -388,7 +279,11 @@ fn mix(seed: u64, pages: u64, cells: u64) -> u64 {
         for cell in 0..cells as u64 {
             processes[0].look_at(cell).await;
         }
-    })
+        std::mem::forget(mounted);
+    });
+    exec.kill(NODE);
+    ran.expect("nobody waits for ever");
+    ours.state.lock().came_back
 }
 
 #[test]
@@ -401,18 +296,6 @@ fn stores_and_writes_to_one_page_at_once_are_both_kept() {
 fn stores_and_writes_to_several_pages_at_once_are_kept() {
     let came_back: u64 = (0..20).map(|seed| mix(seed, 3, 3 * PAGE / CELL)).sum();
     assert!(came_back > 500, "{came_back} pages came back");
-}
-
-#[test]
-fn what_was_zeroed_stays_zeros_and_stores_beside_it_are_kept() {
-    let came_back: u64 = (0..20).map(|seed| zeroed(seed, 64..PAGE - 64)).sum();
-    assert!(came_back > 1_000, "{came_back} pages came back");
-}
-
-#[test]
-fn of_a_page_that_was_zeroed_only_later_stores_are_not_zeros() {
-    let came_back: u64 = (0..20).map(|seed| zeroed(seed, 0..PAGE)).sum();
-    assert!(came_back > 1_000, "{came_back} pages came back");
 }
 
 /// So few bytes that somebody is always looking at what is being written.

@@ -388,18 +388,11 @@ impl Mount {
     ) -> Result<(), FsError> {
         let file = open.file();
         let len = range.end - range.start;
-        let done = self.fs.allocate(open, what, range.start, len).await;
-        // With the answer what is pinned goes; then the kernel goes on.
-        let failed = match done {
-            Ok(allocated) => {
-                self.fs.forget_replaced(allocated).await;
-                None
-            }
-            Err(error) => Some(error),
-        };
+        // The pin goes with the answer, before the kernel goes on.
+        let done = self.fs.allocate(open, what, range.start, len).await.map(|_| ());
         self.kernel.drop_attributes(file);
         self.kernel.drop_pages(file, Some(range)).await;
-        failed.map_or(Ok(()), Err)
+        done
     }
 
     pub async fn fsync(&self, open: &OpenFile) -> Result<(), FsError> {
