@@ -146,6 +146,9 @@ rules! {
     /// Attributes that the kernel caches go before the lock does.
     /// `mfs::locks`
     RevokeAttributes,
+    /// What the kernel was told before a change that it does not see counts no more behind it.
+    /// `mfs::ops::lookup`
+    OutdateAnswers,
     /// Names that the kernel caches go before the lock does.
     /// `mfs::locks`
     RevokeNames,

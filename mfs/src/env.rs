@@ -164,6 +164,11 @@ pub trait KernelCache: Send + Sync {
     /// the object.
     fn forget_attributes(&self, file: FileId, is_directory: bool) -> BoxFuture<'static, ()>;
 
+    /// Makes the kernel ask for the attributes of an object again, and pass over answers from before
+    /// that are on their way to it. The object is named by a request that is not answered yet, so the
+    /// kernel knows it, and this never blocks.
+    fn outdate_attributes(&self, file: FileId);
+
     /// Makes every name of the mount be looked up again. Never blocks.
     fn forget_names(&self) -> BoxFuture<'static, ()>;
 

@@ -2,7 +2,7 @@
 //!
 //! They are written to a duplicate of the connection's descriptor by threads of their own, which
 //! hold no lock and no latch of the daemon: a notification may wait for a request that is being
-//! served (`kernel-cache.md`, facts 3 and 4).
+//! served (`kernel-cache.md`, facts 3 and 4). But for attributes alone, of what a request names.
 
 use std::fmt;
 use std::fs::File;
@@ -32,6 +32,7 @@ const RETRY_MAX: Duration = Duration::from_millis(5);
 
 /// Tells the kernel what to forget.
 pub struct Notifier {
+    connection: File,
     nodes: Arc<Nodes>,
     jobs: Sender<(Job, oneshot::Sender<()>)>,
     /// Does the kernel know epochs (6.16 and later), and are they to be used? Without them names get
@@ -60,7 +61,9 @@ impl Notifier {
                 .name(format!("notify-{i}"))
                 .spawn(move || run(&connection, &nodes, &is_over, &received))?;
         }
-        Ok(Arc::new(Notifier { nodes, jobs, has_epochs: AtomicBool::new(false), is_over }))
+        let connection = connection.try_clone()?;
+        let has_epochs = AtomicBool::new(false);
+        Ok(Arc::new(Notifier { connection, nodes, jobs, has_epochs, is_over }))
     }
 
     /// The connection is established: finds out what the kernel knows.
@@ -117,6 +120,16 @@ impl KernelCache for Notifier {
         // never waits.
         let offset = if is_directory { 0 } else { -1 };
         self.submit(Job::Inode { file, offset, len: 0 })
+    }
+
+    fn outdate_attributes(&self, file: FileId) {
+        let node = self.nodes.id(file);
+        let attributes = InvalInode { node, offset: -1, len: 0 };
+        // On the thread of the request: no page, and no inode that is on its way out or in, is waited
+        // for (`fuse_reverse_inval_inode`), as the request holds on to it.
+        if let Err(error) = send(&self.connection, notify::INVAL_INODE, attributes.as_bytes()) {
+            tracing::debug!(%error, node, "invalidation not delivered");
+        }
     }
 
     fn forget_names(&self) -> BoxFuture<'static, ()> {

@@ -277,6 +277,7 @@ impl Fs {
             if let Some(done) = changed.await? {
                 self.drop_spare_xattr_blocks(inode, pin).await;
                 self.note_dirty(inode, &inode.state.lock());
+                self.outdate_attributes(inode, file);
                 return Ok(done);
             }
         }

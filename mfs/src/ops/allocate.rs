@@ -100,6 +100,7 @@ impl Fs {
             self.trim_nodes(&mut state);
             self.note_dirty(inode, &state);
         }
+        self.outdate_attributes(inode, open.file());
         done?;
         if open.flags().sync {
             self.flush_inode(inode, &pin).await?;

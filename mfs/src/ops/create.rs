@@ -193,6 +193,7 @@ impl Fs {
                 provided = NODES_PER_ENTRY;
                 continue;
             }
+            self.outdate_attributes(&dir, parent);
             let attributes = inode.state.lock().core().attributes(inode.no);
             self.env.kernel.remember(attributes.file);
             let keep = Keep {

@@ -91,6 +91,7 @@ impl Fs {
         })
         .await?;
         self.note_dirty(&inode, &inode.state.lock());
+        self.outdate_attributes(&inode, file);
         Ok(())
     }
 

@@ -84,6 +84,7 @@ impl Fs {
                 continue;
             }
             inode.state.lock().linkable = false;
+            self.outdate_attributes(dir, parent);
             let attributes = self.attributes_of(inode, file).await?;
             self.env.kernel.remember(file);
             let name = self.kernel_keeps_names(dir);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lcl::pin::{Pin, Want};
+use mx_base::rules::{Rule, is_kept};
 
 use super::check_name;
 use crate::dir::Dirent;
@@ -153,6 +154,20 @@ impl Fs {
         Ok(attributes)
     }
 
+    /// Attributes of a file that the request under way names have changed, and the kernel does not
+    /// take it for a request that changes them: answers from before that its threads have yet to take
+    /// in count no more. The caller has the inode pinned for itself, and answers behind this.
+    ///
+    /// It outdates them by itself behind SETATTR, WRITE, COPY_FILE_RANGE, OPEN with O_TRUNC, FALLOCATE
+    /// that may grow the file, and of what UNLINK, RMDIR and RENAME take a name from (fs/fuse/dir.c,
+    /// fs/fuse/file.c: `attr_version`); not behind the rest, nor for the directories.
+    pub(crate) fn outdate_attributes(&self, inode: &Inode, file: FileId) {
+        let was_told = std::mem::take(&mut inode.state.lock().kernel.attributes);
+        if was_told && is_kept(Rule::OutdateAnswers) {
+            self.env.kernel.outdate_attributes(file);
+        }
+    }
+
     /// May the kernel keep what it learns of a directory's names? Noted, so that the surrender of
     /// the directory takes it back. The caller holds a pin on the directory.
     pub(crate) fn kernel_keeps_names(&self, dir: &Inode) -> bool {
@@ -165,14 +180,13 @@ impl Fs {
     }
 }
 
-/// As [`Fs::kernel_keeps_names`], for attributes.
+/// As [`Fs::kernel_keeps_names`], for attributes. Those that are not to be kept are noted as well: the
+/// kernel goes by their size until it asks again, and takes them in whenever its thread goes on, even
+/// when others have changed the file since, unless it was told to forget in between.
 pub(crate) fn kernel_keeps_attributes(inode: &Inode) -> bool {
     let mut state = inode.state.lock();
-    if inode.entry.is_closing() {
-        return false;
-    }
     state.kernel.attributes = true;
-    true
+    !inode.entry.is_closing()
 }
 
 /// Does an entry's inode come behind its directory in the order of locks?

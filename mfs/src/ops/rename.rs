@@ -105,6 +105,10 @@ impl Fs {
                 tree = NODES_PER_ENTRY;
                 continue;
             };
+            let other = target.filter(|_| kind == RenameKind::Exchange).map(|e| e.file);
+            for file in [from.dir, to.dir, source.file].into_iter().chain(other) {
+                self.outdate_attributes(pinned.inode(file.inode), file);
+            }
             drop(pinned);
             if let Some(gone) = gone {
                 self.reap_now_or_later(gone).await?;

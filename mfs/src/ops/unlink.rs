@@ -64,6 +64,7 @@ impl Fs {
                 Ok(gone)
             })
             .await?;
+        self.outdate_attributes(pinned.inode(parent.inode), parent);
         drop(pinned);
         if gone {
             self.reap_now_or_later(entry.file).await?;

@@ -112,6 +112,7 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::PurgeOnRelease, 20),
     cluster(Rule::LowerBeforeTelling, 20),
     cluster(Rule::RevokeAttributes, 20),
+    cluster(Rule::OutdateAnswers, 20),
     cluster(Rule::RevokeNames, 20),
     cluster(Rule::RevokePages, 20),
     alone(Rule::LogBeforePlace, 20),

@@ -76,6 +76,8 @@ impl KernelCache for NoKernel {
         Box::pin(std::future::ready(()))
     }
 
+    fn outdate_attributes(&self, _file: FileId) {}
+
     fn forget_names(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }

@@ -30,6 +30,7 @@ impl KernelCache for Counting {
     fn forget_attributes(&self, _: FileId, _: bool) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }
+    fn outdate_attributes(&self, _: FileId) {}
     fn forget_names(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use mfs::env::{FileLocks, KernelCache};
 use mfs::file::FileId;
 use mfs::ops::{
-    Allocate, Entry, Lookup, NewFile, OpenFile, OpenFlags, ReadKind, RenameKind, SetAttributes,
-    SetXattr,
+    Allocate, Entry, Listing, Lookup, NewFile, OpenFile, OpenFlags, ReadKind, RenameKind,
+    SetAttributes, SetXattr,
 };
 use mfs::{Attributes, Fs, FsError};
 use mx_base::{BoxFuture, Duration};
@@ -59,8 +59,8 @@ struct File {
     attributes: Option<Attributes>,
     listing: Option<Arc<Names>>,
     pages: BTreeMap<u64, Arc<[u8]>>,
-    /// When the attributes were last found out of date, by the clock: answers to what was asked
-    /// before are not kept.
+    /// When the attributes were last given up for good, by the clock: answers to what was asked
+    /// before are not kept (`attr_version` of the kernel).
     attributes_changed: u64,
     pages_version: u64,
     /// Pages that are locked while they are read.
@@ -81,6 +81,12 @@ impl Kernel {
         f(self.state.lock().files.entry(file).or_default())
     }
 
+    /// As `fuse_invalidate_attr`: asked for again, but an older answer that is taken in late counts.
+    fn doubt_attributes(&self, file: FileId) {
+        self.file(file, |f| (f.attributes, f.listing) = (None, None));
+    }
+
+    /// As `inval_inode`, and what SETATTR and WRITE do by themselves.
     fn drop_attributes(&self, file: FileId) {
         let state = &mut *self.state.lock();
         state.clock += 1;
@@ -91,6 +97,11 @@ impl Kernel {
 
     fn clock(&self) -> u64 {
         self.state.lock().clock
+    }
+
+    /// What a name led to when it was last looked up.
+    fn named(&self, dir: FileId, name: &[u8]) -> Option<FileId> {
+        self.state.lock().names.get(&(dir, name.to_vec()))?.1
     }
 
     fn drop_name(&self, dir: FileId, name: &[u8]) {
@@ -184,6 +195,14 @@ impl KernelCache for Kernel {
         })
     }
 
+    fn outdate_attributes(&self, file: FileId) {
+        let state = &mut *self.state.lock();
+        state.clock += 1;
+        let f = state.files.entry(file).or_default();
+        f.attributes = None;
+        f.attributes_changed = state.clock;
+    }
+
     fn forget_names(&self) -> BoxFuture<'static, ()> {
         let (kernel, delay) = (self.clone(), self.thread_delay());
         Box::pin(async move {
@@ -218,14 +237,21 @@ impl Mount {
         self.fs.root()
     }
 
-    /// Takes the answer in, as long as the pins in it last.
-    fn take_in(&self, entry: &Entry, asked: u64) {
-        if entry.keep.attributes {
-            self.kernel.file(entry.attributes.file, |f| {
-                if f.attributes_changed <= asked {
-                    f.attributes = Some(entry.attributes);
-                }
-            });
+    /// The thread that waits for an answer goes on a while after it was given, without the pins that
+    /// were held for it; then the kernel takes in what it may keep.
+    async fn take_in(&self, entries: Vec<Entry>, asked: u64) {
+        let known: Vec<_> =
+            entries.into_iter().map(|e| (e.attributes, e.keep.attributes)).collect();
+        self.kernel.thread_delay().await;
+        for (attributes, is_kept) in known {
+            let state = &mut *self.kernel.state.lock();
+            let file = state.files.entry(attributes.file).or_default();
+            if file.attributes_changed <= asked {
+                file.attributes = is_kept.then_some(attributes);
+                // Others that were asked for at the same time come too late then.
+                state.clock += 1;
+                file.attributes_changed = state.clock;
+            }
         }
     }
 
@@ -236,8 +262,9 @@ impl Mount {
             return Ok(attributes);
         }
         let entry = self.fs.getattr(file).await?;
-        self.take_in(&entry, asked);
-        Ok(entry.attributes)
+        let attributes = entry.attributes;
+        self.take_in(vec![entry], asked).await;
+        Ok(attributes)
     }
 
     pub async fn lookup(&self, dir: FileId, name: &[u8]) -> Result<Option<FileId>, FsError> {
@@ -254,15 +281,20 @@ impl Mount {
         };
         let _locked = self.kernel.lock_dir(dir, Locked::Shared(1)).await;
         let asked = self.kernel.clock();
-        let (found, keep) = match self.fs.lookup(dir, name).await? {
+        let (found, is_kept) = match self.fs.lookup(dir, name).await? {
             Lookup::Found(entry) => {
-                let file = entry.attributes.file;
-                self.take_in(&entry, asked);
-                (Some(file), entry.keep)
+                let (file, is_kept) = (entry.attributes.file, entry.keep.name);
+                self.take_in(vec![entry], asked).await;
+                (Some(file), is_kept)
             }
-            Lookup::Absent(keep) => (None, keep),
+            Lookup::Absent(keep) => {
+                let is_kept = keep.name;
+                drop(keep);
+                self.take_in(Vec::new(), asked).await;
+                (None, is_kept)
+            }
         };
-        if keep.name {
+        if is_kept {
             self.kernel.state.lock().names.insert(key, (epoch, found));
         }
         Ok(found)
@@ -283,27 +315,26 @@ impl Mount {
         let _open = self.fs.open_directory(dir).await?;
         let (mut names, mut cookie) = (Names::new(), 0);
         loop {
-            let piece = match with_attributes {
+            let asked_piece = self.kernel.clock();
+            let Listing { entries, keep } = match with_attributes {
                 true => self.fs.readdir_plus(dir, cookie, PIECE).await?,
                 false => self.fs.readdir(dir, cookie, PIECE).await?,
             };
-            piece
-                .entries
-                .iter()
-                .filter_map(|e| e.entry.as_ref())
-                .for_each(|e| self.take_in(e, asked));
-            let Some(last) = piece.entries.last() else {
+            let Some(last) = entries.last() else {
                 let names = Arc::new(names);
                 self.kernel.file(dir, |f| {
-                    if f.attributes_changed <= asked && piece.keep.attributes {
+                    if f.attributes_changed <= asked && keep.attributes {
                         f.listing = Some(Arc::clone(&names));
                     }
                 });
                 return Ok(names);
             };
             cookie = last.cookie;
-            let real = piece.entries.iter().filter(|e| e.name != b"." && e.name != b"..");
+            let real = entries.iter().filter(|e| e.name != b"." && e.name != b"..");
             names.extend(real.map(|e| (e.name.clone(), e.file)));
+            drop(keep);
+            let known = entries.into_iter().filter_map(|e| e.entry).collect();
+            self.take_in(known, asked_piece).await;
         }
     }
 
@@ -390,7 +421,14 @@ impl Mount {
         let len = range.end - range.start;
         // The pin goes with the answer, before the kernel goes on.
         let done = self.fs.allocate(open, what, range.start, len).await.map(|_| ());
-        self.kernel.drop_attributes(file);
+        match what {
+            Allocate::Blocks { keep_size: false } | Allocate::Zeros { keep_size: false } => {
+                self.kernel.drop_attributes(file);
+            }
+            Allocate::Blocks { .. } | Allocate::Zeros { .. } | Allocate::Hole => {
+                self.kernel.doubt_attributes(file);
+            }
+        }
         self.kernel.drop_pages(file, Some(range)).await;
         done
     }
@@ -417,13 +455,13 @@ impl Mount {
         how: SetXattr,
     ) -> Result<(), FsError> {
         let done = self.fs.set_xattr(file, name, value, how).await;
-        self.kernel.drop_attributes(file);
+        self.kernel.doubt_attributes(file);
         done
     }
 
     pub async fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<(), FsError> {
         let done = self.fs.remove_xattr(file, name).await;
-        self.kernel.drop_attributes(file);
+        self.kernel.doubt_attributes(file);
         done
     }
 
@@ -456,6 +494,9 @@ impl Mount {
     pub async fn unlink(&self, dir: FileId, name: &[u8]) -> Result<(), FsError> {
         let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
         let done = self.fs.unlink(dir, name).await;
+        if let Some(file) = self.kernel.named(dir, name) {
+            self.kernel.drop_attributes(file);
+        }
         self.changed(dir, name);
         done
     }
@@ -475,6 +516,12 @@ impl Mount {
             false => Some(self.kernel.lock_dir(second, Locked::Exclusive).await),
         };
         let done = self.fs.rename(from, to, RenameKind::Replace).await;
+        if let Some(file) = self.kernel.named(to.0, to.1) {
+            self.kernel.drop_attributes(file);
+        }
+        if let Some(file) = self.kernel.named(from.0, from.1) {
+            self.kernel.doubt_attributes(file);
+        }
         self.changed(from.0, from.1);
         self.changed(to.0, to.1);
         done
@@ -482,7 +529,7 @@ impl Mount {
 
     fn changed(&self, dir: FileId, name: &[u8]) {
         self.kernel.drop_name(dir, name);
-        self.kernel.drop_attributes(dir);
+        self.kernel.doubt_attributes(dir);
     }
 }
 

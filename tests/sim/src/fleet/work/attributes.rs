@@ -52,6 +52,7 @@ impl App {
         };
         let Some(()) = self.unless_full(chain, change, done)? else { return Ok(()) };
         chain.lock().acknowledge(change, number);
+        self.stat(file).await?;
         if self.chance(30) {
             self.step("open", file);
             let open = self.mount.open(file, WRITE).await?;
@@ -66,6 +67,7 @@ impl App {
 
     pub(super) async fn read_attribute(&self, i: usize) -> Result<u64, FsError> {
         let file = self.file('x', i).await?;
+        self.stat(file).await?;
         let began = self.work.attributes[i].lock().begin_read();
         self.step("read an attribute of", file);
         let number = match self.mount.fs.get_xattr(file, NAME).await {

@@ -90,6 +90,10 @@ impl App {
                 }
             }
         }
+        for at in 0..DIRS.len() {
+            let dir = self.dir(at).await?;
+            self.stat(dir).await?;
+        }
         if self.chance(20) {
             let sync = chain.lock().begin_sync();
             self.mount.fs.fsync_directory().await?;
@@ -123,6 +127,7 @@ impl App {
 
     pub(super) async fn list(&self, at: usize) -> Result<(), FsError> {
         let dir = self.dir(at).await?;
+        self.stat(dir).await?;
         let began: Vec<_> = self.work.names.iter().map(|chain| chain.lock().begin_read()).collect();
         self.step("list", dir);
         let names = self.mount.list(dir).await?;
