@@ -253,9 +253,7 @@ pub(super) const ALL: &[Operation] = &[
             // The group shows the mask.
             (file.mode, file.changed) = (0o670, Moment::Later);
         },
-        // A known defect: the kernel drops what it has cached only after the answer, and what another
-        // process asks for meanwhile brings the old mode back.
-        own_late: &["stat", "fstat", "statx", "access", "getxattr, listxattr"],
+        own_late: &[],
     },
     Operation {
         name: "chattr(1) +i",

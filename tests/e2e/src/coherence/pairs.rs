@@ -3,8 +3,8 @@
 //! Keeps true: a look that begins after the operation has returned, or after anybody has seen what
 //! it changed, shows what it changed; every other look shows what was there before, or what is there
 //! now, and nothing that was there before after something that is there now. But while a node's
-//! kernel has not been told yet that an operation of its own is done, what other nodes see of it does
-//! not count for those who look on this one.
+//! kernel has not been told yet that an operation of its own is done, it shows some of it and not the
+//! rest: those who look on this node may see both, and what other nodes see does not count for them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,6 +36,8 @@ enum Began {
     /// Before the operation.
     Before,
     During,
+    /// On the node of the operation itself.
+    DuringOwn,
     After,
 }
 
@@ -82,8 +84,11 @@ impl Pair {
                 // A known defect: the end that a cached read goes by may be older than its bytes,
                 // when the node gives the file away while it asks for the size.
             } else if word == old {
-                ensure!(!has_new || is_free, "old, {began:?}: {}", tell());
-            } else if began == Began::During && *word == self.between[number] {
+                let is_split = began == Began::DuringOwn;
+                ensure!(!has_new || is_free || is_split, "old, {began:?}: {}", tell());
+            } else if matches!(began, Began::During | Began::DuringOwn)
+                && *word == self.between[number]
+            {
                 has_new = true;
             } else {
                 ensure!(is_free, "neither old nor new: {}", tell());
@@ -260,12 +265,14 @@ impl Race<'_> {
         let mut has_seen = false;
         loop {
             let is_over = self.has_returned.load(Ordering::SeqCst);
-            let was_seen = number != 0 && self.was_seen.load(Ordering::SeqCst);
-            let must = is_over || was_seen || has_seen;
+            let is_own = number == 0;
+            let was_seen = self.was_seen.load(Ordering::SeqCst);
+            let must = is_over || !is_own && (was_seen || has_seen);
             let words = look();
             let began = match self.has_begun.load(Ordering::SeqCst) {
                 false => Began::Before,
                 true if must => Began::After,
+                true if is_own => Began::DuringOwn,
                 true => Began::During,
             };
             let judged = self.pair.judge(&words, began, true);
