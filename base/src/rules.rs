@@ -149,6 +149,9 @@ rules! {
     /// What the kernel was told before a change that it does not see counts no more behind it.
     /// `mfs::ops::lookup`
     OutdateAnswers,
+    /// The kernel knows the end of an open file when it has asked for it.
+    /// `mfs::ops::end`
+    ShowEnd,
     /// Names that the kernel caches go before the lock does.
     /// `mfs::locks`
     RevokeNames,

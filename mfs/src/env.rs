@@ -175,6 +175,11 @@ pub trait KernelCache: Send + Sync {
     /// Drops pages of a file, after the dirty ones came back as writes; `None` for all. Waits for
     /// pages that the kernel is reading from us.
     fn forget_pages(&self, file: FileId, bytes: Option<Range<u64>>) -> BoxFuture<'static, ()>;
+
+    /// Puts the last bytes of a file, of one page, into the kernel's pages: whatever it has been told
+    /// before, and passes over, the file is at least as long for it as these reach. Waits for that
+    /// page if the kernel is reading it from us.
+    fn store(&self, file: FileId, offset: u64, bytes: Vec<u8>) -> BoxFuture<'static, ()>;
 }
 
 /// The other mounts of the file system.

@@ -55,6 +55,8 @@ pub(crate) struct Inode {
     pub(crate) flushed: event_listener::Event,
     /// The last handle of this mount was closed.
     pub(crate) closed: event_listener::Event,
+    /// A last page has been stored in the kernel.
+    pub(crate) stored: event_listener::Event,
     /// A write is not under way any more ([`Replaced`]).
     pub(crate) shown: event_listener::Event,
 }
@@ -74,6 +76,8 @@ pub(crate) struct State {
     /// Pages that the kernel has locked until this node has EX.
     pub(crate) page_reads_waiting: u32,
     pub(crate) kernel: KernelView,
+    /// So many last pages are being stored in the kernel; nobody here begins to write meanwhile.
+    pub(crate) storing: u32,
     /// Requests for pages so far.
     pub(crate) page_reads: u64,
     /// So many are about to have had pages dropped that are not noted in `kernel` any more.
@@ -105,6 +109,8 @@ pub(crate) struct KernelView {
     pub(crate) names: bool,
     /// Pages, as a range of bytes that covers all that were served.
     pub(crate) pages: Option<(u64, u64)>,
+    /// It takes the file for at least as long, whatever it passes over: by a store.
+    pub(crate) size: u64,
 }
 
 /// The attributes, and how far they are on disk.
@@ -129,6 +135,7 @@ impl Inode {
             state: Mutex::default(),
             flushed: event_listener::Event::new(),
             closed: event_listener::Event::new(),
+            stored: event_listener::Event::new(),
             shown: event_listener::Event::new(),
         })
     }

@@ -9,6 +9,7 @@ pub mod allocate;
 mod atime;
 pub mod copy;
 pub mod create;
+mod end;
 pub mod flags;
 pub mod fsync;
 pub mod link;

@@ -21,7 +21,7 @@ use mx_base::BoxFuture;
 use zerocopy::IntoBytes;
 
 use crate::nodes::Nodes;
-use crate::protocol::layout::{InvalInode, OutHeader, notify};
+use crate::protocol::layout::{InvalInode, OutHeader, StoreOut, notify};
 
 /// Enough that invalidations that wait for pages do not hold others up.
 const THREADS: usize = 4;
@@ -46,6 +46,7 @@ pub struct Notifier {
 enum Job {
     Inode { file: FileId, offset: i64, len: i64 },
     Epoch,
+    Store { file: FileId, offset: u64, bytes: Vec<u8> },
 }
 
 impl Notifier {
@@ -145,6 +146,10 @@ impl KernelCache for Notifier {
         let len = i64::try_from(range.end - range.start).unwrap_or(0);
         self.submit(Job::Inode { file, offset, len })
     }
+
+    fn store(&self, file: FileId, offset: u64, bytes: Vec<u8>) -> BoxFuture<'static, ()> {
+        self.submit(Job::Store { file, offset, bytes })
+    }
 }
 
 fn run(
@@ -184,6 +189,15 @@ fn run(
             Job::Epoch => {
                 if let Err(error) = send(connection, notify::INC_EPOCH, &[]) {
                     tracing::debug!(%error, "epoch not delivered");
+                }
+            }
+            Job::Store { file, offset, bytes } => {
+                let node = nodes.id(file);
+                let len = u32::try_from(bytes.len()).expect("a page at most");
+                let head = StoreOut { node, offset, len, reserved: 0 };
+                let payload = [head.as_bytes(), &bytes].concat();
+                if let Err(error) = send(connection, notify::STORE, &payload) {
+                    tracing::debug!(%error, node, "bytes not delivered");
                 }
             }
         }

@@ -161,7 +161,7 @@ impl Fs {
                 let pages = if may_store { kernel.pages.take() } else { None };
                 let names = std::mem::take(&mut kernel.names);
                 let attributes = std::mem::take(&mut kernel.attributes);
-                KernelView { pages, names, attributes }
+                KernelView { pages, names, attributes, size: 0 }
             } else {
                 std::mem::take(&mut state.kernel)
             };

@@ -113,6 +113,7 @@ impl Fs {
         let inode = self.inode(file.inode)?;
         let pin = inode.entry.pin(Want::read()).await?;
         let attributes = self.attributes_of(&inode, file).await?;
+        let pin = self.show_end(&inode, &attributes, pin).await?;
         let attributes_kept = kernel_keeps_attributes(&inode);
         let keep = Keep { name: false, attributes: attributes_kept, pins: vec![pin] };
         Ok(Entry { attributes, keep })

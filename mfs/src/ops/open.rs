@@ -236,7 +236,10 @@ impl Fs {
             }
         }
         let _pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
-        let open = OpenFile::new(file, Arc::clone(inode), open_pin, flags);
+        let failures = inode.when_stored(|state| OpenFile::count(state, flags)).await;
+        let failures_told = AtomicU64::new(failures);
+        let open =
+            OpenFile { file, inode: Arc::clone(inode), flags, _open: open_pin, failures_told };
         if let Some(dropping) = Dropping::begin(inode) {
             self.env.kernel.forget_pages(file, None).await;
             drop(dropping);

@@ -51,7 +51,13 @@ enum Bytes {
 
 impl ReadData {
     pub fn as_slice(&self) -> &[u8] {
-        match &self.bytes {
+        self.bytes.as_slice()
+    }
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
             Bytes::Copied(bytes) => bytes,
             Bytes::Run { blocks, from, len } => &blocks.as_bytes()[*from..*from + *len],
         }
@@ -147,6 +153,30 @@ impl Fs {
             inode.shown(seen).await;
         }
         Ok(ReadData { bytes, _pin: pin })
+    }
+
+    /// What of a file that is pinned lies within one page, for the kernel.
+    ///
+    /// # Errors
+    /// As [`Fs::read`].
+    pub(super) async fn read_pinned(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+        offset: u64,
+        len: u64,
+    ) -> Result<Vec<u8>, FsError> {
+        let (pieces, changes) = self
+            .settle(|| {
+                inode.with_file(file, |state| {
+                    let pieces = self.plan_read(inode, file, state, offset, len)?;
+                    Ok((pieces, state.pages.changes))
+                })
+            })
+            .await?;
+        let kind = ReadKind::KernelPage;
+        let bytes = self.gather(inode, kind, offset, len, &pieces, changes).await?;
+        Ok(bytes.as_slice().to_vec())
     }
 
     /// Where each page of the range comes from.
@@ -324,7 +354,7 @@ pub(crate) fn zero_behind(block: &mut Block, page: u64, size: u64) {
 }
 
 /// Takes note of what the kernel caches, for the surrender.
-fn note_pages(state: &mut State, offset: u64, len: u64) {
+pub(super) fn note_pages(state: &mut State, offset: u64, len: u64) {
     let (from, to) = (offset, offset.saturating_add(len));
     state.page_reads += 1;
     state.kernel.pages = Some(match state.kernel.pages {

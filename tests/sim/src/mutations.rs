@@ -113,6 +113,7 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::LowerBeforeTelling, 20),
     cluster(Rule::RevokeAttributes, 20),
     cluster(Rule::OutdateAnswers, 20),
+    cluster(Rule::ShowEnd, 20),
     cluster(Rule::RevokeNames, 20),
     cluster(Rule::RevokePages, 20),
     alone(Rule::LogBeforePlace, 20),

@@ -89,6 +89,11 @@ structure! {
     InvalInode = 24 { node: u64, offset: i64, len: i64 }
 }
 
+structure! {
+    /// A notification, with so many bytes behind it.
+    StoreOut = 24 { node: u64, offset: u64, len: u32, reserved: u32 }
+}
+
 structure! { ForgetIn = 8 { lookups: u64 } }
 structure! { ForgetOne = 16 { node: u64, lookups: u64 } }
 structure! { BatchForgetIn = 8 { count: u32, reserved: u32 } }
@@ -237,6 +242,7 @@ pub mod flag {
 /// Codes of notifications.
 pub mod notify {
     pub const INVAL_INODE: i32 = 2;
+    pub const STORE: i32 = 4;
     pub const RESEND: i32 = 7;
     pub const INC_EPOCH: i32 = 8;
 }

@@ -57,6 +57,9 @@ enum Locked {
 #[derive(Default)]
 struct File {
     attributes: Option<Attributes>,
+    /// Reads end here (`i_size`). An answer that makes the file shorter is never passed over here,
+    /// unlike in the real one (docs/semantics.md, section 6).
+    size: u64,
     listing: Option<Arc<Names>>,
     pages: BTreeMap<u64, Arc<[u8]>>,
     /// When the attributes were last given up for good, by the clock: answers to what was asked
@@ -108,12 +111,17 @@ impl Kernel {
         self.state.lock().names.remove(&(dir, name.to_vec()));
     }
 
-    /// As `invalidate_inode_pages2_range`: waits for pages that are being read.
-    async fn drop_pages(&self, file: FileId, bytes: Option<Range<u64>>) {
+    /// Those that are being read, and locked, have come.
+    async fn pages_read(&self, file: FileId) {
         let locked = self.file(file, |f| f.reading.clone());
         while self.file(file, |f| f.reading.intersection(&locked).next().is_some()) {
             self.exec.sleep(Duration::from_micros(30)).await;
         }
+    }
+
+    /// As `invalidate_inode_pages2_range`: waits for pages that are being read.
+    async fn drop_pages(&self, file: FileId, bytes: Option<Range<u64>>) {
+        self.pages_read(file).await;
         self.file(file, |f| {
             f.pages_version += 1;
             match bytes {
@@ -222,6 +230,23 @@ impl KernelCache for Kernel {
             kernel.drop_pages(file, bytes).await;
         })
     }
+
+    fn store(&self, file: FileId, offset: u64, bytes: Vec<u8>) -> BoxFuture<'static, ()> {
+        let (kernel, delay) = (self.clone(), self.thread_delay());
+        Box::pin(async move {
+            delay.await;
+            let end = offset + bytes.len() as u64;
+            assert!(offset % PAGE == 0 && end <= offset + PAGE, "of one page");
+            if kernel.file(file, |f| end > f.size) {
+                kernel.drop_attributes(file);
+                kernel.file(file, |f| f.size = end);
+            }
+            kernel.pages_read(file).await;
+            let mut page = bytes;
+            page.resize(usize::try_from(PAGE).expect("small"), 0);
+            kernel.file(file, |f| f.pages.insert(offset, page.into()));
+        })
+    }
 }
 
 /// A mounted file system as applications see it.
@@ -246,7 +271,9 @@ impl Mount {
         for (attributes, is_kept) in known {
             let state = &mut *self.kernel.state.lock();
             let file = state.files.entry(attributes.file).or_default();
+            file.size = file.size.min(attributes.size);
             if file.attributes_changed <= asked {
+                file.size = attributes.size;
                 file.attributes = is_kept.then_some(attributes);
                 // Others that were asked for at the same time come too late then.
                 state.clock += 1;
@@ -342,6 +369,7 @@ impl Mount {
         let open = self.fs.open(file, flags).await?;
         if flags.truncate {
             self.kernel.drop_attributes(file);
+            self.kernel.file(file, |f| f.size = 0);
             self.kernel.drop_pages(file, None).await;
         }
         Ok(open)
@@ -355,12 +383,18 @@ impl Mount {
         }
         // What lies behind the size that the kernel knows is not looked at; pages are whole, and
         // zero behind the end.
-        let size = self.stat(open.file()).await?.size;
-        let end = size.min(offset + len);
+        let size = || self.kernel.file(open.file(), |f| f.size);
+        if offset + len > size() {
+            self.stat(open.file()).await?;
+        }
         let mut bytes = Vec::new();
         let mut page = offset - offset % PAGE;
-        while page < end {
+        while page < size().min(offset + len) {
             let data = self.page(open, page).await?;
+            let end = size().min(offset + len);
+            if end <= page {
+                break;
+            }
             let at = |n: u64| usize::try_from(n.min(PAGE)).expect("within a page");
             bytes.extend_from_slice(&data[at(offset.saturating_sub(page))..at(end - page)]);
             page += PAGE;
@@ -404,6 +438,10 @@ impl Mount {
         self.kernel.drop_pages(file, range.clone()).await;
         let written = self.fs.write(open, offset, bytes).await;
         self.kernel.drop_attributes(file);
+        if let Ok(written) = &written {
+            let end = written.offset + written.len;
+            self.kernel.file(file, |f| f.size = f.size.max(end));
+        }
         self.kernel.drop_pages(file, range).await;
         let written = written?;
         assert_eq!(written.len, bytes.len() as u64, "a write is whole or fails");
@@ -424,6 +462,9 @@ impl Mount {
         match what {
             Allocate::Blocks { keep_size: false } | Allocate::Zeros { keep_size: false } => {
                 self.kernel.drop_attributes(file);
+                if done.is_ok() {
+                    self.kernel.file(file, |f| f.size = f.size.max(range.end));
+                }
             }
             Allocate::Blocks { .. } | Allocate::Zeros { .. } | Allocate::Hole => {
                 self.kernel.doubt_attributes(file);
@@ -441,6 +482,9 @@ impl Mount {
         // The pins go with the answer, before the kernel goes on.
         let done = self.fs.setattr(file, set).await.map(|entry| entry.attributes);
         self.kernel.drop_attributes(file);
+        if let Ok(attributes) = &done {
+            self.kernel.file(file, |f| f.size = attributes.size);
+        }
         if set.size.is_some() {
             self.kernel.drop_pages(file, None).await;
         }
