@@ -6,6 +6,7 @@
 //! * `mx-coherence races SEED PART DIR...`: the same, while all look all the time.
 //! * `mx-coherence winners SEED ROUNDS DIR...`: of many who want the same name one gets it.
 //! * `mx-coherence appends SEED COUNT DIR...`: no append is lost or torn.
+//! * `mx-coherence follows SEED WRITES DIR...`: readers of a file that grows never end too early.
 //! * `mx-coherence table`: the table below.
 //!
 //! Each DIR is the same folder through the mount of a node, and may come again; PART is `all`,
@@ -13,6 +14,7 @@
 //! of each pair are the table of docs/semantics.md, which [`table`] writes.
 
 mod appends;
+mod follows;
 mod model;
 mod observations;
 mod operations;
@@ -37,7 +39,7 @@ pub fn main(args: &[String], out: &mut impl Write) -> Result<()> {
         return Ok(writeln!(out, "{}", table().join("\n"))?);
     }
     let [what, seed, number, dirs @ ..] = args else {
-        bail!("usage: mx-coherence pairs|races|winners|appends SEED NUMBER DIR...");
+        bail!("usage: mx-coherence pairs|races|winners|appends|follows SEED NUMBER DIR...");
     };
     ensure!(!dirs.is_empty(), "no DIR");
     let mut dice = Dice::new(seed.parse().context("SEED")?);
@@ -49,6 +51,7 @@ pub fn main(args: &[String], out: &mut impl Write) -> Result<()> {
         "races" => pairs::run(&pairs::Part::parse(number)?, &dirs, pairs::at_once, &mut dice)?,
         "winners" => winners::run(count()?, &dirs)?,
         "appends" => appends::run(count()?, &dirs, &mut dice)?,
+        "follows" => follows::run(count()?, &dirs, &mut dice)?,
         _ => bail!("{what}: not known"),
     };
     Ok(writeln!(out, "{what}: {told}")?)

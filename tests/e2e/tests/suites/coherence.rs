@@ -1,5 +1,5 @@
 //! What one node does, every node sees at once: the table of docs/semantics.md pair by pair, with
-//! warm caches, in turn and in a race; contests with one winner; appends.
+//! warm caches, in turn and in a race; contests with one winner; appends; readers that follow.
 //!
 //! Races are in the long form only: what is known to be wrong there is named in docs/semantics.md,
 //! section 6. Register histories, of two processes on one mount as well, are in `shared_file`.
@@ -45,14 +45,16 @@ fn what_a_node_has_done_every_node_sees() {
 }
 
 #[test]
-fn one_of_many_gets_a_name_and_no_append_is_lost() {
+fn one_of_many_gets_a_name_and_no_append_is_lost_or_missed() {
     let cluster = Fixture::of("suite-coherence-many", 3);
     // Two on each node: they share the cache of one kernel.
     let nodes = [1, 2, 3, 1, 2, 3];
-    let (contests, appends) = if is_long() { ("200", "5000") } else { ("3", "60") };
+    let (contests, appends, writes) =
+        if is_long() { ("200", "5000", "5000") } else { ("3", "60", "300") };
     for seed in 0..rounds(1, 3) {
         try_out(&cluster, "winners", seed, contests, &nodes);
         try_out(&cluster, "appends", seed, appends, &nodes);
+        try_out(&cluster, "follows", seed, writes, &[1, 2, 3]);
     }
     cluster.finish();
 }
