@@ -22,8 +22,36 @@ use crate::ondisk::inode::InodeBlock;
 const BLOCKS_PER_TRANSACTION: usize = 24;
 
 impl Fs {
-    /// Deletes an unlinked file, or cuts what a truncation left behind its end. `open` holds
-    /// OPEN(i) exclusively: nobody in the cluster has it open.
+    /// Cuts what a truncation left behind the end of a file that has a name, if it is on the list of
+    /// orphans. False when it has none, and waits for its deletion.
+    pub(crate) async fn cut_if_named(
+        &self,
+        inode: &Arc<Inode>,
+        file: FileId,
+    ) -> Result<bool, FsError> {
+        let pin = inode.entry.pin(Want::write()).await?;
+        let found = self
+            .settle(|| {
+                inode.with_file(file, |state| Ok((state.core().links(), state.core().size())))
+            })
+            .await;
+        match found {
+            Ok((0, _)) => return Ok(false),
+            // Otherwise it is done already, or it had no name, and has got one.
+            Ok((_, size)) if self.journal.orphans().contains(&file) => {
+                // Behind the end as it is here: of what was written since, data may be durable before
+                // the size that covers it is.
+                self.cut_blocks(inode, &pin, size, true, |_, _| Ok(())).await?;
+            }
+            Ok(_) => {}
+            // Done already, before the list could be shortened.
+            Err(FsError::Stale) => self.strike_out(file).await?,
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// Deletes an unlinked file. `open` holds OPEN(i) exclusively: nobody in the cluster has it open.
     pub(crate) async fn reap(
         &self,
         inode: &Arc<Inode>,
@@ -36,24 +64,19 @@ impl Fs {
             .settle(|| {
                 inode.with_file(file, |state| {
                     let core = state.core();
-                    Ok((core.links(), core.file_type(), core.size()))
+                    Ok((core.links(), core.file_type()))
                 })
             })
             .await;
-        let (links, file_type, size) = match found {
+        let (links, file_type) = match found {
             Ok(found) => found,
             // Done already, before the list could be shortened.
             Err(FsError::Stale) => return self.strike_out(file).await,
             Err(error) => return Err(error),
         };
         if links > 0 {
-            if !self.journal.orphans().contains(&file) {
-                // It had no name, and has got one.
-                return Ok(());
-            }
-            // Behind the end as it is here: of what was written since, data may be durable before the
-            // size that covers it is.
-            return self.cut_blocks(inode, &pin, size, true, |_, _| Ok(())).await;
+            // It has got a name since it was looked at.
+            return Ok(());
         }
         {
             let mut state = inode.state.lock();

@@ -36,8 +36,9 @@ impl Fs {
         .await
     }
 
-    /// Deletes an unlinked file, or cuts what a truncation left, when nobody has the file open any
-    /// more. In a task of its own: it may have to wait for the last close in the cluster.
+    /// Deletes an unlinked file when nobody has it open any more; cuts what a truncation left of one
+    /// that has a name, whoever has it open. In a task of its own: it may have to wait for the last
+    /// close in the cluster.
     pub(crate) fn reap_later(self: &Arc<Self>, file: FileId) {
         let fs = Arc::clone(self);
         self.env.runtime.spawn(Box::pin(async move {
@@ -51,6 +52,10 @@ impl Fs {
 
     async fn reap_when_closed(&self, file: FileId) -> Result<(), FsError> {
         let inode = self.inode(file.inode)?;
+        // Opens would wait behind EX on OPEN until those who have the file open close it.
+        if self.cut_if_named(&inode, file).await? {
+            return Ok(());
+        }
         let open = inode.open_entry.pin(Want { exclusive: true, ..Want::shared(Mode::EX) }).await?;
         self.reap(&inode, file, &open).await
     }

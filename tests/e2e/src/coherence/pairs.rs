@@ -81,7 +81,9 @@ impl Pair {
                 ensure!(began != Began::Before, "too early: {}", tell());
                 has_new = true;
             } else if word == old {
-                let is_split = began == Began::DuringOwn;
+                // New bytes, and no more of them than there were: a write becomes longer at its end.
+                let is_short = began == Began::During && word.is_empty();
+                let is_split = began == Began::DuringOwn || is_short;
                 ensure!(!has_new || is_free || is_split, "old, {began:?}: {}", tell());
             } else if matches!(began, Began::During | Began::DuringOwn)
                 && *word == self.between[number]
