@@ -112,7 +112,7 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::PurgeOnRelease, 20),
     cluster(Rule::LowerBeforeTelling, 20),
     cluster(Rule::RevokeAttributes, 20),
-    cluster(Rule::OutdateAnswers, 20),
+    cluster(Rule::OutdateAnswers, 200),
     cluster(Rule::ShowEnd, 20),
     cluster(Rule::RevokeNames, 20),
     cluster(Rule::RevokePages, 20),

@@ -79,6 +79,7 @@ const LOCK_CACHE: &[&str] = &[
 const FILE_SYSTEM: &[&str] = &[
     "crc-fast",
     "event-listener",
+    "futures-channel",
     "futures-util",
     "parking_lot",
     "siphasher",
