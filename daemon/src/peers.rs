@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use cluster::{ConnectionId, Frame};
 use mx_base::NodeId;
+use mx_node::Latch;
 use mx_node::world::Network;
-use parking_lot::Mutex;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -71,7 +71,7 @@ struct Shared {
     handle: Handle,
     peers: BTreeMap<NodeId, Address>,
     numbers: AtomicU64,
-    table: Mutex<Table>,
+    table: Latch<Table>,
     /// Whom events are reported to, once the node is there; until then they wait.
     events: watch::Sender<Option<Events>>,
 }
@@ -110,7 +110,7 @@ impl Peers {
             handle,
             peers,
             numbers: AtomicU64::new(0),
-            table: Mutex::new(Table { path, ..Table::default() }),
+            table: Latch::new(Table { path, ..Table::default() }),
             events: watch::Sender::new(None),
         });
         let listening = shared.handle.spawn(listener::accept(listener, Arc::clone(&shared)));

@@ -17,11 +17,11 @@ use fencing::Closed;
 use lcl::LockCache;
 use mfs::env::Runtime;
 use mx_base::{ClusterId, FsId, Instant, Member, NodeId};
-use parking_lot::Mutex;
 
 use crate::backlog::Backlog;
 use crate::file_system::{FsCore, Local};
 use crate::file_systems::FileSystems;
+use crate::latch::Latch;
 use crate::storage::Storage;
 use crate::world::{Network, Partition};
 
@@ -61,7 +61,7 @@ pub struct Node {
     pub(crate) world: World,
     pub(crate) locals: BTreeMap<FsId, Arc<Local>>,
     pub(crate) weak: Weak<Node>,
-    core: Mutex<Core>,
+    core: Latch<Core>,
     pub(crate) caller: OnceLock<fn() -> Option<u32>>,
 }
 
@@ -130,7 +130,7 @@ impl Node {
                 world,
                 locals,
                 weak: weak.clone(),
-                core: Mutex::new(core),
+                core: Latch::new(core),
                 caller: OnceLock::new(),
             }
         });

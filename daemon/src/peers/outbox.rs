@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use cluster::Frame;
 use cluster::frame::HEADER_LEN;
-use parking_lot::Mutex;
+use mx_node::Latch;
 use tokio::sync::Notify;
 
 /// Bytes that may wait. On a new connection a link sends all that was not acknowledged at once: up
@@ -19,7 +19,7 @@ const BATCH: usize = 256 << 10;
 
 #[derive(Default)]
 pub(super) struct Outbox {
-    state: Mutex<State>,
+    state: Latch<State>,
     /// There is something to write, or nothing will be any more.
     changed: Notify,
     /// It was closed here.

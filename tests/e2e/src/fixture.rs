@@ -1,10 +1,14 @@
 //! A cluster for one test.
 //!
 //! Keeps true: one at a time on this machine, whatever runs the tests; and when a test fails its
-//! logs stay, in `e2e-failed` beside the programs.
+//! logs stay, in `e2e-failed` beside the programs, and what the nodes warned of last is printed: a
+//! node that was lost shows in the test only as errors of what used its mount.
 
+use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::{self, Write};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::thread;
@@ -103,6 +107,7 @@ impl Drop for Fixture {
         if thread::panicking() {
             // Failing to keep them must not hide why the test failed.
             let _ = keep_logs(&self.cluster, &self.name);
+            let _ = tell_warnings(&self.cluster, &mut io::stderr());
         }
     }
 }
@@ -114,13 +119,37 @@ fn keep_logs(cluster: &Cluster, name: &str) -> Result<PathBuf> {
         let locks = cluster.admin(node).locks_text();
         fs::write(kept.join(format!("node{node}.locks.json")), locks.unwrap_or_default())?;
     }
+    for (name, path) in logs(cluster)? {
+        fs::copy(path, kept.join(name))?;
+    }
+    Ok(kept)
+}
+
+/// Warnings of one log that are printed.
+const WARNINGS: usize = 12;
+
+fn tell_warnings(cluster: &Cluster, out: &mut impl Write) -> Result<()> {
+    for (name, path) in logs(cluster)? {
+        let text = fs::read_to_string(path)?;
+        let is_warning = |line: &&str| !line.contains(" INFO ") && !line.contains(" DEBUG ");
+        let warnings: Vec<&str> = text.lines().filter(is_warning).collect();
+        for line in &warnings[warnings.len().saturating_sub(WARNINGS)..] {
+            writeln!(out, "{}: {line}", name.display())?;
+        }
+    }
+    Ok(())
+}
+
+/// By name.
+fn logs(cluster: &Cluster) -> Result<BTreeMap<OsString, PathBuf>> {
+    let mut logs = BTreeMap::new();
     for entry in fs::read_dir(cluster.folder())? {
         let entry = entry?;
         if entry.path().extension().is_some_and(|ending| ending == "log") {
-            fs::copy(entry.path(), kept.join(entry.file_name()))?;
+            logs.insert(entry.file_name(), entry.path());
         }
     }
-    Ok(kept)
+    Ok(logs)
 }
 
 impl Deref for Fixture {

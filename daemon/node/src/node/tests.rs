@@ -10,6 +10,7 @@ use mfs::env::{Disk, Durability, WriteData};
 use mfs::error::DiskError;
 use mfs::layout::Layout;
 use mx_base::{BoxFuture, Duration, Incarnation, Timestamp};
+use parking_lot::Mutex;
 
 use super::*;
 use crate::file_system::FileSystem;
