@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use cluster::{ConnectionId, Frame};
 use mx_base::NodeId;
-use mx_node::Latch;
+use mx_latch::Latch;
 use mx_node::world::Network;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;

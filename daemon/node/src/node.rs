@@ -17,11 +17,11 @@ use fencing::Closed;
 use lcl::LockCache;
 use mfs::env::Runtime;
 use mx_base::{ClusterId, FsId, Instant, Member, NodeId};
+use mx_latch::Latch;
 
 use crate::backlog::Backlog;
 use crate::file_system::{FsCore, Local};
 use crate::file_systems::FileSystems;
-use crate::latch::Latch;
 use crate::storage::Storage;
 use crate::world::{Network, Partition};
 

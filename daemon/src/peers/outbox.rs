@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use cluster::Frame;
 use cluster::frame::HEADER_LEN;
-use mx_node::Latch;
+use mx_latch::Latch;
 use tokio::sync::Notify;
 
 /// Bytes that may wait. On a new connection a link sends all that was not acknowledged at once: up

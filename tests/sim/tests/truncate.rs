@@ -8,7 +8,7 @@ use lcl::pin::{Entry, PinError, Requester, Table, Want};
 use lcl::{Bucket, Mode, ResourceName};
 use mfs::env::{Env, Locks, Runtime};
 use mfs::ops::{Lookup, NewFile, NewKind, OpenFlags, ReadKind, SetAttributes};
-use mfs::{Attributes, FsError, Options};
+use mfs::{Attributes, FileId, Fs, FsError, Options};
 use model::Random;
 use mx_base::{BoxFuture, Duration, Instant, Member, Timestamp};
 use parking_lot::Mutex;
@@ -121,10 +121,10 @@ fn truncated() -> (Device, usize) {
     let (env, seen) = (env(&exec, &device, 1), device.clone());
     let ran = exec.run(NODE, LIMIT, async move {
         let mounted = mounted(env).await;
-        let fs = std::sync::Arc::clone(&mounted.fs);
+        let fs = Arc::clone(&mounted.fs);
         let new = NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
-        let flags = OpenFlags { write: true, ..OpenFlags::default() };
-        let (made, open) = fs.create_and_open(fs.root(), b"f", &new, flags).await.expect("made");
+        let (made, open) =
+            fs.create_and_open(fs.root(), b"f", &new, writing()).await.expect("made");
         let file = made.attributes.file;
         drop(made);
         for run in 0..RUNS {
@@ -143,21 +143,50 @@ fn truncated() -> (Device, usize) {
     (device, ran.expect("nothing stops it"))
 }
 
-/// Opens the file, makes it longer at once if it is empty, and reads all of it.
-async fn extended(env: Env, by_write: bool) -> Result<Option<Vec<u8>>, FsError> {
+fn writing() -> OpenFlags {
+    OpenFlags { write: true, ..OpenFlags::default() }
+}
+
+/// The file, after a crash.
+struct Found {
+    mounted: mfs::Mounted,
+    fs: Arc<Fs>,
+    file: FileId,
+    size: u64,
+}
+
+async fn found(env: Env) -> Result<Found, FsError> {
     let mounted = mounted(env).await;
-    let fs = std::sync::Arc::clone(&mounted.fs);
+    let fs = Arc::clone(&mounted.fs);
     let Lookup::Found(entry) = fs.lookup(fs.root(), b"f").await? else {
         panic!("it is there");
     };
-    let file = entry.attributes.file;
+    let Attributes { file, size, .. } = entry.attributes;
     drop(entry);
-    let flags = OpenFlags { write: true, ..OpenFlags::default() };
-    let open = fs.open(file, flags).await?;
-    let size = fs.getattr(file).await?.attributes.size;
+    Ok(Found { mounted, fs, file, size })
+}
+
+/// Crashes at every moment of a truncation. An attempt gets the moment and whatever makes devices as
+/// the crash leaves them, each time another one.
+fn for_every_crash(seed: u64, mut attempt: impl FnMut(usize, &mut dyn FnMut() -> Device)) {
+    let (device, before) = truncated();
+    let mut replayer = Replayer::new(device.base());
+    let mut random = Random::new(seed);
+    for (at, event) in device.log().iter().enumerate() {
+        replayer.apply(event);
+        if at >= before {
+            attempt(at, &mut || Device::new(BLOCKS, replayer.crash(&mut random)));
+        }
+    }
+}
+
+/// Opens the file, makes it longer at once if it is empty, and reads all of it.
+async fn extended(env: Env, by_write: bool) -> Result<Option<Vec<u8>>, FsError> {
+    let Found { mounted, fs, file, size } = found(env).await?;
     if size != 0 {
         return Ok(None);
     }
+    let open = fs.open(file, writing()).await?;
     let end = 2 * RUNS * PAGE;
     if by_write {
         fs.write(&open, end, b"x").await?;
@@ -175,20 +204,12 @@ async fn extended(env: Env, by_write: bool) -> Result<Option<Vec<u8>>, FsError> 
 
 #[test]
 fn what_a_crash_left_behind_the_end_of_a_file_never_comes_back() {
-    let (device, before) = truncated();
-    let mut replayer = Replayer::new(device.base());
-    let mut random = Random::new(7);
     let mut emptied = 0;
-    for (at, event) in device.log().iter().enumerate() {
-        replayer.apply(event);
-        if at < before {
-            continue;
-        }
+    for_every_crash(7, |at, crashed| {
         for by_write in [true, false] {
             for seed in 0..2 {
                 let exec = Executor::new(seed);
-                let crashed = Device::new(BLOCKS, replayer.crash(&mut random));
-                let env = slow(env(&exec, &crashed, 2), Duration::from_millis(100));
+                let env = slow(env(&exec, &crashed(), 2), Duration::from_millis(100));
                 let read = exec.run(NODE, LIMIT, extended(env, by_write)).expect("goes on");
                 exec.kill(NODE);
                 if let Some(bytes) = read.expect("no error") {
@@ -198,26 +219,21 @@ fn what_a_crash_left_behind_the_end_of_a_file_never_comes_back() {
                 }
             }
         }
-    }
+    });
     assert!(emptied > 0, "some crash falls into the truncation");
 }
 
 /// Writes the file anew while what a crash has left of its truncation is cut, with an fsync on the
-/// way; returns what is read when the rest was cut, or `None` if it was not truncated.
-async fn rewritten(exec: Executor, env: Env) -> Result<Option<Vec<u8>>, FsError> {
+/// way; returns what is read when the rest was cut, and how many blocks the rest was, or `None` if
+/// it was not truncated.
+async fn rewritten(exec: Executor, env: Env) -> Result<Option<(Vec<u8>, u64)>, FsError> {
     const PAGES: u64 = 300;
-    let mounted = mounted(env).await;
-    let fs = std::sync::Arc::clone(&mounted.fs);
-    let Lookup::Found(entry) = fs.lookup(fs.root(), b"f").await? else {
-        panic!("it is there");
-    };
-    let file = entry.attributes.file;
-    drop(entry);
-    let flags = OpenFlags { write: true, ..OpenFlags::default() };
-    let open = Arc::new(fs.open(file, flags).await?);
-    if fs.getattr(file).await?.attributes.size != 0 {
+    let Found { mounted, fs, file, size } = found(env).await?;
+    if size != 0 {
         return Ok(None);
     }
+    let before = fs.statfs().await?.blocks_free;
+    let open = Arc::new(fs.open(file, writing()).await?);
     let (writer, by_writer) = (Arc::clone(&fs), Arc::clone(&open));
     let (written, all_written) = futures_channel::oneshot::channel();
     let time = exec.clone();
@@ -239,35 +255,28 @@ async fn rewritten(exec: Executor, env: Env) -> Result<Option<Vec<u8>>, FsError>
     let read = fs.read(&open, 0, PAGES * PAGE, ReadKind::Direct).await?;
     let bytes = read.as_slice().to_vec();
     drop((read, open));
+    let cut = (fs.statfs().await?.blocks_free + PAGES).saturating_sub(before);
     std::mem::forget(mounted);
-    Ok(Some(bytes))
+    Ok(Some((bytes, cut)))
 }
 
 #[test]
 fn what_is_written_before_the_rest_of_a_truncation_is_cut_stays() {
-    let (device, before) = truncated();
-    let mut replayer = Replayer::new(device.base());
-    let mut random = Random::new(8);
-    let mut rewrites = 0;
-    for (at, event) in device.log().iter().enumerate() {
-        replayer.apply(event);
-        if at < before {
-            continue;
-        }
+    let mut most = 0;
+    for_every_crash(8, |at, crashed| {
         for seed in 0..4 {
             let exec = Executor::new(seed);
-            let crashed = Device::new(BLOCKS, replayer.crash(&mut random));
-            let env = slow(env(&exec, &crashed, 2), Duration::from_micros(1500 * seed));
+            let env = slow(env(&exec, &crashed(), 2), Duration::from_micros(1500 * seed));
             let read = exec.run(NODE, LIMIT, rewritten(exec.clone(), env));
             exec.kill(NODE);
-            if let Some(bytes) = read.expect("goes on").expect("no error") {
-                rewrites += 1;
+            if let Some((bytes, cut)) = read.expect("goes on").expect("no error") {
+                most = cut.max(most);
                 let lost = bytes.iter().position(|byte| *byte != 0x55);
                 assert_eq!(lost, None, "crash behind event {at}, seed {seed}");
             }
         }
-    }
-    assert!(rewrites > 0, "some crash leaves something to cut");
+    });
+    assert!(most > RUNS / 2, "some crash leaves much to cut, at most {most} blocks");
 }
 
 /// Opens the file beside another node that has it open, and waits until the rest is cut; returns the
@@ -277,13 +286,7 @@ async fn cut_while_open(
     env: Env,
     locks: Arc<SharedLocks>,
 ) -> Result<Option<u64>, FsError> {
-    let mounted = mounted(env).await;
-    let fs = std::sync::Arc::clone(&mounted.fs);
-    let Lookup::Found(entry) = fs.lookup(fs.root(), b"f").await? else {
-        panic!("it is there");
-    };
-    let Attributes { file, size, .. } = entry.attributes;
-    drop(entry);
+    let Found { mounted, fs, file, size } = found(env).await?;
     if size != 0 {
         return Ok(None);
     }
@@ -299,23 +302,15 @@ async fn cut_while_open(
 
 #[test]
 fn the_rest_of_a_truncation_is_cut_though_another_node_has_the_file_open_and_no_open_waits() {
-    let (device, before) = truncated();
-    let mut replayer = Replayer::new(device.base());
-    let mut random = Random::new(9);
     let mut cut = 0;
-    for (at, event) in device.log().iter().enumerate() {
-        replayer.apply(event);
-        if at < before {
-            continue;
-        }
+    for_every_crash(9, |_, crashed| {
         let exec = Executor::new(1);
-        let crashed = Device::new(BLOCKS, replayer.crash(&mut random));
         let locks = SharedLocks::new();
-        let mut env = slow(env(&exec, &crashed, 2), Duration::from_millis(100));
+        let mut env = slow(env(&exec, &crashed(), 2), Duration::from_millis(100));
         env.locks = Arc::clone(&locks) as Arc<dyn Locks>;
         let back = exec.run(NODE, LIMIT, cut_while_open(exec.clone(), env, locks));
         exec.kill(NODE);
         cut = back.expect("goes on").expect("no error").unwrap_or(0).max(cut);
-    }
+    });
     assert!(cut > RUNS / 2, "some crash leaves much to cut, at most {cut} blocks");
 }

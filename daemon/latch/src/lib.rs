@@ -14,12 +14,16 @@ use std::fmt;
 use std::hint;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use lock_api::{GuardNoSend, RawMutex};
 use rustix::thread::{futex, gettid};
 
 /// Looks at one that is held before the kernel is asked: most are given back within this.
 const SPINS: u32 = 100;
+
+/// Between attempts where the kernel does not help.
+const AGAIN: Duration = Duration::from_micros(50);
 
 /// See the module.
 pub type Latch<T> = lock_api::Mutex<RawLatch, T>;
@@ -31,24 +35,24 @@ pub struct RawLatch(AtomicU32);
 // can win, or by the kernel on behalf of one that waits; it goes back by its holder alone, who is in
 // `unlock`, and whose guard cannot be sent to another thread.
 unsafe impl RawMutex for RawLatch {
-    #[expect(clippy::declare_interior_mutable_const, reason = "`lock_api` begins with it")]
     const INIT: RawLatch = RawLatch(AtomicU32::new(0));
 
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
         for _ in 0..SPINS {
-            if self.try_lock() {
+            if self.0.load(Ordering::Relaxed) == 0 && self.try_lock() {
                 return;
             }
             hint::spin_loop();
         }
-        // Interrupted, or its holder has ended meanwhile; a kernel without it answers so every time.
+        // Interrupted; a kernel without it answers so every time.
         while futex::lock_pi(&self.0, futex::Flags::PRIVATE, None).is_err() {
             if self.try_lock() {
                 return;
             }
-            thread::yield_now();
+            // An urgent thread that only yielded would keep the holder off this processor.
+            thread::sleep(AGAIN);
         }
     }
 
@@ -80,7 +84,6 @@ fn me() -> u32 {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
 
