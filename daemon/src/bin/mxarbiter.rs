@@ -11,15 +11,20 @@ use mxd::programs::{arbiter, service};
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit status 2.
     let options = arbiter::Options::parse();
-    if let Err(error) = service::log_to_stderr(&options.log) {
-        eprintln!("mxarbiter: {error}");
-        return ExitCode::from(arbiter::USAGE);
-    }
+    let log = match service::log_to_stderr(&options.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("mxarbiter: {error}");
+            return ExitCode::from(arbiter::USAGE);
+        }
+    };
     let ready = || {
         println!("ready");
         service::notify_ready();
     };
-    match arbiter::run(&options, ready) {
+    let outcome = arbiter::run(&options, ready);
+    drop(log);
+    match outcome {
         Ok(()) => ExitCode::from(arbiter::STOPPED),
         Err(error) => {
             let mut why = format!("mxarbiter: {error}");

@@ -80,7 +80,7 @@ fn serve(options: &Options, ready: &mut Ready) -> anyhow::Result<()> {
         (None, Role::Cluster(config)) => config.log.to_string(),
         (None, Role::Local { .. }) => "info".to_owned(),
     };
-    log_to_stderr(&filter)?;
+    let _log = log_to_stderr(&filter)?;
     protect_from_memory_pressure();
     let mounting = match &options.dir {
         Some(dir) => Some((dir.clone(), Parsed::parse(&options.options, false)?.options)),

@@ -4,6 +4,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// Why the log cannot be set up.
@@ -15,14 +16,19 @@ pub enum LogError {
     Twice,
 }
 
-/// From here on what is traced goes to standard error.
+/// From here on what is traced goes to standard error, by a thread of its own: heartbeats do not
+/// wait for the disk or the service that the log goes to. When that is slow by 128,000 lines, lines
+/// are left out. What is traced is written when the guard is dropped at the latest.
 ///
 /// # Errors
 /// When the filter cannot be read, or a log was set up before.
-pub fn log_to_stderr(filter: &str) -> Result<(), LogError> {
+pub fn log_to_stderr(filter: &str) -> Result<WorkerGuard, LogError> {
     let filter = EnvFilter::try_new(filter)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.try_init().map_err(|_| LogError::Twice)
+    let (writer, guard) =
+        NonBlockingBuilder::default().thread_name("mx-log").finish(std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    log.try_init().map_err(|_| LogError::Twice)?;
+    Ok(guard)
 }
 
 /// Tells the service manager, if there is one, that the program serves (sd_notify(3)). A service
