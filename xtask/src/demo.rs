@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use e2e::cluster::USUAL_UNIT;
 use e2e::{Cluster, Programs, Shape};
 
 use crate::packages::{self, Need};
@@ -92,8 +93,14 @@ fn carry_out(args: &Args, programs: &Programs, report: &mut Report, screen: &Scr
             (None, None) => scenario::stop(cluster, screen),
         };
     }
-    let shape =
-        Shape { nodes: args.nodes, bytes: args.size, folder, is_kept: args.keep, log: "info" };
+    let shape = Shape {
+        nodes: args.nodes,
+        bytes: args.size,
+        folder,
+        is_kept: args.keep,
+        log: "info",
+        unit: USUAL_UNIT,
+    };
     scenario::whole(programs, &shape, report, screen)
 }
 

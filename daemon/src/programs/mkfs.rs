@@ -34,7 +34,8 @@ pub struct Options {
     #[arg(short, long)]
     pub force: bool,
     /// Unit of all time-outs of the cluster, in milliseconds, 50 to 1000: a heartbeat every unit,
-    /// suspicion after five. Longer for slow networks or storage.
+    /// suspicion after five. Longer for slow networks or storage, and for virtual machines: who is
+    /// not run for five units is expelled.
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(50..=1000))]
     pub unit: u64,
     /// Print what was made as one JSON object.

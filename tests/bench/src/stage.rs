@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use e2e::admin::Admin;
+use e2e::cluster::USUAL_UNIT;
 use e2e::reports::Usage;
 use e2e::{Cluster, Programs, Shape};
 use nix::mount::{MsFlags, mount};
@@ -83,6 +84,7 @@ impl Stage {
             folder: file("cluster"),
             is_kept: false,
             log: "warn",
+            unit: USUAL_UNIT,
         };
         let mut cluster = Cluster::prepare(programs, &shape)?;
         if scale.is_filled {

@@ -42,7 +42,12 @@ pub struct Shape {
     pub is_kept: bool,
     /// What the daemons log.
     pub log: &'static str,
+    /// Of all time-outs, in milliseconds, 50 to 1000.
+    pub unit: u16,
 }
+
+/// The one that `mkfs.matrixfs` takes by itself.
+pub const USUAL_UNIT: u16 = 100;
 
 /// See the module.
 #[derive(Debug)]
@@ -75,7 +80,7 @@ impl Cluster {
     /// # Errors
     /// When something does not start; nothing is left then.
     pub fn prepare(programs: &Programs, shape: &Shape) -> Result<Cluster> {
-        let Shape { nodes, bytes, folder, is_kept, log } = shape;
+        let Shape { nodes, bytes, folder, is_kept, log, unit } = shape;
         let folder = state::make_folder(folder)?;
         let mut cluster = Cluster {
             programs: programs.clone(),
@@ -92,7 +97,7 @@ impl Cluster {
         let device = fs::File::create(cluster.device()).context("the device")?;
         device.set_len(*bytes).context("the device")?;
         drop(device);
-        cluster.format()?;
+        cluster.format(*unit)?;
         cluster.is_kept = *is_kept;
         let started = cluster.start_arbiter().and_then(|()| cluster.save());
         if let Err(error) = started {
@@ -131,9 +136,10 @@ impl Cluster {
         if self.is_kept { state::State::of(self).write(&self.folder) } else { Ok(()) }
     }
 
-    fn format(&self) -> Result<()> {
+    fn format(&self, unit: u16) -> Result<()> {
         let mut command = self.programs.command("mkfs-matrixfs");
-        let output = command.args(["--quiet", "-L", "matrix"]).arg(self.device()).output()?;
+        command.args(["--quiet", "-L", "matrix", "--unit", &unit.to_string()]);
+        let output = command.arg(self.device()).output()?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
