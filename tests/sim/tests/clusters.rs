@@ -174,6 +174,12 @@ fn what_a_dead_node_wrote_is_durable_before_its_slot_is_clean() {
     play_plan(include_str!("plans/power-behind-death.json"));
 }
 
+/// The simulated kernel is what did (seed 624889).
+#[test]
+fn an_answer_from_before_a_write_that_is_taken_in_behind_it_does_not_shorten_the_file() {
+    play_plan(include_str!("plans/late-answer.json"));
+}
+
 /// Plays seeds in which nothing goes wrong but that the device fills up.
 fn play_full_device(seeds: &[u64]) {
     for seed in seeds {

@@ -57,9 +57,12 @@ enum Locked {
 #[derive(Default)]
 struct File {
     attributes: Option<Attributes>,
-    /// Reads end here (`i_size`). An answer that makes the file shorter is never passed over here,
-    /// unlike in the real one (docs/semantics.md, section 6).
+    /// Reads end here (`i_size`). An answer that makes the file shorter is passed over here only when
+    /// the size is newer than the question, in the real one also when the attributes were given up
+    /// since (docs/semantics.md, section 6).
     size: u64,
+    /// By the clock: who asked for the size before knows less.
+    size_set: u64,
     /// Has it been told any attributes? The first answer makes it know the file.
     is_known: bool,
     /// So many have it open for writing.
@@ -95,11 +98,15 @@ impl Kernel {
 
     /// As `inval_inode`, and what SETATTR and WRITE do by themselves.
     fn drop_attributes(&self, file: FileId) {
+        self.outdate_attributes(file);
+        self.doubt_attributes(file);
+    }
+
+    /// What this node has done itself, or was told without having asked, makes the file so long.
+    fn set_size(&self, file: FileId, size: impl FnOnce(u64) -> u64) {
         let state = &mut *self.state.lock();
-        state.clock += 1;
         let f = state.files.entry(file).or_default();
-        (f.attributes, f.listing) = (None, None);
-        f.attributes_changed = state.clock;
+        (f.size, f.size_set) = (size(f.size), state.clock);
     }
 
     fn clock(&self) -> u64 {
@@ -243,7 +250,7 @@ impl KernelCache for Kernel {
             assert!(offset.is_multiple_of(PAGE) && end <= offset + PAGE, "of one page");
             if kernel.file(file, |f| end > f.size) {
                 kernel.drop_attributes(file);
-                kernel.file(file, |f| f.size = end);
+                kernel.set_size(file, |_| end);
             }
             kernel.pages_read(file).await;
             let mut page = bytes;
@@ -275,15 +282,15 @@ impl Mount {
         for (attributes, is_kept) in known {
             let state = &mut *self.kernel.state.lock();
             let file = state.files.entry(attributes.file).or_default();
-            file.size = file.size.min(attributes.size);
-            if !std::mem::replace(&mut file.is_known, true) {
-                file.size = attributes.size;
+            let is_new = !std::mem::replace(&mut file.is_known, true);
+            if is_new || file.size_set <= asked && attributes.size < file.size {
+                (file.size, file.size_set) = (attributes.size, asked);
             }
             if file.attributes_changed <= asked {
-                file.size = attributes.size;
-                file.attributes = is_kept.then_some(attributes);
                 // Others that were asked for at the same time come too late then.
                 state.clock += 1;
+                (file.size, file.size_set) = (attributes.size, state.clock);
+                file.attributes = is_kept.then_some(attributes);
                 file.attributes_changed = state.clock;
             }
         }
@@ -376,7 +383,7 @@ impl Mount {
         let open = self.opened(self.fs.open(file, flags).await?);
         if flags.truncate {
             self.kernel.drop_attributes(file);
-            self.kernel.file(file, |f| f.size = 0);
+            self.kernel.set_size(file, |_| 0);
             self.kernel.drop_pages(file, None).await;
         }
         Ok(open)
@@ -400,12 +407,10 @@ impl Mount {
         let size = || self.kernel.file(open.file(), |f| f.size);
         if offset + len > size() {
             let found = self.stat(open.file()).await?;
-            self.kernel.file(open.file(), |f| {
-                // A known defect (docs/semantics.md, section 6): not shown where somebody writes.
-                if f.writers > 0 {
-                    f.size = f.size.max(found.size);
-                }
-            });
+            // A known defect (docs/semantics.md, section 6): not shown where somebody writes.
+            if self.kernel.file(open.file(), |f| f.writers > 0) {
+                self.kernel.set_size(open.file(), |size| size.max(found.size));
+            }
         }
         let mut bytes = Vec::new();
         let mut page = offset - offset % PAGE;
@@ -461,7 +466,7 @@ impl Mount {
         self.kernel.drop_pages(file, range).await;
         if let Ok(written) = &written {
             let end = written.offset + written.len;
-            self.kernel.file(file, |f| f.size = f.size.max(end));
+            self.kernel.set_size(file, |size| size.max(end));
         }
         let written = written?;
         assert_eq!(written.len, bytes.len() as u64, "a write is whole or fails");
@@ -483,7 +488,7 @@ impl Mount {
             Allocate::Blocks { keep_size: false } | Allocate::Zeros { keep_size: false } => {
                 self.kernel.drop_attributes(file);
                 if done.is_ok() {
-                    self.kernel.file(file, |f| f.size = f.size.max(range.end));
+                    self.kernel.set_size(file, |size| size.max(range.end));
                 }
             }
             Allocate::Blocks { .. } | Allocate::Zeros { .. } | Allocate::Hole => {
@@ -503,7 +508,7 @@ impl Mount {
         let done = self.fs.setattr(file, set).await.map(|entry| entry.attributes);
         self.kernel.drop_attributes(file);
         if let Ok(attributes) = &done {
-            self.kernel.file(file, |f| f.size = attributes.size);
+            self.kernel.set_size(file, |_| attributes.size);
         }
         if set.size.is_some() {
             self.kernel.drop_pages(file, None).await;

@@ -56,7 +56,7 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-type Listener = Box<dyn Fn(LifeId) + Send>;
+type Listener = Arc<dyn Fn(LifeId) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -98,10 +98,13 @@ impl Oracle {
     }
 
     pub fn lost(&self, life: LifeId) {
-        let state = &mut *self.state.lock();
-        if state.lost.insert(life) {
-            state.listeners.iter().for_each(|listener| listener(life));
-        }
+        let listeners = {
+            let state = &mut *self.state.lock();
+            let is_news = state.lost.insert(life);
+            if is_news { state.listeners.clone() } else { Vec::new() }
+        };
+        // What they find wrong they say here.
+        listeners.iter().for_each(|listener| listener(life));
     }
 
     /// No write of these lives reaches the device from now on.
@@ -118,5 +121,22 @@ impl Oracle {
 impl fmt::Debug for Oracle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Oracle").field("first", &self.first_violation()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_while_a_loss_is_told_is_a_violation_and_no_hang() {
+        let oracle = Oracle::new(&Executor::new(1));
+        let told = oracle.clone();
+        oracle.listen(Arc::new(move |life| told.violation("listener", format!("{life:?}"))));
+        oracle.lost(LifeId(7));
+        assert_eq!(oracle.first_violation().map(|found| found.oracle), Some("listener"));
+        oracle.lost(LifeId(7));
+        assert_eq!(oracle.state.lock().violations.len(), 1, "told once");
+        oracle.state.lock().listeners.clear();
     }
 }

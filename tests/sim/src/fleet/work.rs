@@ -172,7 +172,7 @@ impl Work {
             longest: Mutex::default(),
         });
         let weak = Arc::downgrade(&work);
-        oracle.listen(Box::new(move |life| {
+        oracle.listen(Arc::new(move |life| {
             if let Some(work) = weak.upgrade() {
                 work.lose(life);
             }
