@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use e2e::cluster::USUAL_UNIT;
 use e2e::{Cluster, Programs, Shape};
 
 use crate::packages::{self, Need};
@@ -99,7 +98,7 @@ fn carry_out(args: &Args, programs: &Programs, report: &mut Report, screen: &Scr
         folder,
         is_kept: args.keep,
         log: "info",
-        unit: USUAL_UNIT,
+        unit: None,
     };
     scenario::whole(programs, &shape, report, screen)
 }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use e2e::admin::Admin;
-use e2e::cluster::USUAL_UNIT;
 use e2e::reports::Usage;
 use e2e::{Cluster, Programs, Shape};
 use nix::mount::{MsFlags, mount};
@@ -84,7 +83,7 @@ impl Stage {
             folder: file("cluster"),
             is_kept: false,
             log: "warn",
-            unit: USUAL_UNIT,
+            unit: None,
         };
         let mut cluster = Cluster::prepare(programs, &shape)?;
         if scale.is_filled {

@@ -42,12 +42,9 @@ pub struct Shape {
     pub is_kept: bool,
     /// What the daemons log.
     pub log: &'static str,
-    /// Of all time-outs, in milliseconds, 50 to 1000.
-    pub unit: u16,
+    /// Of all time-outs, in milliseconds, 50 to 1000; `None` for what `mkfs.matrixfs` takes by itself.
+    pub unit: Option<u16>,
 }
-
-/// The one that `mkfs.matrixfs` takes by itself.
-pub const USUAL_UNIT: u16 = 100;
 
 /// See the module.
 #[derive(Debug)]
@@ -136,9 +133,12 @@ impl Cluster {
         if self.is_kept { state::State::of(self).write(&self.folder) } else { Ok(()) }
     }
 
-    fn format(&self, unit: u16) -> Result<()> {
+    fn format(&self, unit: Option<u16>) -> Result<()> {
         let mut command = self.programs.command("mkfs-matrixfs");
-        command.args(["--quiet", "-L", "matrix", "--unit", &unit.to_string()]);
+        command.args(["--quiet", "-L", "matrix"]);
+        if let Some(unit) = unit {
+            command.args(["--unit", &unit.to_string()]);
+        }
         let output = command.arg(self.device()).output()?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim());

@@ -32,8 +32,9 @@ pub struct Fixture {
 const BYTES: u64 = 2 << 30;
 
 /// Of time-outs, in milliseconds: twice the usual. A virtual machine may take one processor away for
-/// half a second (measured: 0.3 s about once a minute with both at work, 0.6 s in 20 minutes), and
-/// whoever is silent for five units is expelled. How fast silence is found the simulator tells.
+/// half a second (measured: 0.3 s on each of two within a minute; by the logs of a test once about
+/// 0.6 s), and whoever is silent for five units is expelled. How fast silence is found the simulator
+/// tells.
 const UNIT: u16 = 200;
 
 impl Fixture {
@@ -93,7 +94,7 @@ fn try_prepare(name: &str, nodes: u16, bytes: u64) -> Result<Fixture> {
     let programs = Programs::beside_test()?;
     let folder = env::temp_dir().join("matrixfs-e2e");
     let log = if env::var_os("MATRIXFS_E2E_LOG").is_some() { "debug" } else { "info" };
-    let shape = Shape { nodes, bytes, folder, is_kept: false, log, unit: UNIT };
+    let shape = Shape { nodes, bytes, folder, is_kept: false, log, unit: Some(UNIT) };
     let cluster = Cluster::prepare(&programs, &shape)?;
     Ok(Fixture { name: name.to_owned(), cluster, _alone: alone })
 }
