@@ -91,7 +91,7 @@ impl Fs {
     }
 
     /// As [`Fs::pin_group`], unless another node has to give the lock up first.
-    async fn try_pin_group(&self, no: GroupNo) -> Result<Option<PinnedGroup>, FsError> {
+    pub(crate) async fn try_pin_group(&self, no: GroupNo) -> Result<Option<PinnedGroup>, FsError> {
         self.initialise(no).await?;
         let group = self.group(no);
         match group.entry.pin(Want::write().no_queue()).await {

@@ -31,7 +31,10 @@ const GROUPS_PER_TRANSACTION: usize = 8;
 /// Blocks that it changes: inode, leaves, and of what it frees nodes, headers, bitmaps and tables.
 const BLOCKS_PER_TRANSACTION: usize = 64;
 
-/// Groups whose blocks are freed, pinned in ascending order.
+/// How often groups are asked for without waiting for one while another is held.
+const ATTEMPTS: usize = 3;
+
+/// Groups whose blocks are freed.
 pub(crate) type PinnedGroups = BTreeMap<GroupNo, PinnedGroup>;
 
 impl Fs {
@@ -213,7 +216,9 @@ impl Fs {
         }
     }
 
-    /// Pins groups in the order of locks.
+    /// Pins groups, none while it waits for another: who needs one of them would wait as well, and as
+    /// long as a recovery if a dead node had the other. A few times, since two nodes that want the
+    /// same could take turns for ever; then in the order of locks, holding those it has.
     pub(crate) async fn pin_groups(
         &self,
         groups: BTreeSet<GroupNo>,
@@ -223,6 +228,27 @@ impl Fs {
         for no in &groups {
             self.initialise(*no).await?;
         }
+        let mut awaited = None;
+        for _ in 0..ATTEMPTS {
+            let mut pinned: PinnedGroups = awaited.take().into_iter().collect();
+            let mut missing = None;
+            for no in &groups {
+                if pinned.contains_key(no) {
+                    continue;
+                }
+                match self.try_pin_group(*no).await? {
+                    Some(group) => _ = pinned.insert(*no, group),
+                    None => {
+                        missing = Some(*no);
+                        break;
+                    }
+                }
+            }
+            let Some(no) = missing else { return Ok(pinned) };
+            drop(pinned);
+            awaited = Some((no, self.pin_group(no).await?));
+        }
+        drop(awaited);
         let mut pinned = PinnedGroups::new();
         for no in groups {
             pinned.insert(no, self.pin_group(no).await?);

@@ -170,6 +170,11 @@ fn a_group_is_not_held_while_a_dead_node_has_the_lock_of_a_free_place_in_it() {
 }
 
 #[test]
+fn a_group_is_not_held_while_a_dead_node_has_another_that_is_freed_in_as_well() {
+    play_plan(include_str!("plans/two-groups.json"));
+}
+
+#[test]
 fn what_a_dead_node_wrote_is_durable_before_its_slot_is_clean() {
     play_plan(include_str!("plans/power-behind-death.json"));
 }
