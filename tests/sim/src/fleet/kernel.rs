@@ -67,6 +67,8 @@ struct File {
     is_known: bool,
     /// So many have it open for writing.
     writers: u32,
+    /// So many had.
+    writers_gone: u32,
     listing: Option<Arc<Names>>,
     pages: BTreeMap<u64, Arc<[u8]>>,
     /// When the attributes were last given up for good, by the clock: answers to what was asked
@@ -406,9 +408,11 @@ impl Mount {
         // zero behind the end.
         let size = || self.kernel.file(open.file(), |f| f.size);
         if offset + len > size() {
+            let gone = self.kernel.file(open.file(), |f| f.writers_gone);
             let found = self.stat(open.file()).await?;
-            // A known defect (docs/semantics.md, section 6): not shown where somebody writes.
-            if self.kernel.file(open.file(), |f| f.writers > 0) {
+            // A known defect (docs/semantics.md, section 6): not shown where somebody could write
+            // when it was asked for.
+            if self.kernel.file(open.file(), |f| f.writers > 0 || f.writers_gone > gone) {
                 self.kernel.set_size(open.file(), |size| size.max(found.size));
             }
         }
@@ -620,7 +624,10 @@ impl std::ops::Deref for Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         if self.open.flags().write {
-            self.kernel.file(self.open.file(), |f| f.writers -= 1);
+            self.kernel.file(self.open.file(), |f| {
+                f.writers -= 1;
+                f.writers_gone += 1;
+            });
         }
     }
 }
