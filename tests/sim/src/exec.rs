@@ -56,6 +56,7 @@ struct Task {
     group: Group,
     /// `None` while it is being polled.
     future: Option<BoxFuture<'static, ()>>,
+    waker: Waker,
     /// It stands among those that are ready.
     is_ready: bool,
 }
@@ -190,7 +191,8 @@ impl Executor {
         }
         let id = state.next_id;
         state.next_id += 1;
-        state.tasks.insert(id, Task { group, future: Some(future), is_ready: false });
+        let waker = Waker::from(Arc::new(TaskWaker { task: id, inner: Arc::downgrade(&self.0) }));
+        state.tasks.insert(id, Task { group, future: Some(future), waker, is_ready: false });
         state.wake(id);
     }
 
@@ -282,7 +284,7 @@ impl Executor {
 
     /// One poll, or one step of time; false when nothing is left.
     fn step(&self, end: Instant) -> Result<bool, Stopped> {
-        let (id, mut future, group) = {
+        let (id, mut future, waker, group) = {
             let mut guard = self.0.state.lock();
             let state = &mut *guard;
             if state.ready.is_empty() {
@@ -292,10 +294,14 @@ impl Executor {
                     return Err(Stopped::Late);
                 }
                 state.now = state.now.max(at);
-                let later = state.timers.split_off(&(at, u64::MAX));
-                let due = std::mem::replace(&mut state.timers, later);
+                let mut due = Vec::new();
+                while let Some(first) = state.timers.first_entry()
+                    && first.key().0 == at
+                {
+                    due.push(first.remove());
+                }
                 drop(guard);
-                due.into_values().for_each(Waker::wake);
+                due.into_iter().for_each(Waker::wake);
                 return Ok(true);
             }
             let count = u64::try_from(state.ready.len()).expect("few tasks");
@@ -308,9 +314,8 @@ impl Executor {
             let Some(future) = task.future.take() else { return Ok(true) };
             let group = task.group;
             RUNNING.set((state.now, group));
-            (id, future, group)
+            (id, future, task.waker.clone(), group)
         };
-        let waker = Waker::from(Arc::new(TaskWaker { task: id, inner: Arc::downgrade(&self.0) }));
         let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         let finished = {
             let mut state = self.0.state.lock();

@@ -36,14 +36,15 @@ impl Record {
         bytes.extend(MAGIC.to_le_bytes());
         bytes.extend(u32::try_from(len).expect("short").to_le_bytes());
         bytes.extend(id.to_le_bytes());
-        bytes.extend((0..len).map(|i| filler(id, i)));
+        bytes.extend(filler(id).take(len));
         bytes
     }
 }
 
-fn filler(id: u64, i: usize) -> u8 {
-    let i = u64::try_from(i).expect("short");
-    (id.wrapping_mul(31).wrapping_add(i * 7)).to_le_bytes()[0]
+/// What lies behind the header.
+fn filler(id: u64) -> impl Iterator<Item = u8> {
+    let first = id.to_le_bytes()[0].wrapping_mul(31);
+    std::iter::successors(Some(first), |byte| Some(byte.wrapping_add(7)))
 }
 
 impl Log {
@@ -154,7 +155,7 @@ fn parse(mut bytes: &[u8]) -> Result<Vec<u64>, String> {
         let Some((body, rest)) = rest.split_at_checked(len) else {
             return Err(wrong("half a record"));
         };
-        if body.iter().enumerate().any(|(i, b)| *b != filler(id, i)) {
+        if !body.iter().copied().eq(filler(id).take(len)) {
             return Err(wrong("a damaged record"));
         }
         found.push(id);

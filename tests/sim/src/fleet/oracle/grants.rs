@@ -2,8 +2,6 @@
 //! resource (I6). What excludes what is told by the meaning of the modes in `tests/model`, not by the
 //! lock manager's own table.
 
-use std::collections::BTreeMap;
-
 use lcl::ResourceName;
 use model::locks;
 use mx_base::{FsId, Member};
@@ -24,19 +22,21 @@ fn in_model(mode: lcl::Mode) -> locks::Mode {
 
 /// Compares what all hold of a file system at this moment.
 pub(in crate::fleet) fn check(oracle: &Oracle, fs: FsId, living: &[Living]) {
-    let mut held: BTreeMap<ResourceName, Vec<(Member, lcl::Mode)>> = BTreeMap::new();
+    let mut held: Vec<(ResourceName, Member, lcl::Mode)> = Vec::new();
     for Living { life, node } in living {
         let Some(table) = node.table(fs) else { continue };
         table.for_each(|entry| {
             let mode = entry.mode();
             if mode != lcl::Mode::NL {
-                held.entry(entry.name()).or_default().push((life.member, mode));
+                held.push((entry.name(), life.member, mode));
             }
         });
     }
-    for (name, holders) in held {
-        for (i, (a, mode)) in holders.iter().enumerate() {
-            for (b, other) in &holders[i + 1..] {
+    // Runs of each table's shards are sorted already.
+    held.sort_by_key(|(name, ..)| *name);
+    for holders in held.chunk_by(|(a, ..), (b, ..)| a == b) {
+        for (i, (name, a, mode)) in holders.iter().enumerate() {
+            for (_, b, other) in &holders[i + 1..] {
                 if !in_model(*mode).goes_with(in_model(*other)) {
                     let what = format!("{name:?} is held by {a} in {mode} and by {b} in {other}");
                     oracle.violation("compatible grants", what);
