@@ -204,9 +204,11 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         };
         self.acknowledged = self.acknowledged.max(seen);
         // What a life sees of itself may be in its own memory; below that somebody has given the object
-        // up to it.
+        // up to it, or was lost with what it had there.
         let is_shown = |n: &u64| {
-            self.version(*n).1 != life && touches(&self.version(n - 1).0, &self.version(*n).0)
+            let of = self.version(*n).1;
+            let is_lost = *n < seen && self.lost.contains(&of);
+            of != life && !is_lost && touches(&self.version(n - 1).0, &self.version(*n).0)
         };
         if let Some(shown) = (self.durable + 1..=seen).rev().find(is_shown) {
             tracing::debug!(version = shown, state = ?self.version(shown), "shown");
@@ -270,6 +272,7 @@ mod tests {
 
     const A: LifeId = LifeId(1);
     const B: LifeId = LifeId(2);
+    const C: LifeId = LifeId(3);
 
     fn written(chain: &mut Chain<u64>, life: LifeId, value: u64) {
         assert!(chain.take(life));
@@ -327,6 +330,20 @@ mod tests {
         assert!(chain.end_read(B, began, |v| *v == 0).is_ok());
         chain.acknowledge(change, 2);
         assert!(chain.is_in_doubt(), "whoever writes next looks first");
+    }
+
+    /// Seed 666927: its change was made without the one that was lost.
+    #[test]
+    fn what_a_life_sees_of_itself_does_not_show_what_another_one_took_along() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        assert!(chain.take(B));
+        let change = chain.begin_change(B, 2).expect("the writer");
+        chain.lose(A);
+        chain.acknowledge(change, 2);
+        assert!(chain.end_read(B, chain.begin_read(), |v| *v == 2).is_ok());
+        chain.lose(B);
+        assert!(chain.end_read(C, chain.begin_read(), |v| *v == 0).is_ok());
     }
 
     /// Its answer may be from before the change, however late it comes.
