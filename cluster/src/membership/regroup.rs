@@ -93,7 +93,9 @@ impl Membership {
     /// or nobody else can be alive; else five units for every side that should go before it.
     ///
     /// Preferred is the side with most members, then the one with the administrator, then the one
-    /// with the lowest node. A side with more than half of the votes needs no look at the disk.
+    /// with the lowest node. A side with more than half of the votes needs no look at the disk. To
+    /// the few of many who fell silent, all others may only not be run for a while, and their disk
+    /// heartbeats with them, as on one host of virtual machines: that counts as one such side.
     pub(super) fn hesitation(
         &self,
         base: &RegisterValue,
@@ -106,11 +108,12 @@ impl Membership {
         if ours * 2 > votes_in_all(all) {
             return Duration::ZERO;
         }
-        let lost = base.members.iter().filter(|m| !stayers.contains(m));
-        let mut alive: Vec<Member> =
-            lost.copied().filter(|m| self.may_be_alive(*m, neighbours, now)).collect();
+        let lost = base.members.iter().copied().filter(|m| !stayers.contains(m));
+        let not_ended: Vec<Member> = lost.filter(|m| !self.is_known_gone(*m, neighbours)).collect();
+        let mut alive = not_ended.clone();
+        alive.retain(|m| self.may_be_alive(*m, now));
         let own = Side::of(base.administrator, stayers);
-        let mut rank = 0;
+        let mut rank = u32::from(alive.is_empty() && not_ended.len() > stayers.len());
         while let Some(first) = alive.first().copied() {
             let reach = self.disk.reach(first).unwrap_or_else(|| nodes(&alive));
             let (side, others): (Vec<Member>, Vec<Member>) =
@@ -121,14 +124,14 @@ impl Membership {
         self.unit.times(timer::NOT_PREFERRED * rank)
     }
 
-    /// No proof that its process has ended, and its disk heartbeat moved lately or cannot be read.
-    fn may_be_alive(&self, member: Member, neighbours: &Neighbours, now: Instant) -> bool {
-        let ended = neighbours
-            .get(&member.node)
-            .is_some_and(|n| n.gone || self.starts.get(&member) != Some(&n.start));
-        if ended {
-            return false;
-        }
+    /// Is its process known to have ended?
+    fn is_known_gone(&self, member: Member, neighbours: &Neighbours) -> bool {
+        let is_other = |n: &Neighbour| n.gone || self.starts.get(&member) != Some(&n.start);
+        neighbours.get(&member.node).is_some_and(is_other)
+    }
+
+    /// Its disk heartbeat moved lately or cannot be read.
+    fn may_be_alive(&self, member: Member, now: Instant) -> bool {
         let silent = self.unit.times(timer::DISK_SILENT);
         if self.disk.watched_for(self.unit, now) < silent {
             return true;

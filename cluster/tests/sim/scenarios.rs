@@ -171,6 +171,22 @@ fn a_pause_shorter_than_the_suspicion_expels_nobody() {
     assert_eq!(world.view(), view);
 }
 
+/// As when a host takes its processors from several virtual machines at once.
+#[test]
+fn of_many_that_are_not_run_for_a_while_nobody_is_expelled_by_the_few_that_are() {
+    let mut world = formed(5);
+    let view = world.view();
+    for running in [0, 3, 4] {
+        let until = world.now + 7 * U;
+        for host in (0..5).filter(|host| *host != running) {
+            world.fault(Fault::Pause { host, until });
+        }
+        let next = world.now + 20 * U;
+        world.run_until(next);
+        assert_eq!(world.view(), view, "host {running} went on alone");
+    }
+}
+
 /// 4.7: disk silence alone never evicts a node whose heartbeats are fine.
 #[test]
 fn storage_lost_on_some_or_all_nodes_expels_nobody() {

@@ -72,3 +72,26 @@ fn a_majority_goes_at_once_and_others_wait_for_those_that_live_on_the_disk() {
     }
     assert_eq!(hesitation(&membership, &[4, 5], &neighbours, at(7)), Duration::ZERO);
 }
+
+#[test]
+fn few_wait_once_for_many_that_all_fell_silent_and_not_for_those_that_have_ended() {
+    let mut membership = acting(4, &[1, 2, 3, 4, 5]);
+    let base = value(&[1, 2, 3, 4, 5]);
+    let mut neighbours = all_well(4, &[1, 2, 3, 4, 5]);
+    let block = |id: u16| DiskHeartbeat {
+        node: node(id),
+        incarnation: Incarnation(1),
+        sequence: 1,
+        reach: set(&[id]),
+    };
+    for now in [0, 2, 4, 6] {
+        membership.handle_disk_heartbeats(&[block(1), block(2), block(3)], at(now));
+    }
+    for id in [1, 2, 3] {
+        silent(&mut neighbours, id);
+    }
+    let stay = [member(4), member(5)];
+    assert_eq!(membership.hesitation(&base, &stay, &neighbours, at(7)), UNIT.times(5));
+    gone(&mut neighbours, 2);
+    assert_eq!(membership.hesitation(&base, &stay, &neighbours, at(7)), Duration::ZERO);
+}
