@@ -400,8 +400,9 @@ impl Cluster {
     }
 
     fn note_stall(&mut self, now: Instant) {
-        if now.since(self.last_call) > self.unit.times(timer::STALLED) {
-            self.suspicion.handle_stall(now);
+        let stalled = now.since(self.last_call);
+        if stalled > self.unit.times(timer::STALLED) {
+            self.suspicion.handle_stall(stalled, now);
             self.membership.handle_stall(now);
         }
         self.last_call = now;

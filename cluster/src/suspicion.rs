@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use mx_base::{Instant, NodeId};
+use mx_base::{Duration, Instant, NodeId};
 
 use crate::timer::{self, Unit};
 
@@ -56,9 +56,12 @@ impl Suspicion {
         Suspicion { unit, peers, patient_until: now }
     }
 
-    /// This node was not run for a while; what the peers sent meanwhile is still to be read.
-    pub(crate) fn handle_stall(&mut self, now: Instant) {
-        self.patient_until = now + self.unit.times(1);
+    /// This node was not run for so long. What the peers sent meanwhile is still to be read; and
+    /// those that share its processors, as virtual machines of one host do, were not run either:
+    /// they get as long, at most what every silence gets.
+    pub(crate) fn handle_stall(&mut self, stalled: Duration, now: Instant) {
+        let patience = stalled.clamp(self.unit.times(1), self.unit.times(timer::SUSPECT));
+        self.patient_until = now + patience;
     }
 
     pub(crate) fn handle_connected(&mut self, peer: NodeId, now: Instant) {
@@ -206,11 +209,23 @@ mod tests {
     #[test]
     fn a_node_that_was_stopped_itself_first_reads_what_came_meanwhile() {
         let mut suspicion = connected();
-        suspicion.handle_stall(at(20));
+        suspicion.handle_stall(Unit::DEFAULT.times(20), at(20));
         suspicion.handle_timeout(at(20));
         assert_eq!(cause(&suspicion), None);
         suspicion.handle_heard(node(2), at(20));
         suspicion.handle_timeout(at(21));
         assert_eq!(cause(&suspicion), None);
+    }
+
+    #[test]
+    fn whoever_may_have_been_stopped_with_this_node_gets_as_long_to_go_on() {
+        for (stalled, patience) in [(2, 2), (4, 4), (20, 5)] {
+            let mut suspicion = connected();
+            suspicion.handle_stall(Unit::DEFAULT.times(stalled), at(20));
+            suspicion.handle_timeout(at(19 + patience));
+            assert_eq!(cause(&suspicion), None);
+            suspicion.handle_timeout(at(20 + patience));
+            assert_eq!(cause(&suspicion), Some(Cause::Silence));
+        }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) const HEARTBEAT: u32 = 1;
 pub(crate) const SUSPECT: u32 = 5;
 /// How long a peer whose connection broke has for a new one before it is suspected.
 pub(crate) const RECONNECT: u32 = 1;
-/// A node that was not run for this long gives its peers one more unit before it judges them.
+/// A node that was not run for this long gives its peers as long before it judges them, SUSPECT at most.
 pub(crate) const STALLED: u32 = 2;
 /// How long the members have to answer a proposal.
 pub(crate) const ROUND: u32 = 3;

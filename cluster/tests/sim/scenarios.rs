@@ -187,6 +187,22 @@ fn of_many_that_are_not_run_for_a_while_nobody_is_expelled_by_the_few_that_are()
     }
 }
 
+/// The same, and one of them goes on a little later.
+#[test]
+fn of_all_that_are_not_run_for_a_while_the_last_to_go_on_is_not_expelled() {
+    let mut world = formed(3);
+    let view = world.view();
+    for last in [2, 0, 1] {
+        for host in 0..3 {
+            let until = world.now + if host == last { 10 * U } else { 7 * U };
+            world.fault(Fault::Pause { host, until });
+        }
+        let next = world.now + 30 * U;
+        world.run_until(next);
+        assert_eq!(world.view(), view, "host {last} was expelled");
+    }
+}
+
 /// 4.7: disk silence alone never evicts a node whose heartbeats are fine.
 #[test]
 fn storage_lost_on_some_or_all_nodes_expels_nobody() {
