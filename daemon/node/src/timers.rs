@@ -34,7 +34,13 @@ impl Node {
     }
 
     fn handle_timeout(&self, due: Instant) {
+        let woken = self.world.control.now();
         self.run(|core, now| {
+            if now.since(due) > self.config.unit.get() {
+                // Near five units the others expel it, and whoever has to find out why asks this.
+                let (asleep, latched) = (woken.since(due), now.since(woken));
+                tracing::warn!(?asleep, ?latched, "this node was not run in time");
+            }
             if core.armed == Some(due) {
                 core.armed = None;
             }

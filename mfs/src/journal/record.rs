@@ -139,25 +139,45 @@ fn encode_runs(out: &mut Vec<u8>, base: Option<&[u8; BLOCK_SIZE]>, new: &[u8; BL
 
 /// The first byte from `at` on that differs and is not filled in on writing.
 fn next_difference(a: &[u8; BLOCK_SIZE], b: &[u8; BLOCK_SIZE], mut at: usize) -> Option<usize> {
-    const WORD: usize = 32;
+    const STRIDE: usize = 64;
     while at < BLOCK_SIZE {
-        if at.is_multiple_of(WORD) && a[at..at + WORD] == b[at..at + WORD] {
-            at += WORD;
-        } else if a[at] != b[at] && !is_unlogged(at) {
-            return Some(at);
-        } else {
-            at += 1;
+        if at.is_multiple_of(STRIDE) && a[at..at + STRIDE] == b[at..at + STRIDE] {
+            at += STRIDE;
+            continue;
         }
+        let first = at / WORD * WORD;
+        let word = |block: &[u8; BLOCK_SIZE]| {
+            u64::from_le_bytes(block[first..first + WORD].try_into().expect("a word"))
+        };
+        let logged = LOGGED.get(first / WORD).copied().unwrap_or(u64::MAX);
+        // The first byte is the lowest one.
+        let difference = (word(a) ^ word(b)) & logged & (u64::MAX << ((at - first) * 8));
+        if difference != 0 {
+            return Some(first + difference.trailing_zeros() as usize / 8);
+        }
+        at = first + WORD;
     }
     None
 }
 
-fn is_unlogged(at: usize) -> bool {
-    SEALED_FIELDS
-        .iter()
-        .chain([&VERSION_FIELD])
-        .any(|(start, len)| (*start..start + len).contains(&at))
-}
+const WORD: usize = size_of::<u64>();
+
+/// The bytes of the first words that are not filled in on writing; of the others all are logged.
+const LOGGED: [u64; 8] = {
+    let mut logged = [u64::MAX; 8];
+    let fields = [SEALED_FIELDS[0], SEALED_FIELDS[1], SEALED_FIELDS[2], VERSION_FIELD];
+    let mut field = 0;
+    while field < fields.len() {
+        let (start, len) = fields[field];
+        let mut at = start;
+        while at < start + len {
+            logged[at / WORD] &= !(0xFF << (at % WORD * 8));
+            at += 1;
+        }
+        field += 1;
+    }
+    logged
+};
 
 /// All transactions of a segment's payload.
 ///
@@ -289,6 +309,22 @@ mod tests {
         record.lay_over(&mut replayed);
         new.0[48..56].copy_from_slice(&4_u64.to_le_bytes());
         assert_eq!(replayed.0, new.0);
+    }
+
+    #[test]
+    fn a_difference_is_found_wherever_it_is_but_in_what_is_filled_in() {
+        let old = [0; BLOCK_SIZE];
+        for at in 0..BLOCK_SIZE {
+            let mut new = old;
+            new[at] = 0x80;
+            let fields = SEALED_FIELDS.iter().chain([&VERSION_FIELD]);
+            let is_filled_in =
+                fields.clone().any(|(start, len)| (*start..start + len).contains(&at));
+            for from in [0, at.saturating_sub(70), at.saturating_sub(1), at, at + 1] {
+                let found = (from <= at && !is_filled_in).then_some(at);
+                assert_eq!(next_difference(&old, &new, from), found, "byte {at} from {from}");
+            }
+        }
     }
 
     #[test]

@@ -29,10 +29,32 @@ fn it_passes_while_another_node_lists() {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("set");
     let_others_in(&cluster);
     let beside = Beside::start(&cluster, "find . -ls", &cluster.mount(2));
-    let mut suite = Command::new(tool(&cluster, "pjdfstest"));
-    suite.arg("-c").arg(&config).arg("-p").arg(&dir).current_dir(&dir);
-    let said = run(&cluster, &mut suite);
+    let suite = |cases: &[String]| {
+        let mut suite = Command::new(tool(&cluster, "pjdfstest"));
+        suite.arg("-c").arg(&config).arg("-p").arg(&dir).args(cases).current_dir(&dir);
+        let said = run(&cluster, &mut suite);
+        println!("{}", said.lines().last().unwrap_or_default());
+        said
+    };
+    suite(&all_but(MOUNTS));
+    cluster.admin(1).unmount(&cluster.mount(1)).expect("unmounted");
+    cluster.admin(1).mount_for_submounts(&cluster.mount(1)).expect("mounted");
+    let said = suite(&[MOUNTS.to_owned()]);
+    assert!(said.contains(" 1 passed"), "this one was to be tried:\n{said}");
     beside.stop();
-    println!("{}", said.lines().last().unwrap_or_default());
     cluster.finish();
+}
+
+/// The case that mounts a file system on a directory of ours, which stays there for sure with
+/// `submounts` alone (docs/semantics.md 1).
+const MOUNTS: &str = "tests::rmdir::ebusy";
+
+/// Patterns for all cases but this one: the suite takes none that leaves something out.
+fn all_but(case: &str) -> Vec<String> {
+    let tests = "tests::".len();
+    let differs_at = |(at, next)| {
+        let others = ('a'..='z').chain(['_', ':']).filter(move |other| *other != next);
+        others.map(move |other| format!("{}{other}", &case[..at]))
+    };
+    case.char_indices().skip(tests).flat_map(differs_at).collect()
 }

@@ -109,7 +109,8 @@ impl Running {
     pub(crate) fn finish(self, cluster: &Cluster) -> String {
         let what = self.what.clone();
         let (status, said) = self.end(cluster);
-        assert!(status.success(), "{what} ended with {status}:\n{}", ending(&said, 60));
+        let (worst, last) = (complaints(&said), ending(&said, 60));
+        assert!(status.success(), "{what} ended with {status}:\n{worst}\n...\n{last}");
         said
     }
 
@@ -172,6 +173,14 @@ impl Beside {
 fn ending(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// The lines that say what failed, each with the next one: a suite goes on behind them.
+fn complaints(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let says_so = |line: &&str| line.to_lowercase().contains("fail");
+    let pairs = lines.windows(2).filter(|pair| pair.first().is_some_and(says_so));
+    pairs.take(20).map(|pair| pair.join("\n")).collect::<Vec<_>>().join("\n")
 }
 
 /// For whoever has to find out why a program hangs: its processes with what they wait for in the
