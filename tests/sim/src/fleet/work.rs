@@ -377,8 +377,9 @@ impl App {
         let number = work.next.fetch_add(1, Ordering::Relaxed);
         name.clone_into(&mut self.step.lock());
         work.under_way.lock().insert(number, (self.id(), Arc::clone(&self.step), began));
+        let under_way = UnderWay { work, number };
         let done = operation.await;
-        work.under_way.lock().remove(&number);
+        drop(under_way);
         work.done.fetch_add(1, Ordering::Relaxed);
         self.exec().note(u64::from(done.is_ok()));
         let took = self.exec().now().since(began);
@@ -506,6 +507,19 @@ impl App {
 /// An error that says that this life of the node is over.
 fn is_end(error: &FsError) -> bool {
     matches!(error, FsError::CutOff | FsError::Disk(DiskError::Fenced))
+}
+
+/// An operation, also one that is not run to its end: a life that was given up may still begin
+/// something before it learns of that, and then its machine stops.
+struct UnderWay<'a> {
+    work: &'a Work,
+    number: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.work.under_way.lock().remove(&self.number);
+    }
 }
 
 impl fmt::Debug for Work {
