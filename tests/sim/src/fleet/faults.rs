@@ -127,8 +127,7 @@ impl Fleet {
                     && life.has_mounted()
                 {
                     self.want_later(host, restart);
-                    let fleet = self.clone();
-                    self.exec.spawn(WORLD, async move { fleet.leave(&life).await });
+                    self.leave(life);
                 }
             }
             Fault::LoseJournal { host, restart } => {

@@ -22,7 +22,7 @@ use super::net::Incoming;
 use super::plan::Kind;
 use super::volume::Volume;
 use super::work::{App, aside};
-use super::{Fleet, LifeId};
+use super::{Fleet, LifeId, WORLD};
 use crate::exec::{Executor, Group};
 
 /// In every so manieth seed somebody looks at what kernels have cached.
@@ -375,9 +375,15 @@ impl Fleet {
         }
     }
 
-    /// Ends the work on a node in good order: unmounts and leaves.
-    pub(crate) async fn leave(&self, life: &Arc<Life>) {
+    /// Ends the work on a node in good order: unmounts and leaves. That it does so is known at once,
+    /// or whoever looks in the same moment would take it for one that stays.
+    pub(crate) fn leave(&self, life: Arc<Life>) {
         life.leaving.store(true, Ordering::SeqCst);
+        let fleet = self.clone();
+        self.exec.spawn(WORLD, async move { fleet.leave_after_work(&life).await });
+    }
+
+    async fn leave_after_work(&self, life: &Arc<Life>) {
         while *life.workers.lock() > 0 {
             if self.oracle.is_lost(life.id) {
                 return;

@@ -352,8 +352,7 @@ impl Fleet {
             self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
             self.hosts[host].is_done.store(true, Ordering::SeqCst);
             if let Some(life) = life {
-                let fleet = self.clone();
-                self.exec.spawn(WORLD, async move { fleet.leave(&life).await });
+                self.leave(life);
             }
         }
         self.until("everybody has left", HEALED_WITHIN, |f| f.lives().iter().all(Option::is_none))
