@@ -174,6 +174,18 @@ fn a_group_is_not_held_while_a_dead_node_has_another_that_is_freed_in_as_well() 
     play_plan(include_str!("plans/two-groups.json"));
 }
 
+/// The simulator waited for it (seed 680167).
+#[test]
+fn an_operation_that_the_end_of_its_machine_cut_short_is_over() {
+    play_plan(include_str!("plans/cut-short.json"));
+}
+
+/// The simulator took it for one that stays (seed 705886).
+#[test]
+fn a_node_that_leaves_in_the_last_moment_is_waited_for_when_it_comes_back() {
+    play_plan(include_str!("plans/leaves-last.json"));
+}
+
 #[test]
 fn what_a_dead_node_wrote_is_durable_before_its_slot_is_clean() {
     play_plan(include_str!("plans/power-behind-death.json"));
