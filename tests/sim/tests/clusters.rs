@@ -186,6 +186,12 @@ fn a_node_that_leaves_in_the_last_moment_is_waited_for_when_it_comes_back() {
     play_plan(include_str!("plans/leaves-last.json"));
 }
 
+/// The simulator looked at the life that was being expelled (seed 711447).
+#[test]
+fn a_node_that_is_expelled_for_the_last_fault_is_looked_at_in_its_next_life() {
+    play_plan(include_str!("plans/expelled-late.json"));
+}
+
 #[test]
 fn what_a_dead_node_wrote_is_durable_before_its_slot_is_clean() {
     play_plan(include_str!("plans/power-behind-death.json"));

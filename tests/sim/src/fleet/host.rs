@@ -82,6 +82,10 @@ impl Life {
         self.leaving.load(Ordering::SeqCst)
     }
 
+    pub fn has_ended(&self) -> bool {
+        self.over.lock().is_none()
+    }
+
     fn now(&self) -> Instant {
         self.clock.now()
     }
@@ -89,7 +93,7 @@ impl Life {
     /// May it serve what it has cached (R13)? A life that has ended by itself serves nothing, and
     /// needs no permit for that.
     pub fn is_permitted(&self) -> bool {
-        if self.over.lock().is_none() {
+        if self.has_ended() {
             return false;
         }
         let until = self.node.lock().as_ref().map(|node| node.permit_until());

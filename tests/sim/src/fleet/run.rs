@@ -190,19 +190,37 @@ impl Fleet {
         self.first().work.bystanders.watch(false);
         self.check_apart()?;
         self.heal();
-        let everybody = |f: &Fleet| {
-            f.lives().iter().all(|l| l.as_ref().is_some_and(|l| l.has_mounted() && !l.is_leaving()))
-        };
-        self.until("everybody has mounted again", HEALED_WITHIN, everybody)?;
+        self.until_all_have_mounted()?;
         let now = self.exec.now();
         self.run_until(now + U * 5)?;
         self.works().for_each(|work| work.stop());
         self.until("all operations have ended", HEALED_WITHIN, |f| f.under_way().is_empty())?;
         self.check_times()?;
-        self.make_room()?;
-        self.look_at_all()?;
+        self.look_at_the_end()?;
         self.leave_all()?;
         self.check_devices()
+    }
+
+    fn until_all_have_mounted(&self) -> Result<(), Violation> {
+        let stays = |life: &Arc<Life>| !life.is_leaving() && !life.has_ended();
+        let has_mounted = |life: &Arc<Life>| life.has_mounted() && stays(life);
+        self.until("everybody has mounted again", HEALED_WITHIN, |f| {
+            f.lives().iter().all(|life| life.as_ref().is_some_and(has_mounted))
+        })
+    }
+
+    /// Whoever was silent at the last fault may be expelled although it is heard again: a view that
+    /// is being committed is not taken back. Then its next life is looked at, once.
+    fn look_at_the_end(&self) -> Result<(), Violation> {
+        let lives = self.lives();
+        let looked = self.make_room().and_then(|()| self.look_at_all());
+        let has_ended = lives.iter().flatten().any(|life| life.has_ended());
+        if looked.is_ok() || !has_ended {
+            return looked;
+        }
+        self.until_all_have_mounted()?;
+        self.make_room()?;
+        self.look_at_all()
     }
 
     fn works(&self) -> impl Iterator<Item = &Arc<Work>> {
