@@ -178,7 +178,7 @@ fn ending(text: &str, lines: usize) -> String {
 /// The lines that say what failed, each with the next one: a suite goes on behind them.
 fn complaints(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let says_so = |line: &&str| line.to_lowercase().contains("fail");
+    let says_so = |line: &&str| line.to_lowercase().contains("fail") && !line.ends_with(" ok");
     let pairs = lines.windows(2).filter(|pair| pair.first().is_some_and(says_so));
     pairs.take(20).map(|pair| pair.join("\n")).collect::<Vec<_>>().join("\n")
 }
