@@ -165,10 +165,10 @@ const WORD: usize = size_of::<u64>();
 /// The bytes of the first words that are not filled in on writing; of the others all are logged.
 const LOGGED: [u64; 8] = {
     let mut logged = [u64::MAX; 8];
-    let fields = [SEALED_FIELDS[0], SEALED_FIELDS[1], SEALED_FIELDS[2], VERSION_FIELD];
     let mut field = 0;
-    while field < fields.len() {
-        let (start, len) = fields[field];
+    while field <= SEALED_FIELDS.len() {
+        let is_sealed = field < SEALED_FIELDS.len();
+        let (start, len) = if is_sealed { SEALED_FIELDS[field] } else { VERSION_FIELD };
         let mut at = start;
         while at < start + len {
             logged[at / WORD] &= !(0xFF << (at % WORD * 8));
