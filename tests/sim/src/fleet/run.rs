@@ -196,6 +196,7 @@ impl Fleet {
         self.works().for_each(|work| work.stop());
         self.until("all operations have ended", HEALED_WITHIN, |f| f.under_way().is_empty())?;
         self.check_times()?;
+        self.make_room()?;
         self.look_at_the_end()?;
         self.leave_all()?;
         self.check_devices()
@@ -212,15 +213,14 @@ impl Fleet {
     /// Whoever was silent at the last fault may be expelled although it is heard again: a view that
     /// is being committed is not taken back. Then its next life is looked at, once.
     fn look_at_the_end(&self) -> Result<(), Violation> {
-        let lives = self.lives();
-        let looked = self.make_room().and_then(|()| self.look_at_all());
-        let has_ended = lives.iter().flatten().any(|life| life.has_ended());
-        if looked.is_ok() || !has_ended {
-            return looked;
+        if self.look_at_all()? {
+            return Ok(());
         }
         self.until_all_have_mounted()?;
-        self.make_room()?;
-        self.look_at_all()
+        if self.look_at_all()? {
+            return Ok(());
+        }
+        Err(Violation::new("life", "one has ended again, long behind the last fault"))
     }
 
     fn works(&self) -> impl Iterator<Item = &Arc<Work>> {
@@ -335,14 +335,17 @@ impl Fleet {
         Ok(())
     }
 
-    fn look_at_all(&self) -> Result<(), Violation> {
+    /// False when one ended by itself, which excuses what it did not see.
+    fn look_at_all(&self) -> Result<bool, Violation> {
+        let mut all = true;
         for volume in 0..self.volumes.len() {
-            self.look_at_all_of(volume)?;
+            all &= self.look_at_all_of(volume)?;
         }
-        Ok(())
+        Ok(all)
     }
 
-    fn look_at_all_of(&self, volume: usize) -> Result<(), Violation> {
+    fn look_at_all_of(&self, volume: usize) -> Result<bool, Violation> {
+        let mut all = true;
         for life in self.lives().into_iter().flatten() {
             let Some(mount) = life.mount(volume) else { continue };
             let group = life.group();
@@ -350,6 +353,7 @@ impl Fleet {
             let done = self.exec.run(group, HEALED_WITHIN, async move { app.look_at_all().await });
             match done {
                 Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) if life.has_ended() => all = false,
                 Ok(Err(error)) => {
                     return Err(Violation::new("errors", format!("{}: {error}", life.member)));
                 }
@@ -362,7 +366,7 @@ impl Fleet {
             }
             self.check()?;
         }
-        Ok(())
+        Ok(all)
     }
 
     fn leave_all(&self) -> Result<(), Violation> {
