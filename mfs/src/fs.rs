@@ -19,6 +19,7 @@ use crate::env::{Env, Usage};
 use crate::error::{Corruption, FsError};
 use crate::file::{FileId, InodeNo};
 use crate::inode::{Core, Inode, State};
+use crate::journal::scan::ScanError;
 use crate::journal::{Journal, Lsn, Reservation, Transaction};
 use crate::layout::Layout;
 use crate::locks::Resource;
@@ -268,6 +269,13 @@ impl Fs {
     pub(crate) fn report_lost(&self, resource: Resource, why: &FsError) {
         tracing::error!(?resource, error = %why, "changes lost, object isolated");
         self.damage.lock().insert(resource, why.to_string());
+    }
+
+    /// A dead node's journal is damaged: what it had is not whole, and its slot is left as it is.
+    pub(crate) fn report_journal(&self, slot: SlotId, error: &ScanError) {
+        tracing::error!(slot = slot.0, %error, "journal of a dead node not replayed in whole");
+        let why = format!("{error}: its last changes are lost in part, and groups isolated");
+        self.damage.lock().insert(Resource::Slot(slot), why);
     }
 
     /// Work in the background, until the mount is over. What it waits for then may be in limbo until

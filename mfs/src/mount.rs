@@ -36,8 +36,9 @@ pub enum MountError {
     NoSlot(u16),
     #[error("no room for a journal of this mount on the device")]
     NoRoomForJournal,
-    #[error(transparent)]
-    Scan(#[from] ScanError),
+    /// Nobody may use the file system before somebody has decided to go on without what is lost.
+    #[error("{0}; `fsck.matrixfs -y` goes on without what is damaged")]
+    DamagedJournal(ScanError),
     #[error("{slot}: {source}")]
     SlotHead { slot: SlotId, source: HeadError },
     #[error("{slot}: {source}")]
@@ -51,6 +52,15 @@ pub enum MountError {
 impl From<DiskError> for MountError {
     fn from(error: DiskError) -> MountError {
         MountError::Fs(error.into())
+    }
+}
+
+impl From<ScanError> for MountError {
+    fn from(error: ScanError) -> MountError {
+        match error {
+            ScanError::Disk(error) => error.into(),
+            damaged => MountError::DamagedJournal(damaged),
+        }
     }
 }
 

@@ -331,6 +331,8 @@ impl Fs {
         assert_ne!(no, leader_no, "mkfs initialises the leaders");
         let leader_pin = leader.entry.pin(Want::write()).await?;
         if !self.settle(|| is_in_map(self, &leader, bit)).await? {
+            // An isolated map may have forgotten groups that are in use.
+            self.settle(|| leader.loaded(&self.layout)).await?;
             let group = self.group(no);
             let pin = group.entry.pin(Want::write()).await?;
             let blocks = mkfs::group_blocks(self.fs_id, &self.layout, no, self.journal.writer());

@@ -7,7 +7,7 @@ use mx_base::SlotId;
 use super::{InspectError, Look, Value, structures};
 use crate::block::BlockNo;
 use crate::file::{FileId, InodeNo};
-use crate::journal::scan::{JournalOf, ScanError};
+use crate::journal::scan::JournalOf;
 use crate::layout::GroupNo;
 use crate::locks::Resource;
 use crate::ondisk::alloc_group::{
@@ -277,7 +277,7 @@ impl Look {
             shown.push(self.block(at).await);
         }
         let of = JournalOf { fs_id: self.sb.fs_id, slot, extents: head.extents.clone() };
-        let (scan, damage): (_, Option<ScanError>) = match of.scan_prefix(&*self.disk).await {
+        let (scan, damage) = match of.scan_prefix(&*self.disk).await {
             Ok(found) => found,
             Err(error) => {
                 shown.push(Value::Fields(vec![("wrong", error.to_string().into())]));
@@ -315,7 +315,7 @@ impl Look {
             ]));
         }
         if let Some(damage) = damage {
-            shown.push(Value::Fields(vec![("wrong", damage.to_string().into())]));
+            shown.push(Value::Fields(vec![("wrong", damage.error.to_string().into())]));
         }
         Ok(Value::List(shown))
     }

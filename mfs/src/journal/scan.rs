@@ -69,6 +69,14 @@ impl Scan {
     }
 }
 
+/// A journal that is damaged: what comes before that has been read.
+#[derive(Debug)]
+pub(crate) struct Damage {
+    pub(crate) error: ScanError,
+    /// Locks with records in whole segments behind it, that nobody may replay without it.
+    pub(crate) behind: BTreeSet<ResourceName>,
+}
+
 /// Which journal to read.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalOf {
@@ -137,7 +145,7 @@ impl JournalOf {
     pub(crate) async fn scan(&self, disk: &dyn Disk) -> Result<Scan, ScanError> {
         match self.scan_prefix(disk).await? {
             (scan, None) => Ok(scan),
-            (_, Some(error)) => Err(error),
+            (_, Some(damage)) => Err(damage.error),
         }
     }
 
@@ -146,13 +154,14 @@ impl JournalOf {
     pub(crate) async fn scan_prefix(
         &self,
         disk: &dyn Disk,
-    ) -> Result<(Scan, Option<ScanError>), ScanError> {
+    ) -> Result<(Scan, Option<Damage>), ScanError> {
         let start = self.start(disk).await?;
         let ring = self.extents.ring_blocks();
         let mut reader = Reader { of: self, disk, start: start.position, blocks: Vec::new() };
         let mut scan =
             Scan { next_segment: start.sequence, next_position: start.position, ..Scan::default() };
         let mut last = Lsn::NONE;
+        let mut nonsense = None;
         while scan.next_position - start.position < ring {
             let left = ring - (scan.next_position - start.position);
             let (sequence, position) = (scan.next_segment, scan.next_position);
@@ -164,20 +173,25 @@ impl JournalOf {
             match decoded {
                 Ok(transactions) => scan.transactions.extend(transactions),
                 Err(source) => {
-                    let segment = sequence.0;
-                    let error = ScanError::Decode { slot: self.slot, segment, source };
-                    return Ok((scan, Some(error)));
+                    nonsense = Some(source);
+                    break;
                 }
             }
             scan.next_segment = sequence.plus(1);
             scan.next_position += found.blocks;
             scan.segments += 1;
         }
-        match reader.expect_nothing_later(&scan, ring, &start).await {
-            Ok(()) => Ok((scan, None)),
-            Err(error @ ScanError::Disk(_)) => Err(error),
-            Err(error) => Ok((scan, Some(error))),
-        }
+        let (slot, segment) = (self.slot, scan.next_segment.0);
+        let later = reader.later(&scan, start.position + ring, &start).await?;
+        let error = match (nonsense, &later) {
+            (Some(source), _) => ScanError::Decode { slot, segment, source },
+            (None, Some(_)) => {
+                let at = self.extents.ring_runs(scan.next_position, 1)[0].0;
+                ScanError::Hole { slot, segment, at }
+            }
+            (None, None) => return Ok((scan, None)),
+        };
+        Ok((scan, Some(Damage { error, behind: later.unwrap_or_default() })))
     }
 }
 
@@ -274,15 +288,16 @@ impl Reader<'_> {
         matches.then_some(*head)
     }
 
-    /// Is there a whole segment behind the end of the scan? Then it was not the end.
-    async fn expect_nothing_later(
+    /// Locks with records in whole segments behind the end of the scan. If there are such segments, it
+    /// was not the end.
+    async fn later(
         &mut self,
         scan: &Scan,
-        ring: u64,
+        end: u64,
         start: &Start,
-    ) -> Result<(), ScanError> {
-        let end = start.position + ring;
+    ) -> Result<Option<BTreeSet<ResourceName>>, DiskError> {
         self.read_to(end).await?;
+        let mut locks = None;
         for position in scan.next_position..end {
             let Some(head) = self.head(position, start) else { continue };
             let sequence = SegmentNo(head.sequence.get());
@@ -290,14 +305,14 @@ impl Reader<'_> {
             if sequence <= scan.next_segment {
                 continue;
             }
-            let room = end - position;
-            if self.segment(sequence, position, room, start).await?.is_some() {
-                let at = self.of.extents.ring_runs(scan.next_position, 1)[0].0;
-                let (slot, segment) = (self.of.slot, scan.next_segment.0);
-                return Err(ScanError::Hole { slot, segment, at });
+            if let Some(found) = self.segment(sequence, position, end - position, start).await? {
+                let transactions = decode_payload(&found.payload, found.transactions);
+                let records = transactions.into_iter().flatten().flat_map(|t| t.records);
+                let locks: &mut BTreeSet<_> = locks.get_or_insert_default();
+                locks.extend(records.map(|record| record.lock));
             }
         }
-        Ok(())
+        Ok(locks)
     }
 }
 

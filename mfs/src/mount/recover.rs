@@ -24,7 +24,7 @@ use crate::file::FileId;
 use crate::fs::Fs;
 use crate::journal::redo_queue::RedoQueue;
 use crate::journal::replay::{Redo, Replay};
-use crate::journal::scan::{JournalOf, ScanError};
+use crate::journal::scan::{JournalOf, Scan, ScanError};
 use crate::locks::Resource;
 use crate::ondisk::alloc_group::GroupHeaderBlock;
 use crate::ondisk::header::{self, Header, Kind, Writer};
@@ -62,16 +62,48 @@ pub struct Recovered {
     pub orphans_adopted: u64,
 }
 
+fn journal_of(sb: &Superblock, head: &SlotHead) -> JournalOf {
+    JournalOf { fs_id: sb.fs_id, slot: head.slot, extents: head.extents.clone() }
+}
+
 /// The journal of a dead slot, ready to be replayed.
 async fn open_journal(
     env: &Env,
     sb: &Superblock,
     head: &SlotHead,
 ) -> Result<(Replay, u64), MountError> {
-    let of = JournalOf { fs_id: sb.fs_id, slot: head.slot, extents: head.extents.clone() };
-    let scan = of.scan(&*env.disk).await?;
+    let scan = journal_of(sb, head).scan(&*env.disk).await?;
     let segments = scan.segments;
     Ok((Replay::new(Arc::clone(&env.disk), sb.fs_id, head.writer(), scan), segments))
+}
+
+/// A journal of a dead slot as far as it is whole.
+struct Readable {
+    replay: Replay,
+    segments: u64,
+    /// Of one that is damaged: locks that nobody may be given as if nothing was missing.
+    doubtful: Option<BTreeSet<ResourceName>>,
+}
+
+/// Of a journal that is damaged what comes before that is replayed. Locks with records behind it are
+/// doubtful, and all groups: what is not in their bitmaps may be in use.
+async fn open_readable(
+    env: &Env,
+    sb: &Superblock,
+    head: &SlotHead,
+) -> Result<(Readable, Option<ScanError>), DiskError> {
+    let (scan, damage) = match journal_of(sb, head).scan_prefix(&*env.disk).await {
+        Ok((scan, damage)) => (scan, damage.map(|damage| (damage.error, damage.behind))),
+        Err(ScanError::Disk(error)) => return Err(error),
+        Err(error) => (Scan::default(), Some((error, BTreeSet::new()))),
+    };
+    let segments = scan.segments;
+    let replay = Replay::new(Arc::clone(&env.disk), sb.fs_id, head.writer(), scan);
+    let Some((error, mut doubtful)) = damage else {
+        return Ok((Readable { replay, segments, doubtful: None }, None));
+    };
+    doubtful.extend(sb.layout.groups().map(|group| Resource::Group(group).name()));
+    Ok((Readable { replay, segments, doubtful: Some(doubtful) }, Some(error)))
 }
 
 /// What dead members wrote may be in the volatile cache of the device only. It becomes durable, as what
@@ -232,7 +264,8 @@ impl Fs {
     ///
     /// # Errors
     /// When the device or the journal of this node fails; what could be replayed is free by then. A
-    /// journal that is damaged is no error of the recovery: its locks are freed, and the slot stays as it is for fsck.
+    /// journal that is damaged is no error of the recovery: what is doubtful for it is isolated, and the
+    /// slot stays as it is for fsck.
     pub async fn recover_member(self: &Arc<Self>, dead: Member) -> Result<Recovered, MountError> {
         let mut recovered = Recovered::default();
         let sb = crate::superblock::read(&*self.env.disk).await?;
@@ -240,42 +273,41 @@ impl Fs {
         if !slots.is_empty() {
             flush_behind_dead(&self.env).await?;
         }
-        let mut replays = Vec::new();
+        let mut journals = Vec::new();
         let mut live = BTreeSet::new();
-        let mut readable = Vec::new();
+        let mut whole = Vec::new();
         for head in &slots {
-            match open_journal(&self.env, &sb, head).await {
-                Ok((replay, segments)) => {
-                    recovered.segments += segments;
-                    recovered.locks += replay.locks().len() as u64;
-                    live.extend(replay.live().await);
-                    replays.push(replay);
-                    readable.push(head.slot);
-                }
-                // It may well be read later, or by somebody else.
-                Err(MountError::Scan(ScanError::Disk(error))) => return Err(error.into()),
-                Err(error) => {
-                    tracing::error!(slot = head.slot.0, %error, "journal not readable");
+            // One that cannot be read may well be read later, or by somebody else.
+            let (journal, damage) = open_readable(&self.env, &sb, head).await?;
+            recovered.segments += journal.segments;
+            recovered.locks += journal.replay.locks().len() as u64;
+            live.extend(journal.replay.live().await);
+            live.extend(journal.doubtful.iter().flatten());
+            match damage {
+                None => whole.push(head.slot),
+                Some(error) => {
+                    self.report_journal(head.slot, &error);
                     recovered.locks_damaged += 1;
                 }
             }
+            journals.push(journal);
             // The slot itself belongs to the dead until it is clean.
             live.insert(Resource::Slot(head.slot).name());
         }
         recovered.locks_live = live.len() as u64;
         let limbo = self.env.locks.limbo_of(dead, live.iter().copied().collect()).await?;
         let mut queue = RedoQueue::new(limbo);
-        for (i, replay) in replays.iter().enumerate() {
+        for (i, journal) in journals.iter().enumerate() {
             // A member has one slot. Should it have left more, what they share is free at the end.
-            let shared = replays[i + 1..].iter().flat_map(Replay::locks).collect();
-            self.redo(&sb, dead, replay, &mut queue, &shared, &mut recovered).await?;
+            let shared = journals[i + 1..].iter().flat_map(|later| later.replay.locks()).collect();
+            self.redo(&sb, dead, journal, &mut queue, &shared, &mut recovered).await?;
         }
         self.env.locks.replayed(dead, queue.rest());
         if !queue.unwritable.is_empty() {
             // Nobody may see half of it: they stay in limbo until it can be written.
             return Err(MountError::NotReplayed(queue.unwritable.len()));
         }
-        for slot in readable {
+        for slot in whole {
             let resource = Resource::Slot(slot);
             let entry = self.env.locks.entry(resource.name(), resource.bucket(&self.layout));
             let pin = entry.pin(Want::write()).await?;
@@ -295,12 +327,15 @@ impl Fs {
         &self,
         sb: &Superblock,
         dead: Member,
-        replay: &Replay,
+        journal: &Readable,
         queue: &mut RedoQueue,
         shared: &BTreeSet<ResourceName>,
         recovered: &mut Recovered,
     ) -> Result<(), MountError> {
+        let Readable { replay, doubtful, .. } = journal;
         let mut redo = replay.rebuild(&queue.names, &BTreeMap::new()).await;
+        // What is not in limbo is in other hands, in place.
+        redo.doubtful.extend(doubtful.iter().flatten().filter(|name| queue.names.contains(*name)));
         recovered.locks_damaged += isolate(&self.env.disk, sb, replay.writer, &mut redo).await?;
         let Redo { mut changed, needs, .. } = redo;
         let mut failed: BTreeSet<BlockNo> = BTreeSet::new();

@@ -48,8 +48,8 @@ pub(super) async fn replay(work: &mut Work<'_>, damaged_too: bool) -> Result<u64
         let of = JournalOf { fs_id, slot, extents: head.extents.clone() };
         let scan = match of.scan_prefix(&*disk).await {
             Ok((scan, None)) => scan,
-            Ok((scan, Some(error))) if damaged_too => {
-                let segments = scan.segments;
+            Ok((scan, Some(damage))) if damaged_too => {
+                let (error, segments) = (damage.error, scan.segments);
                 work.report.was_damaged = true;
                 work.did(slot, format!("{error}; {segments} segments before that are replayed"));
                 scan
