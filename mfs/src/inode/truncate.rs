@@ -229,7 +229,7 @@ impl Fs {
             self.initialise(*no).await?;
         }
         let mut awaited = None;
-        for _ in 0..ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
             let mut pinned: PinnedGroups = awaited.take().into_iter().collect();
             let mut missing = None;
             for no in &groups {
@@ -246,9 +246,10 @@ impl Fs {
             }
             let Some(no) = missing else { return Ok(pinned) };
             drop(pinned);
-            awaited = Some((no, self.pin_group(no).await?));
+            if attempt < ATTEMPTS {
+                awaited = Some((no, self.pin_group(no).await?));
+            }
         }
-        drop(awaited);
         let mut pinned = PinnedGroups::new();
         for no in groups {
             pinned.insert(no, self.pin_group(no).await?);

@@ -174,6 +174,12 @@ fn a_group_is_not_held_while_a_dead_node_has_another_that_is_freed_in_as_well() 
     play_plan(include_str!("plans/two-groups.json"));
 }
 
+/// Whose home is dead, and silent until it has an heir (seed 726513).
+#[test]
+fn a_group_is_not_held_while_the_home_of_another_is_silent() {
+    play_plan(include_str!("plans/two-die.json"));
+}
+
 /// The simulator waited for it (seed 680167).
 #[test]
 fn an_operation_that_the_end_of_its_machine_cut_short_is_over() {

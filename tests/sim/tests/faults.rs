@@ -6,6 +6,7 @@ use lcl::{LockClass, Mode};
 use mfs::block::{Block, BlockNo};
 use mfs::env::{Locks, MountGroup};
 use mfs::file::FileId;
+use mfs::locks::Resource;
 use mfs::ondisk::inode::InodeBlock;
 use mfs::ops::{Lookup, NewFile, NewKind, OpenFile, OpenFlags, ReadKind, SetAttributes};
 use mfs::{Fs, FsError, Options};
@@ -45,11 +46,22 @@ fn device() -> Device {
     Device::new(BLOCKS, formatted(1, BLOCKS).expect("formats"))
 }
 
+const NEW: NewFile =
+    NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
+
 async fn made(fs: &Fs, name: &[u8]) -> Result<(FileId, OpenFile), FsError> {
-    let new = NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
+    let open = made_in(fs, fs.root(), name).await?;
+    Ok((open.file(), open))
+}
+
+async fn made_in(fs: &Fs, directory: FileId, name: &[u8]) -> Result<OpenFile, FsError> {
     let flags = OpenFlags { write: true, ..OpenFlags::default() };
-    let (made, open) = fs.create_and_open(fs.root(), name, &new, flags).await?;
-    Ok((made.attributes.file, open))
+    Ok(fs.create_and_open(directory, name, &NEW, flags).await?.1)
+}
+
+async fn made_directory(fs: &Fs, name: &[u8]) -> Result<FileId, FsError> {
+    let new = NewFile { kind: NewKind::Directory, permissions: 0o755, ..NEW };
+    Ok(fs.create(fs.root(), name, &new).await?.attributes.file)
 }
 
 /// The data cannot be written when another node asks for the lock: it is lost with the lock, and what
@@ -73,7 +85,7 @@ fn an_fsync_behind_a_surrender_that_lost_data_tells_of_it() {
         on.set_faults(Faults { unwritable, ..Faults::default() });
         fs.write(&open, 0, b"not to be written").await.expect("in memory");
 
-        let inode = mfs::locks::Resource::Inode(file.inode);
+        let inode = Resource::Inode(file.inode);
         let entry = locks.entry(inode.name(), inode.bucket(fs.layout()));
         entry.begin_close();
         let surrendered = lcl::surrender(Arc::clone(&entry), Mode::NL, class).await;
@@ -215,7 +227,7 @@ fn kept_until_replayed(broken: Broken) {
             fs.fsync(&open).await.expect_err("the journal cannot be written");
         }
 
-        let inode = mfs::locks::Resource::Inode(file.inode);
+        let inode = Resource::Inode(file.inode);
         let entry = locks.entry(inode.name(), inode.bucket(fs.layout()));
         entry.begin_close();
         let (given_up, mut outcome) = futures_channel::oneshot::channel();
@@ -314,6 +326,74 @@ fn a_journal_that_cannot_be_read_now_is_replayed_later() {
         let found = fs.lookup(fs.root(), b"f").await.expect("read");
         assert!(matches!(found, Lookup::Found(_)), "{found:?}");
         std::mem::forget((mounted, found));
+    });
+    exec.kill(NODE);
+    ran.expect("goes on");
+}
+
+/// What was acknowledged behind the damage is not served as if it had never been: its objects answer
+/// EIO, and nothing is allocated from groups whose bitmaps may be too old, until somebody has decided
+/// to go on without.
+#[test]
+fn of_a_damaged_journal_what_comes_before_is_replayed_and_what_is_behind_is_isolated() {
+    let (exec, device) = (Executor::new(1), device());
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        // Directories in place; the journals of two slots, too.
+        let Mount { mounted: first, .. } = mount(&inside, &on, 1).await;
+        let mut directories = Vec::new();
+        for name in [b"a", b"b", b"c"] {
+            directories.push(made_directory(&first.fs, name).await.expect("there is room"));
+        }
+        let other = env(&inside, &on, 1);
+        let second = mfs::mount(other, Options::default(), false, |_| {}).await.expect("mounts");
+        second.leave().await.expect("leaves");
+        first.leave().await.expect("leaves");
+        let Mount { mounted, .. } = mount(&inside, &on, 2).await;
+        let fs = Arc::clone(&mounted.fs);
+        let mut segments = Vec::new();
+        for directory in &directories {
+            let open = made_in(&fs, *directory, b"f").await.expect("there is room");
+            fs.fsync(&open).await.expect("durable");
+            segments.push(last_write(&on).0);
+            std::mem::forget(open);
+        }
+        std::mem::forget(mounted);
+        (directories, segments)
+    });
+    exec.kill(NODE);
+    let (directories, segments) = ran.expect("goes on");
+    device.flip(segments[1], 8 * 200);
+
+    let exec = Executor::new(2);
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        let env = env(&inside, &on, 3);
+        let mounted = mfs::mount(env, Options::default(), false, |_| {}).await.expect("mounts");
+        let fs = Arc::clone(&mounted.fs);
+        let recovered = fs.recover_member(Alone::new(2).me()).await.expect("as far as it goes");
+        assert_eq!((recovered.slots, recovered.segments), (0, 1), "the slot is left for fsck");
+        assert!(recovered.locks_damaged > 2, "{recovered:?}");
+        let found = fs.lookup(directories[0], b"f").await.expect("read");
+        assert!(matches!(found, Lookup::Found(_)), "it comes before the damage: {found:?}");
+        let behind = fs.lookup(directories[2], b"f").await;
+        assert!(matches!(behind, Err(FsError::Damaged)), "{behind:?}");
+        let full = made_in(&fs, fs.root(), b"g").await;
+        assert!(full.is_err(), "no group is trusted that the dead may have used");
+        let damage = fs.damage();
+        let journal = damage.iter().find(|(object, _)| matches!(object, Resource::Slot(_)));
+        assert!(journal.is_some_and(|(_, why)| why.contains("damaged")), "{damage:?}");
+        std::mem::forget((mounted, found));
+    });
+    exec.kill(NODE);
+    ran.expect("goes on");
+
+    let exec = Executor::new(3);
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        let refused = mfs::mount(env(&inside, &on, 4), Options::default(), true, |_| {}).await;
+        let why = refused.err().expect("nobody has decided to go on without").to_string();
+        assert!(why.contains("fsck.matrixfs -y"), "{why}");
     });
     exec.kill(NODE);
     ran.expect("goes on");
