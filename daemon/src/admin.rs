@@ -47,6 +47,13 @@ pub trait Source: Send + Sync {
     fn mount(&self, directory: PathBuf, options: MountOptions)
     -> BoxFuture<'_, Result<(), String>>;
 
+    /// Completes when the options hold.
+    fn remount(
+        &self,
+        directory: PathBuf,
+        options: MountOptions,
+    ) -> BoxFuture<'_, Result<(), String>>;
+
     /// Unmounts if that has not happened yet, and completes when everything is in place on the
     /// device and the slot is clean; at once when nothing is mounted there by this daemon.
     fn unmount(&self, directory: PathBuf) -> BoxFuture<'_, Result<(), String>>;

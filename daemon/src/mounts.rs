@@ -47,10 +47,32 @@ pub enum NotMounted {
     NotADirectory(PathBuf),
 }
 
+/// Why the options of a mount are not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRemounted {
+    #[error("not mounted here")]
+    NotMounted,
+    #[error("it is served read-only: unmount it and mount it again")]
+    ReadOnly,
+    #[error("option `submounts` holds from mount to unmount")]
+    Submounts,
+    #[error("files are open for writing, or were unlinked and are still open")]
+    Busy,
+    #[error(transparent)]
+    Kernel(#[from] io::Error),
+}
+
+/// How long the kernel may take to be done with files that were closed.
+const CLOSED_FILES: Duration = Duration::from_secs(1);
+
+/// How often it is asked meanwhile.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// A file system that is mounted and served.
 pub struct Served {
     node: Arc<Node>,
     fs: FsId,
+    keeps_names: bool,
     session: Session,
     source: String,
     lease: Arc<Lease>,
@@ -93,7 +115,7 @@ impl Served {
         let mounting = Mounting { source: source.clone(), dir, flags, cluster, keeps_names };
         let locks = node.file_locks(id).expect("what is mounted is one of the node's");
         match connection.serve(fs, locks, runtime, Arc::clone(&lease), &mounting) {
-            Ok(session) => Ok(Served { node, fs: id, session, source, lease, kernel }),
+            Ok(session) => Ok(Served { node, fs: id, keeps_names, session, source, lease, kernel }),
             Err(error) => {
                 node.unmount(id).await?;
                 Err(error.into())
@@ -128,6 +150,44 @@ impl Served {
             () = keeping => {}
             () = over => {}
         }
+    }
+
+    /// Changes how it is mounted; what is said of `submounts` has to be what holds.
+    ///
+    /// # Errors
+    /// [`NotRemounted`]; nothing is changed then.
+    pub async fn remount(
+        self: Arc<Self>,
+        flags: MountFlags,
+        submounts: Option<bool>,
+    ) -> Result<(), NotRemounted> {
+        if submounts.is_some_and(|submounts| submounts == self.keeps_names) {
+            return Err(NotRemounted::Submounts);
+        }
+        let is_read_only = |fs: Arc<Fs>| fs.options().read_only;
+        if !flags.read_only && self.fs().map(is_read_only).ok_or(NotRemounted::NotMounted)? {
+            return Err(NotRemounted::ReadOnly);
+        }
+        let deadline = tokio::time::Instant::now() + CLOSED_FILES;
+        loop {
+            // The kernel has everything written first, and waits for us to do it.
+            let served = Arc::clone(&self);
+            let changing = tokio::task::spawn_blocking(move || served.session.remount(flags));
+            match changing.await.map_err(io::Error::other)? {
+                Ok(()) => break,
+                Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
+                    return Err(error.into());
+                }
+                Err(_) if tokio::time::Instant::now() >= deadline => {
+                    return Err(NotRemounted::Busy);
+                }
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+        if let Some(fs) = self.fs() {
+            fs.keep_access_times(!flags.read_only && !flags.no_atime);
+        }
+        Ok(())
     }
 
     pub fn session(&self) -> &Session {

@@ -12,7 +12,7 @@ mod control;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use crate::admin;
 use crate::config::{Config, LabelNoName, name_of_local};
 use crate::join::{self, PrepareError, Prepared};
-use crate::mounts::{NotMounted, Served, Wanted};
+use crate::mounts::{NotMounted, NotRemounted, Served, Wanted};
 use crate::peers::{ListenError, Peers};
 use crate::programs::mount::options::MountOptions;
 use crate::runtime::now;
@@ -225,14 +225,14 @@ impl Server {
         dir: PathBuf,
         options: MountOptions,
     ) -> Result<(), NotMounted> {
-        let MountOptions { read_only, no_suid, no_dev, no_exec, no_atime, submounts } = options;
+        let MountOptions { read_only, no_atime, submounts, .. } = options;
         let wanted = Wanted {
             source: self.source.clone(),
             dir,
-            flags: MountFlags { read_only, no_suid, no_dev, no_exec, no_atime },
+            flags: flags_of(options),
             options: mfs::Options { read_only, no_atime, ..mfs::Options::default() },
             cluster: self.is_cluster,
-            keeps_names: !submounts,
+            keeps_names: submounts != Some(true),
             fs: self.fs,
             device_blocks: self.layout.device_blocks,
             root: self.root,
@@ -253,6 +253,19 @@ impl Server {
             drop(served);
             server.unmounted().await;
         });
+        Ok(())
+    }
+
+    /// Changes the options of what is mounted on a directory.
+    ///
+    /// # Errors
+    /// [`NotRemounted`]; they are as they were then.
+    pub async fn remount(&self, dir: &Path, options: MountOptions) -> Result<(), NotRemounted> {
+        let served = self.here.lock().served.clone();
+        let served = served.filter(|served| served.session().dir() == dir);
+        let served = served.ok_or(NotRemounted::NotMounted)?;
+        served.remount(flags_of(options), options.submounts).await?;
+        tracing::info!(dir = %dir.display(), %options, "options changed");
         Ok(())
     }
 
@@ -376,4 +389,10 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// What the kernel is told of them.
+fn flags_of(options: MountOptions) -> MountFlags {
+    let MountOptions { read_only, no_suid, no_dev, no_exec, no_atime, submounts: _ } = options;
+    MountFlags { read_only, no_suid, no_dev, no_exec, no_atime }
 }

@@ -84,6 +84,8 @@ pub struct Fs {
     pub(crate) slot_usage: SlotUsage,
     pub(crate) listings: Listings,
     damage: Mutex<BTreeMap<Resource, String>>,
+    /// Reads are noted in access times.
+    pub(crate) keeps_atime: AtomicBool,
     /// No operation begins any more.
     pub(crate) closing: AtomicBool,
     /// No transaction begins any more either: work in the background ends where it waits.
@@ -116,6 +118,7 @@ impl Fs {
             slot_usage: SlotUsage::default(),
             listings: Listings::default(),
             damage: Mutex::default(),
+            keeps_atime: AtomicBool::new(!options.read_only && !options.no_atime),
             closing: AtomicBool::new(false),
             over: Event::new(),
         })
@@ -153,6 +156,7 @@ impl Fs {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// What it was mounted with.
     pub fn options(&self) -> &Options {
         &self.options
     }

@@ -50,6 +50,11 @@ pub enum Request {
         directory: PathBuf,
         options: MountOptions,
     },
+    /// The options that what is mounted there has from now on.
+    Remount {
+        directory: PathBuf,
+        options: MountOptions,
+    },
     Unmount {
         directory: PathBuf,
     },

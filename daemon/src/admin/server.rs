@@ -231,6 +231,9 @@ async fn carry_out(request: Request, source: &dyn Source) -> Answer {
         Request::Mount { directory, options } => {
             source.mount(directory, options).await.map(|()| Answer::Done)
         }
+        Request::Remount { directory, options } => {
+            source.remount(directory, options).await.map(|()| Answer::Done)
+        }
         Request::Unmount { directory } => source.unmount(directory).await.map(|()| Answer::Done),
         Request::Leave => source.leave().await.map(|()| Answer::Done),
         Request::Stop => source.stop().await.map(|()| Answer::Done),

@@ -92,6 +92,15 @@ impl Source for Told {
         Box::pin(async { Ok(()) })
     }
 
+    fn remount(
+        &self,
+        directory: PathBuf,
+        options: MountOptions,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        self.note(format!("remount {} {options}", directory.display()));
+        Box::pin(async { Ok(()) })
+    }
+
     fn unmount(&self, _: PathBuf) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(std::future::pending())
     }
@@ -195,12 +204,16 @@ fn every_request_is_answered_by_what_was_asked_for() {
     let options = MountOptions { no_dev: true, ..MountOptions::default() };
     let mount = Request::Mount { directory: "/mnt/a".into(), options };
     client.carry_out(&mount).expect("it mounts");
+    let options = MountOptions { read_only: true, ..options };
+    let remount = Request::Remount { directory: "/mnt/a".into(), options };
+    client.carry_out(&remount).expect("it changes");
     let asked = fixture.source.asked.lock().clone();
     let expected = [
         "lock_dump inode 0x12 10000",
         "lock_dump all 3",
         "why Path(\"/mnt/a\")",
         "mount /mnt/a rw,nodev",
+        "remount /mnt/a ro,nodev",
     ];
     assert_eq!(asked, expected);
 }

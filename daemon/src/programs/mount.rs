@@ -4,6 +4,7 @@
 
 mod local;
 pub mod options;
+mod serving;
 mod table;
 pub mod unmount;
 
@@ -36,6 +37,11 @@ pub const FAILED: u8 = 32;
 /// With `submounts` other file systems can be mounted on directories of this one and stay: the
 /// kernel looks every name up anew, which costs a request for each component of a path. Without
 /// it they are detached as soon as another node changes names near them.
+///
+/// `mount -o remount,ro DIR` and `-o remount,rw DIR` change what is mounted: ro and rw, [no]suid,
+/// [no]dev, [no]exec, noatime and relatime, on this machine only. Made read-only, it is written to
+/// by nobody here any more, and everything that was is on the device; not while files are open
+/// for writing. What was mounted read-only is mounted anew to be written to.
 ///
 /// Exit status: 0 mounted, 1 wrong usage, 2 system error, 32 not mounted.
 #[derive(Parser, Debug)]
@@ -80,6 +86,8 @@ pub enum MountFailed {
     NotRoot,
     #[error("{0} is no name of a file system; a device without a cluster takes -o local")]
     NoName(String),
+    #[error("{}: no MatrixFS is mounted here", .0.display())]
+    NotMounted(PathBuf),
     #[error(transparent)]
     Local(#[from] LocalError),
     #[error(transparent)]
@@ -97,6 +105,7 @@ impl MountFailed {
             MountFailed::Local(error) if error.is_of_system() => SYSTEM,
             MountFailed::Path { .. }
             | MountFailed::NotADirectory(_)
+            | MountFailed::NotMounted(_)
             | MountFailed::Local(_)
             | MountFailed::Daemon(_) => FAILED,
         }
@@ -106,7 +115,7 @@ impl MountFailed {
 /// Mounts; what is said on the way goes to `say`.
 ///
 /// # Errors
-/// [`MountFailed`]; nothing is mounted then.
+/// [`MountFailed`]; nothing is mounted, or changed, then.
 pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), MountFailed> {
     if let Some(kind) = options.kind.as_deref()
         && !matches!(kind, "matrixfs" | "fuse.matrixfs")
@@ -122,6 +131,9 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), MountFail
         fs::metadata(&dir).map_err(|source| MountFailed::Path { path: dir.clone(), source })?;
     if !metadata.is_dir() {
         return Err(MountFailed::NotADirectory(dir));
+    }
+    if parsed.remount {
+        return remount(options, &parsed, dir, say);
     }
     let source = if parsed.local {
         let device = resolve(Path::new(&options.source))?;
@@ -156,6 +168,33 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), MountFail
     if let Err(error) = noted {
         // The mount is as good without: umount(8) then returns before the daemon has ended.
         say(&format!("{} is not noted in the table of mount(8): {error}", dir.display()));
+    }
+    Ok(())
+}
+
+fn remount(
+    options: &Options,
+    parsed: &Parsed,
+    dir: PathBuf,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), MountFailed> {
+    // Another file system may hide it.
+    let is_ours = table::source_of(&dir).is_ok_and(|source| source.is_some());
+    let client = match &parsed.admin {
+        _ if !is_ours => None,
+        Some(socket) => Some(Client::connect(socket)?),
+        None => serving::daemon_of(&dir).map(|daemon| daemon.client),
+    };
+    let Some(mut client) = client else { return Err(MountFailed::NotMounted(dir)) };
+    let done = if options.fake {
+        "would be changed"
+    } else {
+        let request = Request::Remount { directory: dir.clone(), options: parsed.options };
+        client.carry_out(&request)?;
+        "changed"
+    };
+    if options.verbose {
+        say(&format!("{} {done} ({})", dir.display(), parsed.options));
     }
     Ok(())
 }

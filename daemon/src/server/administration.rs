@@ -169,6 +169,18 @@ impl Source for Administration {
         })
     }
 
+    fn remount(
+        &self,
+        directory: PathBuf,
+        options: MountOptions,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        let Administration(server) = self;
+        Box::pin(async move {
+            let changed = server.remount(&directory, options).await;
+            changed.map_err(|error| format!("{}: {error}", directory.display()))
+        })
+    }
+
     fn unmount(&self, directory: PathBuf) -> BoxFuture<'_, Result<(), String>> {
         let Administration(server) = self;
         Box::pin(async move {

@@ -172,6 +172,20 @@ impl Session {
         umount2(&self.dir, flags).map_err(io::Error::from)
     }
 
+    /// Changes how it is mounted. Blocks until the kernel has had everything written, which is asked
+    /// of this session.
+    ///
+    /// # Errors
+    /// `EBUSY` when it is to be read-only while files are open for writing, or are open and have no
+    /// name any more; nothing is changed then.
+    pub fn remount(&self, flags: MountFlags) -> io::Result<()> {
+        let mut change = ms_flags(flags) | MsFlags::MS_REMOUNT;
+        // Else the kernel keeps what it had.
+        change.set(MsFlags::MS_RELATIME, !flags.no_atime);
+        let nothing = None::<&str>;
+        mount(nothing, &self.dir, nothing, change, nothing).map_err(io::Error::from)
+    }
+
     /// Completes when the file system is unmounted and no request comes any more.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let over = self.over.clone();
@@ -190,13 +204,7 @@ impl Session {
 }
 
 fn mount_device(device: &File, mounting: &Mounting) -> io::Result<()> {
-    let MountFlags { read_only, no_suid, no_dev, no_exec, no_atime } = mounting.flags;
-    let mut flags = MsFlags::empty();
-    flags.set(MsFlags::MS_RDONLY, read_only);
-    flags.set(MsFlags::MS_NOSUID, no_suid);
-    flags.set(MsFlags::MS_NODEV, no_dev);
-    flags.set(MsFlags::MS_NOEXEC, no_exec);
-    flags.set(MsFlags::MS_NOATIME, no_atime);
+    let flags = ms_flags(mounting.flags);
     let options = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
         device.as_raw_fd()
@@ -209,6 +217,17 @@ fn mount_device(device: &File, mounting: &Mounting) -> io::Result<()> {
         Some(options.as_str()),
     )
     .map_err(io::Error::from)
+}
+
+fn ms_flags(flags: MountFlags) -> MsFlags {
+    let MountFlags { read_only, no_suid, no_dev, no_exec, no_atime } = flags;
+    let mut flags = MsFlags::empty();
+    flags.set(MsFlags::MS_RDONLY, read_only);
+    flags.set(MsFlags::MS_NOSUID, no_suid);
+    flags.set(MsFlags::MS_NODEV, no_dev);
+    flags.set(MsFlags::MS_NOEXEC, no_exec);
+    flags.set(MsFlags::MS_NOATIME, no_atime);
+    flags
 }
 
 /// Unmounts when the mount could not be served.

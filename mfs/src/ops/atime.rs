@@ -5,6 +5,7 @@
 //! would cost them their caches (`docs/semantics.md`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lcl::Mode;
 use mx_base::Timestamp;
@@ -16,9 +17,14 @@ use crate::inode::Inode;
 const DAY: i64 = 24 * 60 * 60;
 
 impl Fs {
+    /// Are reads noted from now on? As long as it is not said, the options of the mount hold.
+    pub fn keep_access_times(&self, keeps: bool) {
+        self.keeps_atime.store(keeps && !self.options.read_only, Ordering::Relaxed);
+    }
+
     /// The contents of a pinned inode were read.
     pub(crate) fn touch_atime(&self, inode: &Arc<Inode>) {
-        if self.options.no_atime || self.options.read_only || !inode.entry.mode().covers(Mode::EX) {
+        if !self.keeps_atime.load(Ordering::Relaxed) || !inode.entry.mode().covers(Mode::EX) {
             return;
         }
         let now = self.now();

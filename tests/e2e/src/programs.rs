@@ -13,13 +13,14 @@ pub struct Programs {
 }
 
 /// As cargo names them.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "mxd",
     "mxarbiter",
     "mxctl",
     "mkfs-matrixfs",
     "fsck-matrixfs",
     "matrixfs-debug",
+    "mount-matrixfs",
     "mx-load",
     "mx-fsx",
     "mx-cells",

@@ -1,5 +1,6 @@
 //! What goes where below a prefix.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,9 @@ const PROGRAMS: &[Program] = &[
     Program { binary: "mount-matrixfs", name: "mount.matrixfs", folder: "sbin", optional: false, typed: false },
     Program { binary: "umount-matrixfs", name: "umount.fuse.matrixfs", folder: "sbin", optional: false, typed: false },
 ];
+
+/// What mount(8) runs to change a mount: the type as the kernel shows it.
+const REMOUNT: (&str, &str) = ("mount.fuse.matrixfs", "mount.matrixfs");
 
 /// Where mount(8) and umount(8) look for helpers, and nowhere else.
 const HELPERS: &str = "/sbin";
@@ -107,7 +111,7 @@ impl Layout {
         copies
     }
 
-    /// Helpers of mount(8) that would not be found where they are.
+    /// Helpers of mount(8) that would not be found where they are, or not under this name.
     pub(crate) fn links(&self, copies: &[Copy]) -> Vec<Link> {
         let is_helper = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -119,13 +123,16 @@ impl Layout {
                 || folder == Path::new(HELPERS)
         };
         let programs = copies.iter().filter(|copy| matches!(copy.from, Source::Binary(_)));
-        let helpers = programs.map(|copy| &copy.to);
-        helpers
-            .filter(|to| self.for_system && is_helper(to) && !same_folder(to))
-            .map(|to| Link {
-                at: Path::new(HELPERS).join(to.file_name().unwrap_or_default()),
-                to: to.clone(),
-            })
+        let helpers: Vec<_> = programs.map(|copy| &copy.to).filter(|to| is_helper(to)).collect();
+        let link =
+            |name: &OsStr, to: &PathBuf| Link { at: Path::new(HELPERS).join(name), to: to.clone() };
+        let elsewhere = helpers.iter().filter(|to| !same_folder(to));
+        let (name, target) = REMOUNT;
+        let remount = helpers.iter().filter(|to| to.ends_with(target));
+        elsewhere
+            .map(|to| link(to.file_name().unwrap_or_default(), to))
+            .chain(remount.map(|to| link(OsStr::new(name), to)))
+            .filter(|_| self.for_system)
             .collect()
     }
 
@@ -188,10 +195,15 @@ mod tests {
             let to = Path::new("/usr/local/sbin").join(name);
             (Path::new("/sbin").join(name), to)
         };
-        let expected = [helper("mount.matrixfs"), helper("umount.fuse.matrixfs")];
+        let remount = |to: &str| (PathBuf::from("/sbin/mount.fuse.matrixfs"), PathBuf::from(to));
+        let expected = [
+            helper("mount.matrixfs"),
+            helper("umount.fuse.matrixfs"),
+            remount("/usr/local/sbin/mount.matrixfs"),
+        ];
         assert_eq!(links("/usr/local", true), expected);
         assert_eq!(links("/usr/local", false), []);
-        assert_eq!(links("/", true), []);
+        assert_eq!(links("/", true), [remount("/sbin/mount.matrixfs")]);
         assert_eq!(links("/opt/mx", true), []);
     }
 

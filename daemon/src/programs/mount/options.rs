@@ -19,8 +19,8 @@ pub struct MountOptions {
     /// Access times are never updated; otherwise as `relatime`.
     pub no_atime: bool,
     /// File systems mounted on directories of this one stay mounted, whatever other nodes do
-    /// beside them.
-    pub submounts: bool,
+    /// beside them; not so if nothing is said. A mount keeps to what it began with.
+    pub submounts: Option<bool>,
 }
 
 /// All of an option list.
@@ -31,6 +31,8 @@ pub struct Parsed {
     pub local: bool,
     /// The socket of the daemon that is to mount, where its name does not lead to it.
     pub admin: Option<PathBuf>,
+    /// What is mounted gets these options, all of them.
+    pub remount: bool,
 }
 
 /// Why an option list is refused.
@@ -46,14 +48,13 @@ pub enum OptionError {
     AdminOfLocal,
 }
 
-const CANNOT_KEEP: [(&str, &str); 9] = [
+const CANNOT_KEEP: [(&str, &str); 8] = [
     ("sync", "writes are durable after fsync(2) only; open with O_SYNC instead"),
     ("dirsync", "changes of directories are durable after fsync(2) only"),
     ("strictatime", "access times are updated as with `relatime`"),
     ("nodiratime", "use `noatime`, which is for directories too"),
     ("lazytime", "access times are updated as with `relatime`"),
     ("mand", "Linux has no mandatory locks any more"),
-    ("remount", "unmount and mount again"),
     ("noacl", "access control lists are always obeyed"),
     ("nouser_xattr", "extended attributes are always there"),
 ];
@@ -87,6 +88,9 @@ const NOTHING_TO_DO: [&str; 25] = [
     "users",
 ];
 
+/// What the kernel shows of a mount besides, and mount(8) hands on when it is to be changed.
+const SHOWN: [&str; 4] = ["user_id", "group_id", "default_permissions", "allow_other"];
+
 impl Parsed {
     /// Reads `rw,noatime,x-systemd.automount`; of two that contradict each other the last holds.
     /// Options that nobody knows are passed over if `sloppy`.
@@ -95,7 +99,9 @@ impl Parsed {
     /// [`OptionError`].
     pub fn parse(list: &str, sloppy: bool) -> Result<Parsed, OptionError> {
         let mut parsed = Parsed::default();
-        for option in list.split(',').filter(|option| !option.is_empty()) {
+        let said = || list.split(',').filter(|option| !option.is_empty());
+        parsed.remount = said().any(|option| option == "remount");
+        for option in said() {
             parsed.take(option, sloppy)?;
         }
         if parsed.local && parsed.admin.is_some() {
@@ -124,8 +130,10 @@ impl Parsed {
             ("exec", None) => options.no_exec = false,
             ("noatime", None) => options.no_atime = true,
             ("atime" | "relatime", None) => options.no_atime = false,
-            ("submounts", None) => options.submounts = true,
-            ("nosubmounts", None) => options.submounts = false,
+            ("submounts", None) => options.submounts = Some(true),
+            ("nosubmounts", None) => options.submounts = Some(false),
+            ("remount", None) => {}
+            (name, _) if self.remount && SHOWN.contains(&name) => {}
             (name, _) if name.starts_with("x-") || name.starts_with("X-") => {}
             (name, _) if NOTHING_TO_DO.contains(&name) => options.imply(name),
             (name, _) => {
@@ -162,7 +170,8 @@ impl fmt::Display for MountOptions {
             (self.no_dev, ",nodev"),
             (self.no_exec, ",noexec"),
             (self.no_atime, ",noatime"),
-            (self.submounts, ",submounts"),
+            (self.submounts == Some(true), ",submounts"),
+            (self.submounts == Some(false), ",nosubmounts"),
         ] {
             if is_set {
                 f.write_str(name)?;
@@ -193,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_read_back_from_its_text() {
-        for bits in 0..64 {
+        for bits in 0..128 {
             let bit = |at: u32| bits & (1 << at) != 0;
             let options = MountOptions {
                 read_only: bit(0),
@@ -201,7 +210,7 @@ mod tests {
                 no_dev: bit(2),
                 no_exec: bit(3),
                 no_atime: bit(4),
-                submounts: bit(5),
+                submounts: bit(5).then_some(bit(6)),
             };
             assert_eq!(parse(&options.to_string()).map(|parsed| parsed.options), Ok(options));
         }
@@ -214,6 +223,15 @@ mod tests {
         assert_eq!(admin, Ok(Some("/run/x.sock".into())));
         assert!(parse("admin").is_err() && parse("admin=x").is_err());
         assert!(parse("local,admin=/run/x.sock").is_err());
+    }
+
+    #[test]
+    fn a_change_of_options_takes_what_mount_hands_on() {
+        let shown = "rw,nosuid,relatime,user_id=0,group_id=0,default_permissions,allow_other";
+        let parsed = parse(&format!("{shown},remount,ro")).expect("known");
+        assert!(parsed.remount);
+        assert_eq!(parsed.options.to_string(), "ro,nosuid");
+        assert_eq!(parse(shown), Err("unknown option `user_id=0`".to_owned()));
     }
 
     #[test]

@@ -14,11 +14,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use super::serving::{Daemon, daemon_of};
 use super::{FAILED, SYSTEM, USAGE, table};
-use crate::admin::client::Process;
 use crate::admin::{Client, ClientError, Request};
-use crate::config::RUN_FOLDER;
-use crate::programs::ctl::find;
 
 /// After this time the user is told what is being waited for.
 const QUIET: Duration = Duration::from_secs(5);
@@ -140,26 +138,6 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(), UnmountFa
             device.map_or(Ok(()), |device| wait_until_free(device))
         }
     }
-}
-
-/// A daemon that serves the mount.
-struct Daemon {
-    client: Client,
-    process: Process,
-}
-
-/// `None` when it is gone.
-fn daemon_of(dir: &Path) -> Option<Daemon> {
-    let noted = table::noted_socket(dir).and_then(|socket| Client::connect(&socket).ok());
-    let others = || find::running(Path::new(RUN_FOLDER)).unwrap_or_default();
-    let mut clients = noted.into_iter().chain(others().into_iter().map(|(_, client)| client));
-    clients.find_map(|mut client| {
-        let status = client.status().ok()?;
-        let here = |at: &Option<String>| at.as_ref().is_some_and(|at| Path::new(at) == dir);
-        let serves = status.mounts.iter().any(|mount| here(&mount.directory));
-        let process = client.process().ok()?;
-        serves.then_some(Daemon { client, process })
-    })
 }
 
 impl Daemon {
