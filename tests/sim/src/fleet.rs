@@ -7,9 +7,11 @@
 //! * [`plan`]: what goes wrong when. [`host`]: lives of nodes, on the time of [`clock`].
 //! * [`volume`]: a file system; there may be several in one cluster.
 //! * [`arbiter`], [`net`], [`kernel`]: the world.
+//! * [`aim`]: deaths in the middle of a recovery.
 //! * [`apart`]: several file systems, and what one of them has to do with another.
 //! * [`work`], [`chain`], [`log_file`], [`oracle`]: what must be found.
 
+pub mod aim;
 mod apart;
 pub mod arbiter;
 pub mod chain;
@@ -37,6 +39,7 @@ use mx_base::{ClusterId, Instant, Member};
 use parking_lot::Mutex;
 
 use crate::exec::{Executor, Group};
+use aim::Deaths;
 use clock::HostClock;
 use host::Life;
 use net::Net;
@@ -85,6 +88,7 @@ pub struct Inner {
     views: Views,
     /// What bystanders may have to wait for.
     dead_held: Mutex<BTreeSet<String>>,
+    deaths: Deaths,
     /// Whose journal in the first file system cannot be read, and since when.
     unreplayable: Mutex<Vec<(Instant, Member)>>,
     /// Blocks of which a bit was changed: as they were, and as they became.

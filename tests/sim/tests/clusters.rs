@@ -3,16 +3,27 @@
 
 use std::ops::Range;
 
+use sim::fleet::aim::Phase;
 use sim::fleet::plan::{FaultName, Kind, Plan, Wishes, Workload};
 use sim::fleet::run;
 
-/// Plays seeds until one fails.
+/// Deaths in the middle of a recovery that is under way, in a hundred runs: 60 in the thousand.
+const INTERRUPTED_MIN: u32 = 6;
+
+/// Plays a hundred seeds until one fails.
 fn play(seeds: Range<u64>) {
+    let mut interrupted = 0;
     for seed in seeds {
-        if let Err(what) = run(&Plan::of(seed)) {
-            panic!("seed {seed}: {what}\nwith a log: cargo xtask replay {seed}");
+        match run(&Plan::of(seed)) {
+            Ok(report) => {
+                let mut during = report.deaths_during_recovery;
+                during.remove(&Phase::Unnoticed);
+                interrupted += during.values().sum::<u32>();
+            }
+            Err(what) => panic!("seed {seed}: {what}\nwith a log: cargo xtask replay {seed}"),
         }
     }
+    assert!(interrupted >= INTERRUPTED_MIN, "only {interrupted} died during a recovery");
 }
 
 // Several tests, so that they run beside each other.
@@ -71,7 +82,7 @@ fn clusters_of_seeds_from_900_lose_nothing_and_hang_nowhere() {
 fn the_same_seed_gives_the_same_cluster_and_another_one_does_not() {
     let trace = |seed| run(&Plan::of(seed)).expect("a seed that passes").trace;
     // One of each kind of run.
-    for seed in [0, 1, 3, 4, 5, 8] {
+    for seed in [0, 1, 3, 4, 5, 7, 8] {
         assert_eq!(trace(seed), trace(seed), "seed {seed}");
     }
     assert_ne!(trace(1), trace(2));

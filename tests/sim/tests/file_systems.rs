@@ -23,7 +23,7 @@ fn a_replay_that_does_not_end_leaves_the_other_file_system_granting() {
 #[test]
 fn two_file_systems_lose_nothing_and_hang_nowhere() {
     for seed in 0..2 {
-        for kind in [Kind::OneCrash, Kind::Coming, Kind::Any, Kind::Harsh] {
+        for kind in [Kind::OneCrash, Kind::Coming, Kind::Any, Kind::Harsh, Kind::Aimed] {
             let plan = Plan { file_systems: 2, ..Plan::of_kind(seed, kind) };
             play(&plan);
         }

@@ -7,6 +7,7 @@ use mfs::block::BlockNo;
 use model::Random;
 use mx_base::Duration;
 
+use super::aim::Shot;
 use super::arbiter::Arbiter;
 use super::host::{Life, node_id};
 use super::plan::Fault;
@@ -25,7 +26,7 @@ impl Fleet {
             Fault::Crash { host, restart } => {
                 if let Some(life) = self.life(host) {
                     self.want_later(host, restart);
-                    self.kill(&life, false);
+                    self.die(&life, false);
                 }
             }
             Fault::CrashStep { host, steps, restart } => {
@@ -36,7 +37,7 @@ impl Fleet {
                             return;
                         }
                         fleet.want_later(host, restart);
-                        fleet.kill(&life, false);
+                        fleet.die(&life, false);
                     });
                 }
             }
@@ -44,7 +45,7 @@ impl Fleet {
                 if let Some(life) = self.life(host) {
                     self.net.host_up(node_id(host), false);
                     self.want_later(host, restart);
-                    self.kill(&life, true);
+                    self.die(&life, true);
                 }
             }
             Fault::Pause { host, length } => {
@@ -103,7 +104,7 @@ impl Fleet {
                             return;
                         }
                         fleet.want_later(host, restart);
-                        fleet.kill(&life, false);
+                        fleet.die(&life, false);
                     });
                 }
             }
@@ -134,8 +135,11 @@ impl Fleet {
                 if let Some(life) = self.life(host) {
                     self.lose_journal(&life);
                     self.want_later(host, restart);
-                    self.kill(&life, false);
+                    self.die(&life, false);
                 }
+            }
+            Fault::Aimed { part, steps, blow, restart } => {
+                self.shoot(Shot { part, steps, blow, restart });
             }
             Fault::PowerFailure => self.power_failure(),
         }
@@ -158,14 +162,16 @@ impl Fleet {
     }
 
     /// No new life before so long.
-    fn want_later(&self, host: usize, delay: Duration) {
+    pub(super) fn want_later(&self, host: usize, delay: Duration) {
         self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
-        self.later(delay, move |fleet| {
-            fleet.net.host_up(node_id(host), true);
-            if !fleet.hosts[host].is_done.load(Ordering::SeqCst) {
-                fleet.hosts[host].is_wanted.store(true, Ordering::SeqCst);
-            }
-        });
+        self.later(delay, move |fleet| fleet.want_at_once(host));
+    }
+
+    pub(super) fn want_at_once(&self, host: usize) {
+        self.net.host_up(node_id(host), true);
+        if !self.hosts[host].is_done.load(Ordering::SeqCst) {
+            self.hosts[host].is_wanted.store(true, Ordering::SeqCst);
+        }
     }
 
     fn power_failure(&self) {
@@ -202,6 +208,7 @@ impl Fleet {
     pub(super) fn heal(&self) {
         tracing::info!("everything heals");
         self.exec.disarm();
+        self.deaths.cease();
         self.net.heal();
         self.arbiters().for_each(Arbiter::heal);
         self.arbiters().for_each(|arbiter| arbiter.device.mend());

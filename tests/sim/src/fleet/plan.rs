@@ -160,9 +160,48 @@ pub enum Fault {
         #[serde(with = "millis")]
         restart: Duration,
     },
+    /// Whoever plays a part in the recovery of the last one that died, or of the next one, is struck
+    /// so many steps of its own after it began to. Comes behind what was aimed before.
+    Aimed {
+        part: Part,
+        steps: u64,
+        blow: Blow,
+        #[serde(with = "millis")]
+        restart: Duration,
+    },
     /// Every process crashes at once, and the device loses what was not durable: each such block is
     /// new, old, or torn.
     PowerFailure,
+}
+
+/// A part in the recovery of a dead member; who plays it is known when it comes to that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Asks for the view without it; leads behind that.
+    Coordinator,
+    /// Commits that view.
+    Candidate,
+    /// Fences, behind that.
+    Administrator,
+    /// Rebuilds what was homed on it.
+    Heir,
+    /// Replays its journal.
+    Recoverer,
+    /// None of these, when all are known.
+    Bystander,
+}
+
+/// What strikes whoever is aimed at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blow {
+    Crash,
+    PowerOff,
+    /// It leaves in good order.
+    Leave,
+    /// Nothing strikes it, but the dead one starts again.
+    Return,
 }
 
 /// The name of a fault, for the command line.
@@ -190,10 +229,11 @@ pub enum FaultName {
     Drift,
     Leave,
     PowerFailure,
+    Aimed,
 }
 
 impl FaultName {
-    pub const ALL: [(FaultName, &'static str); 21] = [
+    pub const ALL: [(FaultName, &'static str); 22] = [
         (FaultName::Crash, "crash"),
         (FaultName::CrashStep, "crash-step"),
         (FaultName::PowerOff, "power-off"),
@@ -215,6 +255,7 @@ impl FaultName {
         (FaultName::Drift, "drift"),
         (FaultName::Leave, "leave"),
         (FaultName::PowerFailure, "power-failure"),
+        (FaultName::Aimed, "aimed"),
     ];
 }
 
@@ -310,6 +351,8 @@ pub enum Kind {
     Any,
     /// Anything, on clocks that differ, in clusters of up to 16 nodes.
     Harsh,
+    /// One dies, and while it is recovered something happens to who recovers it.
+    Aimed,
 }
 
 fn one() -> usize {

@@ -14,6 +14,7 @@ use model::Random;
 use mx_base::{ClusterId, Duration, FsId, Instant};
 use parking_lot::Mutex;
 
+use super::aim::{Deaths, Phase};
 use super::arbiter::Arbiter;
 use super::clock::HostClock;
 use super::host::Life;
@@ -43,6 +44,10 @@ pub struct Report {
     pub refused_writes: u64,
     /// Writes that arrived after the process that sent them was gone.
     pub late_writes: u64,
+    /// Deaths in the middle of the recovery of another one, by how far that was.
+    pub deaths_during_recovery: BTreeMap<Phase, u32>,
+    /// Of what was aimed at whoever plays a part in a recovery, what has hit somebody.
+    pub hits: u32,
     /// The longest operation of a node that lived on.
     pub longest: (Duration, String),
     /// The longest operation of one that touches nothing of the dead.
@@ -114,6 +119,7 @@ fn volume(
 pub fn run(plan: &Plan) -> Result<Report, Violation> {
     let fleet = Fleet::new(plan, DEVICE_BLOCKS)?;
     let outcome = fleet.play();
+    let (hits, deaths_during_recovery) = fleet.deaths.counts();
     let report = Report {
         operations: fleet.works().map(|work| work.done.load(Ordering::Relaxed)).sum(),
         polls: fleet.exec.polls(),
@@ -121,6 +127,8 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         lives: *fleet.next_life.lock(),
         refused_writes: fleet.arbiters().map(Arbiter::refused).sum(),
         late_writes: fleet.arbiters().map(Arbiter::late).sum(),
+        deaths_during_recovery,
+        hits,
         longest: fleet.works().map(|work| work.longest()).max().unwrap_or_default(),
         longest_bystander: fleet.first().work.bystanders.longest(),
         virtual_time: fleet.exec.now().since(Instant(1_000_000_000)),
@@ -165,6 +173,7 @@ impl Fleet {
             flipped: Mutex::default(),
             views: Views::default(),
             dead_held: Mutex::default(),
+            deaths: Deaths::default(),
             oracle,
             exec,
         }));

@@ -1,5 +1,6 @@
 //! `mxsim run`: many seeds.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use sim::fleet::aim::Phase;
 use sim::fleet::plan::Plan;
 use sim::fleet::{Report, run as play};
 
@@ -48,6 +50,10 @@ struct Tally {
     polls: AtomicU64,
     operations: AtomicU64,
     lives: AtomicU64,
+    /// Runs in which somebody died in the middle of a recovery.
+    interrupted: AtomicU64,
+    /// By how far that was: in so many runs, so many deaths.
+    during: Mutex<BTreeMap<Phase, (u64, u64)>>,
     /// One line at a time.
     output: Mutex<()>,
 }
@@ -65,6 +71,15 @@ impl Tally {
         self.polls.fetch_add(report.polls, Ordering::SeqCst);
         self.operations.fetch_add(report.operations, Ordering::SeqCst);
         self.lives.fetch_add(u64::from(report.lives), Ordering::SeqCst);
+        if !report.deaths_during_recovery.is_empty() {
+            self.interrupted.fetch_add(1, Ordering::SeqCst);
+        }
+        let during = &mut *self.during.lock();
+        for (phase, count) in &report.deaths_during_recovery {
+            let (runs, deaths) = during.entry(*phase).or_default();
+            *runs += 1;
+            *deaths += u64::from(*count);
+        }
     }
 
     /// The last lines. A state is what is there after a step of one task.
@@ -74,6 +89,13 @@ impl Tally {
         let polls = of(&self.polls);
         let per_second = polls as f64 / seconds;
         println!("{} operations, {} lives of nodes", of(&self.operations), of(&self.lives));
+        let during = self.during.lock();
+        let deaths: u64 = during.values().map(|(_, deaths)| deaths).sum();
+        println!("{deaths} deaths during a recovery in {} runs", of(&self.interrupted));
+        for (phase, name) in Phase::ALL {
+            let (runs, deaths) = during.get(&phase).copied().unwrap_or_default();
+            println!("  {name}: {deaths} in {runs} runs");
+        }
         println!(
             "{} seeds run, {} violations, {per_second:.0} states per second ({polls} in {seconds:.0} s)",
             of(&self.runs),
@@ -91,6 +113,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         polls: AtomicU64::new(0),
         operations: AtomicU64::new(0),
         lives: AtomicU64::new(0),
+        interrupted: AtomicU64::new(0),
+        during: Mutex::default(),
         output: Mutex::new(()),
     });
     let (told, wish) = (Arc::clone(&tally), args.wish.clone());
@@ -141,13 +165,14 @@ pub(crate) fn line(plan: &Plan, report: &Report) -> String {
     let _ = write!(
         line,
         ", {lives} lives, {} faults: {operations} operations in {virtual_time:.1?}, {polls} polls, \
-         longest {:.3?} ({}), bystander {:.3?}, {} writes late, {} refused, trace {trace:016x}",
+         longest {:.3?} ({}), bystander {:.3?}, {} writes late, {} refused, {} hits, trace {trace:016x}",
         plan.faults.len(),
         longest.0,
         longest.1,
         report.longest_bystander,
         report.late_writes,
         report.refused_writes,
+        report.hits,
     );
     line
 }

@@ -5,7 +5,7 @@
 use model::Random;
 use mx_base::Duration;
 
-use super::{Fault, FaultName, Kind, Plan, Weather, Workload};
+use super::{Blow, Fault, FaultName, Kind, Part, Plan, Weather, Workload};
 
 /// What somebody wants of a run instead of leaving it to the seed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,6 +30,7 @@ impl Plan {
             3 => Kind::Bystanders,
             4 => Kind::Coming,
             5 | 6 => Kind::Any,
+            8 => Kind::Aimed,
             _ => Kind::Harsh,
         };
         let plan = Plan::of_kind(seed, kind);
@@ -41,6 +42,7 @@ impl Plan {
     pub fn wished(seed: u64, wishes: Wishes) -> Plan {
         let mut plan = match (wishes.nodes, wishes.fault) {
             (None, None) => Plan::of(seed),
+            (_, Some(FaultName::Aimed)) => Plan::aimed(seed, wishes.nodes),
             _ => Plan::harsh(seed, wishes),
         };
         if let Some(workload) = wishes.workload {
@@ -55,6 +57,7 @@ impl Plan {
             Kind::Bystanders => Plan::bystanders(seed),
             Kind::Apart => Plan::apart(seed),
             Kind::Harsh => Plan::harsh(seed, Wishes::default()),
+            Kind::Aimed => Plan::aimed(seed, None),
         }
     }
 
@@ -81,7 +84,7 @@ impl Plan {
         let weather = match kind {
             Kind::Calm | Kind::Coming => random.pick(&[Weather::CALM, Weather::ROUGH]),
             Kind::OneCrash => Weather::CALM,
-            Kind::Any | Kind::Bystanders | Kind::Apart | Kind::Harsh => {
+            Kind::Any | Kind::Bystanders | Kind::Apart | Kind::Harsh | Kind::Aimed => {
                 random.pick(&[Weather::CALM, Weather::ROUGH, Weather::ROUGH, Weather::STORM])
             }
         };
@@ -91,7 +94,9 @@ impl Plan {
             Kind::Calm => 0,
             Kind::OneCrash => 1,
             Kind::Coming => 2 + random.below(4),
-            Kind::Any | Kind::Bystanders | Kind::Apart | Kind::Harsh => 1 + random.below(6),
+            Kind::Any | Kind::Bystanders | Kind::Apart | Kind::Harsh | Kind::Aimed => {
+                1 + random.below(6)
+            }
         };
         for _ in 0..count {
             let at = match kind {
@@ -101,7 +106,8 @@ impl Plan {
                 | Kind::Coming
                 | Kind::Apart
                 | Kind::Any
-                | Kind::Harsh => random.below(7_000),
+                | Kind::Harsh
+                | Kind::Aimed => random.below(7_000),
             };
             let fault = plan.draw(random);
             plan.faults.push((Duration::from_millis(at), fault));
@@ -120,7 +126,8 @@ impl Plan {
         match self.kind {
             Kind::OneCrash => return Fault::Crash { host, restart },
             Kind::Coming => return Fault::Leave { host, restart },
-            Kind::Calm | Kind::Bystanders | Kind::Apart | Kind::Any | Kind::Harsh => {}
+            Kind::Calm | Kind::Bystanders | Kind::Apart | Kind::Any | Kind::Harsh | Kind::Aimed => {
+            }
         }
         match random.below(12) {
             0..=2 => Fault::Crash { host, restart },
@@ -170,6 +177,37 @@ impl Plan {
         let faults = vec![(at, Fault::LoseJournal { host, restart })];
         let file_systems = 2;
         Plan { nodes, file_systems, workers: 2, length, faults, ..Plan::new(seed, Kind::Apart) }
+    }
+
+    /// One death, and what is aimed at whoever recovers it; at times at whoever takes that over, too.
+    fn aimed(seed: u64, nodes: Option<usize>) -> Plan {
+        let random = &mut Random::new(seed ^ 0xa13d);
+        let nodes = nodes.unwrap_or(index(3 + random.below(4)));
+        let weather = random.pick(&[
+            Weather::CALM,
+            Weather::CALM,
+            Weather::ROUGH,
+            Weather::ROUGH,
+            Weather::STORM,
+        ]);
+        let workload = match random.chance(25) {
+            true => Workload::Registers,
+            false => Workload::Mixed,
+        };
+        let drift = if random.chance(20) { random.pick(&[500, 10_000, 40_000]) } else { 0 };
+        // Everybody has mounted by then, mostly.
+        let at = Duration::from_millis(2_000 + random.below(1_000));
+        let length = at + Duration::from_millis(2_500 + random.below(1_500));
+        let plan = Plan { nodes, weather, workload, workers: 2, ..Plan::new(seed, Kind::Aimed) };
+        let mut plan = Plan { drift, length, ..plan };
+        let first = random.pick(&[FaultName::Crash, FaultName::Crash, FaultName::PowerOff]);
+        let first = plan.named(first, random);
+        plan.faults.push((at, first));
+        for _ in 0..1 + u64::from(random.chance(60)) + u64::from(random.chance(30)) {
+            let shot = plan.named(FaultName::Aimed, random);
+            plan.faults.push((at, shot));
+        }
+        plan
     }
 
     fn harsh(seed: u64, wishes: Wishes) -> Plan {
@@ -312,6 +350,13 @@ impl Plan {
             }
             FaultName::Leave => Fault::Leave { host, restart },
             FaultName::PowerFailure => Fault::PowerFailure,
+            FaultName::Aimed => {
+                // As many that are near as that are far.
+                let far = 2 << random.below(10);
+                let steps = 1 + random.below(far);
+                let (part, blow) = (random.pick(&PARTS), random.pick(&BLOWS));
+                Fault::Aimed { part, steps, blow, restart }
+            }
         }
     }
 }
@@ -346,6 +391,32 @@ const LIKELY: [FaultName; 28] = [
     FaultName::WallJump,
     FaultName::Leave,
     FaultName::PowerFailure,
+];
+
+/// Whom shots are aimed at, and with what, in the shares in which they are drawn.
+const PARTS: [Part; 10] = [
+    Part::Coordinator,
+    Part::Candidate,
+    Part::Administrator,
+    Part::Administrator,
+    Part::Heir,
+    Part::Heir,
+    Part::Recoverer,
+    Part::Recoverer,
+    Part::Recoverer,
+    Part::Bystander,
+];
+const BLOWS: [Blow; 10] = [
+    Blow::Crash,
+    Blow::Crash,
+    Blow::Crash,
+    Blow::Crash,
+    Blow::Crash,
+    Blow::Crash,
+    Blow::Crash,
+    Blow::PowerOff,
+    Blow::Leave,
+    Blow::Return,
 ];
 
 #[cfg(test)]

@@ -115,6 +115,9 @@ fn shorter(fault: Fault) -> Option<Fault> {
         Fault::SlowStorage { host, extra, length } => {
             Fault::SlowStorage { host, extra, length: half(length)? }
         }
+        Fault::Aimed { part, steps, blow, restart } => {
+            Fault::Aimed { part, steps, blow, restart: half(restart)? }
+        }
         Fault::LateWrite { host, hold, late, restart } => {
             Fault::LateWrite { host, hold, late: half(late)?, restart }
         }
@@ -151,6 +154,7 @@ impl Fault {
             | Fault::HalfOpen { .. }
             | Fault::ReadError { .. }
             | Fault::BitFlip { .. }
+            | Fault::Aimed { .. }
             | Fault::PowerFailure => [None, None],
         }
     }

@@ -1,0 +1,55 @@
+//! What is aimed at a recovery hits it, and where it was aimed.
+
+use std::collections::BTreeMap;
+
+use mx_base::Duration;
+use sim::fleet::aim::Phase;
+use sim::fleet::plan::{Blow, Fault, Kind, Part, Plan, Weather};
+use sim::fleet::run;
+
+/// A host of five dies; then whoever plays the part, so many steps after it began to.
+fn played(seed: u64, part: Part, steps: u64) -> BTreeMap<Phase, u32> {
+    let ms = Duration::from_millis;
+    let at = ms(2_500);
+    let faults = vec![
+        (at, Fault::Crash { host: 2, restart: ms(2_000) }),
+        (at, Fault::Aimed { part, steps, blow: Blow::Crash, restart: ms(2_000) }),
+    ];
+    let plan = Plan {
+        nodes: 5,
+        weather: Weather::CALM,
+        workers: 2,
+        drift: 0,
+        length: ms(4_500),
+        faults,
+        ..Plan::of_kind(seed, Kind::Aimed)
+    };
+    let report = run(&plan).unwrap_or_else(|what| panic!("{what}\n{}", plan.to_json()));
+    assert_eq!(report.hits, 1, "{part:?} is found: {}", plan.to_json());
+    report.deaths_during_recovery
+}
+
+#[test]
+fn whoever_plays_a_part_in_a_recovery_dies_while_it_does() {
+    for (part, phase) in [
+        (Part::Coordinator, Phase::Unnoticed),
+        (Part::Candidate, Phase::Unnoticed),
+        (Part::Administrator, Phase::Unproven),
+        (Part::Heir, Phase::Unproven),
+        (Part::Recoverer, Phase::Scan),
+        (Part::Bystander, Phase::Scan),
+    ] {
+        assert_eq!(played(1, part, 1), BTreeMap::from([(phase, 1)]), "{part:?}");
+    }
+}
+
+#[test]
+fn the_more_steps_a_recoverer_takes_the_further_the_recovery_is() {
+    let phases = [1, 8, 16, 32, 64, 128].map(|steps| {
+        let mut during = played(1, Part::Recoverer, steps);
+        during.pop_first().map(|(phase, _)| phase)
+    });
+    let known: Vec<Phase> = phases.into_iter().flatten().collect();
+    assert!(known.is_sorted() && known.contains(&Phase::Redo), "{phases:?}");
+    assert_eq!(phases.last(), Some(&None), "it is over by then: {phases:?}");
+}
