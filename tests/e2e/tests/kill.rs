@@ -9,10 +9,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::load::{Mix, Team};
-use e2e::{Fixture, wait};
+use e2e::reports::Recovery;
+use e2e::{Fixture, Killed, wait};
 use rounds::rounds;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longer than any recovery.
+const FAR_APART: Duration = Duration::from_secs(5);
 
 /// When a killed node is started again.
 #[derive(Clone, Copy, PartialEq)]
@@ -21,25 +25,52 @@ enum Again {
     AtOnce,
 }
 
+/// One death, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    killed: u64,
+    /// When each phase of its recovery had ended: suspicion, the view, the fence, everything.
+    phases: [u64; 4],
+}
+
+impl Course {
+    fn of(killed: &Killed, told_at: u64, recovery: &Recovery) -> Course {
+        let suspected = told_at.saturating_sub(recovery.suspected_ago_ms);
+        let ended = recovery.ended_ms.expect("it is over");
+        let fenced = recovery.fenced_ms.unwrap_or(ended);
+        let phases = [0, recovery.dropped_ms, fenced, ended].map(|after| suspected + after);
+        Course { killed: killed.wall_ms, phases }
+    }
+
+    fn ended(&self) -> u64 {
+        self.phases[3]
+    }
+
+    /// How many of its phases had ended.
+    fn phase_at(&self, moment: u64) -> usize {
+        self.phases.iter().filter(|end| **end <= moment).count()
+    }
+}
+
 /// One round: work, kills, recovery, work of the others, the dead nodes again, judgement, fsck.
-/// Between two kills goes `gap`.
+/// From a kill to the next one it is `gap`, or as long as killing takes. Gives the course of each death.
 fn round(
     cluster: &mut Fixture,
     victims: &[u16],
     gap: Duration,
     again: Again,
     before: impl FnOnce(&Fixture),
-) {
+) -> Vec<Course> {
     let mut team = Team::new(Mix::Mixed, Duration::ZERO);
     for node in cluster.nodes() {
         team.start(cluster, node).expect("a writer starts");
     }
     team.until_all_go_on(20).expect("all work");
     before(cluster);
-    let mut killed = Vec::new();
-    for (number, victim) in victims.iter().enumerate() {
-        if number > 0 {
-            std::thread::sleep(gap);
+    let mut killed: Vec<Killed> = Vec::new();
+    for victim in victims {
+        if let Some(former) = killed.last() {
+            std::thread::sleep(gap.saturating_sub(former.at.elapsed()));
         }
         killed.push(cluster.kill(*victim).expect("it is killed"));
     }
@@ -50,12 +81,15 @@ fn round(
         }
     }
     team.until_all_go_on(20).expect("the survivors go on");
+    let mut courses = Vec::new();
     for killed in &killed {
-        let (_, recovery) = cluster.until_recovered(killed, PATIENCE).expect("it is recovered");
+        let (told_at, recovery) =
+            cluster.until_recovered(killed, PATIENCE).expect("it is recovered");
         for fs in &recovery.file_systems {
             assert_eq!(fs.ending.as_deref(), Some("replayed"), "{recovery:?}");
             assert_eq!(fs.replay.map_or(0, |replay| replay.locks_damaged), 0, "{recovery:?}");
         }
+        courses.push(Course::of(killed, told_at, &recovery));
     }
     for victim in victims {
         if again == Again::Recovered {
@@ -72,6 +106,7 @@ fn round(
     clear(cluster);
     cluster.stop_all().expect("all stop in order");
     cluster.fsck().expect("checked").expect_clean().expect("clean");
+    courses
 }
 
 /// The next round begins with an empty file system.
@@ -105,10 +140,16 @@ fn all_rounds(
     }
 }
 
-/// Two of five nodes are killed, the second one so long after the first.
-fn rounds_of_two(name: &str, gap: impl Fn(u16) -> Duration) {
+/// Two of five nodes are killed, the second one so long after the first; `gap` is told the number of
+/// the round and what came of those before.
+fn rounds_of_two(
+    name: &str,
+    count: u16,
+    gap: impl Fn(u16, &[Vec<Course>]) -> Duration,
+) -> Vec<Vec<Course>> {
     let mut cluster = Fixture::prepared(name, 5, 2 << 30);
-    for number in 0..rounds(1, 50) {
+    let mut all = Vec::new();
+    for number in 0..count {
         if number > 0 {
             cluster.start_arbiter().expect("it starts");
         }
@@ -117,19 +158,39 @@ fn rounds_of_two(name: &str, gap: impl Fn(u16) -> Duration) {
         }
         let second = (number + 1 + number / 5 % 4) % 5;
         let victims = [number % 5 + 1, second + 1];
-        round(&mut cluster, &victims, gap(number), Again::Recovered, |_| {});
+        let gap = gap(number, &all);
+        all.push(round(&mut cluster, &victims, gap, Again::Recovered, |_| {}));
     }
+    all
 }
 
 #[test]
 fn two_of_five_nodes_may_die_together() {
-    rounds_of_two("kill-two", |_| Duration::ZERO);
+    rounds_of_two("kill-two", rounds(1, 50), |_, _| Duration::ZERO);
 }
 
-/// Of the first: from before it is suspected until long after it is replayed.
+/// The first round measures a recovery that nobody disturbs. In the others the second death comes
+/// when a part of that time has gone by, from none of it to all.
 #[test]
 fn a_second_node_may_die_in_every_phase_of_the_recovery_of_the_first() {
-    rounds_of_two("kill-second", |number| Duration::from_millis(u64::from(1 + 7 * number)));
+    let count = rounds(3, 50).max(2);
+    let all = rounds_of_two("kill-second", count, |number, before| match before.first() {
+        None => FAR_APART,
+        Some(undisturbed) => {
+            let took = Duration::from_millis(undisturbed[0].ended() - undisturbed[0].killed);
+            took * u32::from(number - 1) / u32::from(count - 1)
+        }
+    });
+    let mut by_phase = [0; 5];
+    for courses in &all[1..] {
+        by_phase[courses[0].phase_at(courses[1].killed)] += 1;
+    }
+    let told = "second deaths before the first was suspected, before the view without it, before \
+                the proof, before the end, later";
+    eprintln!("{told}: {by_phase:?}");
+    let during: u16 = by_phase[..4].iter().sum();
+    assert!(3 * during >= count - 1, "{told}: {by_phase:?} {all:?}");
+    assert!(all[0][0].ended() < all[0][1].killed, "the first round is undisturbed: {all:?}");
 }
 
 #[test]
