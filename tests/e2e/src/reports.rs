@@ -104,6 +104,7 @@ pub struct FsRecovery {
 pub struct Work {
     pub locks_rebuilt: Option<u64>,
     pub messages: u64,
+    pub waits: u64,
     pub longest: Vec<Delay>,
 }
 
