@@ -3,8 +3,11 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use e2e::locker::Locker;
@@ -84,9 +87,54 @@ fn a_reader_is_told_who_holds_its_file_and_what_the_recovery_of_the_holder_cost_
     let all = cluster.mxctl(1, &["recovery", "list"]).expect("an answer");
     assert_eq!(all["recoveries"].as_array().map(Vec::len), Some(1), "{all}");
 
-    let top = cluster.mxctl(1, &["lock", "top", "--once", "--interval", "0.1", "--count", "3"]);
-    assert!(top.expect("one refresh")["resources"].is_array());
     cluster.start(3).expect("it joins again");
+    cluster.finish();
+}
+
+/// Appends to a file until it is told to end.
+fn append(path: PathBuf, is_over: Arc<AtomicBool>) -> JoinHandle<std::io::Result<()>> {
+    thread::spawn(move || {
+        let mut file = OpenOptions::new().append(true).open(path)?;
+        while !is_over.load(Ordering::SeqCst) {
+            file.write_all(b"a line\n")?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_file_that_two_nodes_write_at_once_is_the_hottest() {
+    let cluster = Fixture::of("why-top", 2);
+    let shared = cluster.mount(1).join("shared");
+    // Others are written as busily, on one node each.
+    for node in cluster.nodes() {
+        fs::write(cluster.mount(node).join(format!("own{node}")), "").expect("written");
+    }
+    fs::write(&shared, "").expect("written");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let paths = cluster.nodes().into_iter().flat_map(|node| {
+        ["shared".to_owned(), format!("own{node}")].map(|name| cluster.mount(node).join(name))
+    });
+    let writers: Vec<_> = paths.map(|path| append(path, Arc::clone(&is_over))).collect();
+    let why = cluster.mxctl(1, &["why", text(&shared)]).expect("an answer");
+    let inode = &why["resources"][0]["resource"];
+    let found = wait::until("a refresh with waits", PATIENCE, || {
+        let words = ["lock", "top", "--once", "--interval", "0.5", "--count", "3"];
+        let top = cluster.mxctl(2, &words)?;
+        let first = top["resources"][0].clone();
+        Ok(first["waits"].as_f64().is_some_and(|waits| waits > 0.0).then_some(first))
+    });
+    is_over.store(true, Ordering::SeqCst);
+    for writer in writers {
+        wait::until("a writer to end", PATIENCE, || Ok(writer.is_finished().then_some(())))
+            .expect("it does not hang");
+        writer.join().expect("no panic").expect("written");
+    }
+    let first = found.expect("there are waits");
+    assert_eq!(first["resource"], *inode, "{first}");
+    assert!(first["callouts"].as_f64() > Some(0.0), "{first}");
+    assert!(first["surrenders"].as_f64() > Some(0.0), "{first}");
+    assert!(first["waited_ms"].as_f64() > Some(0.0), "{first}");
     cluster.finish();
 }
 

@@ -221,6 +221,50 @@ n3.5: under way, suspected 900 ms ago; times since then:
 }
 
 #[test]
+fn recoveries_are_listed_one_on_a_line_with_the_sums_of_their_file_systems() {
+    let of = |locks, blocks: Option<u64>| FsRecovery {
+        fs: fs(),
+        recoverer: Some(member(1, 3)),
+        rebuilt_ms: Some(30),
+        replayed_ms: blocks.map(|blocks| 70 + blocks),
+        resumed_ms: None,
+        ending: None,
+        replay: blocks.map(|blocks_replayed| Replay { blocks_replayed, ..Replay::default() }),
+        work: Work {
+            locks_rebuilt: Some(locks),
+            limbo_freed: 2,
+            limbo_redone: 1,
+            waits: 4,
+            waited_ms: 95,
+            ..Work::default()
+        },
+    };
+    let recovery = |dead, ended_ms, file_systems| Recovery {
+        dead,
+        suspected_ago_ms: 61_000,
+        dropped_ms: 20,
+        fenced_ms: Some(25),
+        ended_ms,
+        file_systems,
+    };
+    let text = recovery_list(&RecoveryReport {
+        viewer: viewer(),
+        recoveries: vec![
+            recovery(member(3, 5), Some(90), vec![of(7, Some(4)), of(8, Some(6))]),
+            recovery(member(4, 12), None, vec![of(9, None)]),
+        ],
+    });
+    let expected = "\
+DEAD   SUSPECTED     FENCED  REBUILT  REPLAYED  ENDED    LOCKS  LIMBO  BLOCKS     WAITS  WAITED MS
+n3.5   61000 ms ago  25 ms   30 ms    76 ms     90 ms    15     6      10         8      190
+n4.12  61000 ms ago  25 ms   30 ms    not yet   not yet  9      3      elsewhere  4      95
+";
+    assert_eq!(text, format!("{SEEN}{expected}"));
+    let none = recovery_list(&RecoveryReport { viewer: viewer(), recoveries: Vec::new() });
+    assert_eq!(none, format!("{SEEN}no recovery since this daemon started\n"));
+}
+
+#[test]
 fn usage_has_units() {
     let text = usage(&FsUsage {
         viewer: viewer(),
