@@ -127,6 +127,9 @@ rules! {
     /// A ballot adopts what was accepted before it.
     /// `fencing::register::attempt`
     AdoptAccepted,
+    /// A view is acted in when the register has committed it (R11).
+    /// `cluster::membership::committer`
+    AwaitCommit,
     /// A message is delivered once, however many connections carry it.
     /// `cluster::link`
     DeliverOnce,

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Instant, Member, NodeId, SanGeneration, ViewId};
 
 use super::{Effect, Membership, Standing};
@@ -106,13 +107,37 @@ impl Membership {
         while self.committer.is_idle() {
             let Some(order) = self.committer.orders.pop_front() else { return };
             if self.view().is_some_and(|view| view.id == order.base_view) {
+                let early = self.before_commit(&order.regroup);
                 self.issue(Task::Order(order));
+                if let Some(value) = early {
+                    self.announce(&value);
+                    self.learn(value, now);
+                }
             } else {
                 let value = self.known.clone().expect("a member knows a value of the register");
                 let outcome = OrderOutcome::Refused(Box::new(value));
                 self.report_order(order.coordinator, order.order, outcome, now);
             }
         }
+    }
+
+    /// What the register would say, for whoever does not wait until it does.
+    fn before_commit(&self, regroup: &Regroup) -> Option<RegisterValue> {
+        if is_kept(Rule::AwaitCommit) || regroup.victims.is_empty() {
+            return None;
+        }
+        let base = self.known.clone()?;
+        let lost = base.members.iter().filter(|m| regroup.victims.contains(m.node)).copied();
+        let victims = base.unrecovered().into_iter().chain(lost);
+        Some(RegisterValue {
+            generation: SanGeneration(base.generation.0 + 1),
+            view: ViewId(base.view.0 + 1),
+            phase: Phase::Fencing,
+            administrator: self.me(),
+            members: regroup.members_after(&base),
+            victims: victims.map(|m| (m.node, m.incarnation)).collect(),
+            incarnations: base.incarnations,
+        })
     }
 
     fn issue(&mut self, task: Task) {

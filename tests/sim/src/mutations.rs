@@ -106,6 +106,7 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::AwaitFence, 600),
     cluster(Rule::KeepVictims, 20),
     cluster(Rule::AdoptAccepted, 20),
+    cluster(Rule::AwaitCommit, 60),
     cluster(Rule::DeliverOnce, 60),
     cluster(Rule::SendAgain, 60),
     cluster(Rule::FlushBeforeRelease, 20),
