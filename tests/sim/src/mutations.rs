@@ -95,7 +95,7 @@ pub const MUTATIONS: &[Mutation] = &[
     unheard(Rule::AwaitCachesOfDead, 200),
     cluster(Rule::KeepLiveInLimbo, 20),
     cluster(Rule::ForgetValueInLimbo, 60),
-    cluster(Rule::TellLiveNamesAgain, 600),
+    cluster(Rule::TellLiveNamesAgain, 60),
     alone(Rule::FlushBehindDead, 20),
     cluster(Rule::RedoBeforeRelease, 60),
     cluster(Rule::RedoOnlyNewer, 20),
