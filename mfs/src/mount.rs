@@ -59,7 +59,9 @@ impl From<ScanError> for MountError {
     fn from(error: ScanError) -> MountError {
         match error {
             ScanError::Disk(error) => error.into(),
-            damaged => MountError::DamagedJournal(damaged),
+            damaged @ (ScanError::Headers { .. }
+            | ScanError::Hole { .. }
+            | ScanError::Decode { .. }) => MountError::DamagedJournal(damaged),
         }
     }
 }
