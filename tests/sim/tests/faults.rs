@@ -46,7 +46,7 @@ fn device() -> Device {
     Device::new(BLOCKS, formatted(1, BLOCKS).expect("formats"))
 }
 
-const NEW: NewFile =
+const NEW: NewFile<'static> =
     NewFile { kind: NewKind::Regular, permissions: 0o644, umask: 0, uid: 0, gid: 0 };
 
 async fn made(fs: &Fs, name: &[u8]) -> Result<(FileId, OpenFile), FsError> {
@@ -393,7 +393,7 @@ fn of_a_damaged_journal_what_comes_before_is_replayed_and_what_is_behind_is_isol
     let (inside, on) = (exec.clone(), device.clone());
     let ran = exec.run(NODE, LIMIT, async move {
         let refused = mfs::mount(env(&inside, &on, 4), Options::default(), true, |_| {}).await;
-        let why = refused.err().expect("nobody has decided to go on without").to_string();
+        let why = refused.expect_err("nobody has decided to go on without").to_string();
         assert!(why.contains("fsck.matrixfs -y"), "{why}");
     });
     exec.kill(NODE);
