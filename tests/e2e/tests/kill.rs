@@ -187,7 +187,6 @@ fn a_second_node_may_die_in_every_phase_of_the_recovery_of_the_first() {
     }
     let told = "second deaths before the first was suspected, before the view without it, before \
                 the proof, before the end, later";
-    eprintln!("{told}: {by_phase:?}");
     let during: u16 = by_phase[..4].iter().sum();
     assert!(3 * during >= count - 1, "{told}: {by_phase:?} {all:?}");
     assert!(all[0][0].ended() < all[0][1].killed, "the first round is undisturbed: {all:?}");
