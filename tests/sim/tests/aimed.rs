@@ -32,15 +32,19 @@ fn played(part: Part, steps: u64) -> BTreeMap<Phase, u32> {
 
 #[test]
 fn whoever_plays_a_part_in_a_recovery_dies_while_it_does() {
-    for (part, phase) in [
-        (Part::Coordinator, Phase::Unnoticed),
-        (Part::Candidate, Phase::Unnoticed),
-        (Part::Administrator, Phase::Unproven),
-        (Part::Heir, Phase::Unproven),
-        (Part::Recoverer, Phase::Scan),
-        (Part::Bystander, Phase::Scan),
+    use Phase::{Scan, Unnoticed, Unproven};
+    for (part, phases) in [
+        (Part::Coordinator, vec![Unnoticed]),
+        (Part::Candidate, vec![Unnoticed]),
+        // The proof may be there by its next step.
+        (Part::Administrator, vec![Unproven, Scan]),
+        (Part::Heir, vec![Unproven, Scan]),
+        (Part::Recoverer, vec![Scan]),
+        (Part::Bystander, vec![Scan]),
     ] {
-        assert_eq!(played(part, 1), BTreeMap::from([(phase, 1)]), "{part:?}");
+        let during = played(part, 1);
+        let is_there = phases.iter().any(|phase| during == BTreeMap::from([(*phase, 1)]));
+        assert!(is_there, "{part:?}: {during:?}");
     }
 }
 
