@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mfs::Fs;
 use mfs::env::Runtime;
 use mfs::file::FileId;
+use mfs::{Fs, FsError};
 use mfs_fuse::{Connection, Lease, MountFlags, Mounting, Notifier, Session, SessionError};
 use mx_base::{FsId, Instant};
 use mx_node::{MountError, Node};
 use nix::mount::{MntFlags, umount2};
+use tokio::time::timeout;
 
 /// How something is to be mounted.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub enum NotRemounted {
     Busy,
     #[error(transparent)]
     Kernel(#[from] io::Error),
+    #[error("it is read-only, and what was written before is not on the device: {0}")]
+    NotWritten(#[from] FsError),
 }
 
 /// How long the kernel may take to be done with files that were closed.
@@ -67,6 +70,9 @@ const CLOSED_FILES: Duration = Duration::from_secs(1);
 
 /// How often it is asked meanwhile.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// How long it may take to drop what it has cached of all files.
+const DROPPED: Duration = Duration::from_secs(10);
 
 /// A file system that is mounted and served.
 pub struct Served {
@@ -155,7 +161,7 @@ impl Served {
     /// Changes how it is mounted; what is said of `submounts` has to be what holds.
     ///
     /// # Errors
-    /// [`NotRemounted`]; nothing is changed then.
+    /// [`NotRemounted`]; nothing is changed then, but by `NotWritten`.
     pub async fn remount(
         self: Arc<Self>,
         flags: MountFlags,
@@ -170,7 +176,7 @@ impl Served {
         }
         let deadline = tokio::time::Instant::now() + CLOSED_FILES;
         loop {
-            // The kernel has everything written first, and waits for us to do it.
+            // The kernel writes its pages first, and waits for us to take them.
             let served = Arc::clone(&self);
             let changing = tokio::task::spawn_blocking(move || served.session.remount(flags));
             match changing.await.map_err(io::Error::other)? {
@@ -186,6 +192,10 @@ impl Served {
         }
         if let Some(fs) = self.fs() {
             fs.keep_access_times(!flags.read_only && !flags.no_atime);
+            if flags.read_only {
+                // It asks nobody but virtiofs to make that durable (`fuse_sync_fs`, fs/fuse/inode.c).
+                fs.sync().await?;
+            }
         }
         Ok(())
     }
@@ -214,7 +224,18 @@ impl Served {
         node.unmount(fs).await
     }
 
-    /// Takes it out of the tree, whoever uses it: this life of the node is over.
+    /// This life of the node is over: drops what the kernel has cached, which it would go on showing
+    /// without anybody who serves it, and takes it out of the tree, whoever uses it.
+    pub async fn give_up(&self) {
+        // Pages that are being read would hold that up: whoever waits for a permit fails now.
+        self.lease.set(self.node.permit_until());
+        if timeout(DROPPED, self.kernel.forget_everything()).await.is_err() {
+            tracing::error!("the kernel goes on showing some of what it has cached");
+        }
+        self.detach();
+    }
+
+    /// Takes it out of the tree, whoever uses it.
     pub fn detach(&self) {
         if let Err(error) = umount2(self.session.dir(), MntFlags::MNT_DETACH) {
             tracing::debug!(%error, "detach");

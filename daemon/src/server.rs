@@ -339,7 +339,10 @@ impl Server {
     /// Completes when this life has ended; what was mounted is detached then.
     pub async fn ended(&self) -> End {
         let end = self.node.ended().await;
-        self.detach();
+        let served = self.here.lock().served.clone();
+        if let Some(served) = served {
+            served.give_up().await;
+        }
         if let Some(peers) = &self.peers {
             peers.shut_down();
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_listener::Event;
 use futures_util::future::{Either, select};
+use lcl::pin::{Entry, Pin, PinError, Want};
 use mx_base::{Duration, FsId, SlotId, Timestamp};
 use parking_lot::Mutex;
 
@@ -58,6 +59,9 @@ impl Default for Options {
         }
     }
 }
+
+/// What a node that lives needs to answer, or to give an idle lock up, and some more.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(20);
 
 /// A mounted file system on this node.
 pub struct Fs {
@@ -299,6 +303,22 @@ impl Fs {
     pub(crate) fn end_background(&self) {
         assert!(self.journal.is_closed(), "what is in a transaction is not dropped");
         self.over.notify(usize::MAX);
+    }
+
+    /// A pin for whoever holds what others need; `None` when it takes longer than nodes that live do: a
+    /// dead one has the lock, or is its home.
+    pub(crate) async fn pin_soon(
+        &self,
+        entry: &Arc<Entry>,
+        want: Want,
+    ) -> Result<Option<Pin>, PinError> {
+        if let Some(pin) = entry.try_pin(want) {
+            return Ok(Some(pin));
+        }
+        match select(entry.pin(want), self.env.runtime.sleep(PATIENCE)).await {
+            Either::Left((pin, _)) => pin.map(Some),
+            Either::Right(((), _)) => Ok(None),
+        }
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), FsError> {

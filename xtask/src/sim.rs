@@ -33,7 +33,7 @@ struct Wish {
     /// Nodes of the cluster, 1 to 16, instead of what each seed draws
     #[arg(long, value_name = "N")]
     nodes: Option<String>,
-    /// What applications do: mixed, counters, sizes, names, blobs, logs or registers
+    /// What applications do: mixed, counters, sizes, names, blobs, logs, registers, file-locks or tree
     #[arg(long, value_name = "NAME")]
     workload: Option<String>,
     /// The only thing that goes wrong; an unknown name lists the known ones

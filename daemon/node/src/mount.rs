@@ -207,10 +207,6 @@ impl Node {
             self.world.runtime.sleep(LOOK_AGAIN * 5).await;
         }
     }
-
-    fn has_ended(&self) -> bool {
-        self.look(|core| core.ended.is_some())
-    }
 }
 
 impl Here {

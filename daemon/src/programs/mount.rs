@@ -179,11 +179,13 @@ fn remount(
     say: &mut dyn FnMut(&str),
 ) -> Result<(), MountFailed> {
     // Another file system may hide it.
-    let is_ours = table::source_of(&dir).is_ok_and(|source| source.is_some());
-    let client = match &parsed.admin {
-        _ if !is_ours => None,
-        Some(socket) => Some(Client::connect(socket)?),
-        None => serving::daemon_of(&dir).map(|daemon| daemon.client),
+    let source =
+        table::source_of(&dir).map_err(|source| MountFailed::Path { path: dir.clone(), source })?;
+    let daemon = || serving::daemon_of(&dir).map(|daemon| daemon.client);
+    let client = match (source, &parsed.admin) {
+        (None, _) => None,
+        (Some(_), Some(socket)) => Some(Client::connect(socket)?),
+        (Some(_), None) => daemon(),
     };
     let Some(mut client) = client else { return Err(MountFailed::NotMounted(dir)) };
     let done = if options.fake {

@@ -184,7 +184,10 @@ async fn stop(server: &Arc<Server>) {
         tracing::warn!("the mount is in use: taken out of the tree; waiting for the last user");
         server.detach();
     }
-    server.until_unmounted().await;
+    tokio::select! {
+        () = server.until_unmounted() => {}
+        _ = server.ended() => {}
+    }
 }
 
 struct Signals {

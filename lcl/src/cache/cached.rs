@@ -112,6 +112,10 @@ impl CachedLocks {
         }
     }
 
+    pub(super) fn by_place(&self) -> impl Iterator<Item = Option<&Cached>> {
+        self.places.iter().map(Option::as_ref)
+    }
+
     /// In no order that means anything, the same in every run.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Cached> {
         self.places.iter().flatten()

@@ -36,6 +36,13 @@ impl LockCache {
         cached.into_iter().map(describe)
     }
 
+    /// What operations of this node may use of everything that is cached or asked for. Each has a place
+    /// of its own as long as it is; `None` is a place that is vacant.
+    pub fn modes(&self) -> impl Iterator<Item = Option<(ResourceName, Mode)>> + '_ {
+        let mode = |cached: &Cached| (cached.entry.name(), cached.entry.mode());
+        self.cached.by_place().map(move |cached| cached.map(mode))
+    }
+
     /// One resource; `None` when this node has nothing to do with it.
     pub fn find(&self, name: &ResourceName) -> Option<CachedLock> {
         self.cached.get(CachedLocks::find(&self.table, name)?).map(describe)

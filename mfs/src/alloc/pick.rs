@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::{Either, select};
 use lcl::pin::{PinError, Want};
-use mx_base::Duration;
 use parking_lot::Mutex;
 
 use super::claim::Use;
@@ -24,9 +22,6 @@ use crate::locks::Resource;
 use crate::mkfs;
 use crate::ondisk::alloc_group::{ChunkKind, GROUPS_PER_MAP, GroupMapBlock};
 use crate::ondisk::header::Kind;
-
-/// How long a home that lives may take to say whether a lock is free.
-const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What an operation may need in one group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -100,19 +95,9 @@ impl Fs {
     pub(crate) async fn try_pin_group(&self, no: GroupNo) -> Result<Option<PinnedGroup>, FsError> {
         self.initialise(no).await?;
         let group = self.group(no);
-        let pin = match group.entry.try_pin(Want::write()) {
-            Some(pin) => Ok(pin),
-            None => {
-                let asked = group.entry.pin(Want::write().no_queue());
-                match select(asked, self.env.runtime.sleep(PATIENCE)).await {
-                    Either::Left((pin, _)) => pin,
-                    Either::Right(((), _)) => Err(PinError::Busy),
-                }
-            }
-        };
-        match pin {
-            Ok(pin) => Ok(Some(self.loaded(PinnedGroup { group, pin }).await?)),
-            Err(PinError::Busy) => Ok(None),
+        match self.pin_soon(&group.entry, Want::write().no_queue()).await {
+            Ok(Some(pin)) => Ok(Some(self.loaded(PinnedGroup { group, pin }).await?)),
+            Ok(None) | Err(PinError::Busy) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

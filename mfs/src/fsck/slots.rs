@@ -35,16 +35,14 @@ impl Check<'_> {
                 self.journals.extend((0..len).map(|i| (slot, first.plus(i))));
             }
             if head.state == SlotState::Clean {
-                let of = JournalOf { fs_id: self.sb.fs_id, slot, extents: head.extents.clone() };
-                self.check_clean(&of).await;
+                self.check_clean(&head.journal(self.sb.fs_id)).await;
             }
             if head.state != SlotState::Live {
                 continue;
             }
             self.report.slots_replayed += 1;
             let writer = head.writer();
-            let of = JournalOf { fs_id: self.sb.fs_id, slot, extents: head.extents };
-            let scan = match of.scan(&*self.disk).await {
+            let scan = match head.journal(self.sb.fs_id).scan(&*self.disk).await {
                 Ok(scan) => scan,
                 Err(error) => {
                     self.problem(slot, error);

@@ -7,7 +7,6 @@ use mx_base::SlotId;
 use super::{InspectError, Look, Value, structures};
 use crate::block::BlockNo;
 use crate::file::{FileId, InodeNo};
-use crate::journal::scan::JournalOf;
 use crate::layout::GroupNo;
 use crate::locks::Resource;
 use crate::ondisk::alloc_group::{
@@ -276,7 +275,7 @@ impl Look {
         for at in head.extents.headers() {
             shown.push(self.block(at).await);
         }
-        let of = JournalOf { fs_id: self.sb.fs_id, slot, extents: head.extents.clone() };
+        let of = head.journal(self.sb.fs_id);
         let (scan, damage) = match of.scan_prefix(&*self.disk).await {
             Ok(found) => found,
             Err(error) => {

@@ -24,7 +24,7 @@ use crate::file::FileId;
 use crate::fs::Fs;
 use crate::journal::redo_queue::RedoQueue;
 use crate::journal::replay::{Redo, Replay};
-use crate::journal::scan::{JournalOf, Scan, ScanError};
+use crate::journal::scan::{Damage, Scan, ScanError};
 use crate::locks::Resource;
 use crate::ondisk::alloc_group::GroupHeaderBlock;
 use crate::ondisk::header::{self, Header, Kind, Writer};
@@ -62,17 +62,13 @@ pub struct Recovered {
     pub orphans_adopted: u64,
 }
 
-fn journal_of(sb: &Superblock, head: &SlotHead) -> JournalOf {
-    JournalOf { fs_id: sb.fs_id, slot: head.slot, extents: head.extents.clone() }
-}
-
 /// The journal of a dead slot, ready to be replayed.
 async fn open_journal(
     env: &Env,
     sb: &Superblock,
     head: &SlotHead,
 ) -> Result<(Replay, u64), MountError> {
-    let scan = journal_of(sb, head).scan(&*env.disk).await?;
+    let scan = head.journal(sb.fs_id).scan(&*env.disk).await?;
     let segments = scan.segments;
     Ok((Replay::new(Arc::clone(&env.disk), sb.fs_id, head.writer(), scan), segments))
 }
@@ -81,29 +77,25 @@ async fn open_journal(
 struct Readable {
     replay: Replay,
     segments: u64,
-    /// Of one that is damaged: locks that nobody may be given as if nothing was missing.
-    doubtful: Option<BTreeSet<ResourceName>>,
+    damage: Option<ScanError>,
+    /// Locks that nobody may be given as if nothing was missing: of a journal that is damaged, those with
+    /// records behind the damage, and all groups, since what is not in their bitmaps may be in use.
+    doubtful: BTreeSet<ResourceName>,
 }
 
-/// Of a journal that is damaged what comes before that is replayed. Locks with records behind it are
-/// doubtful, and all groups: what is not in their bitmaps may be in use.
-async fn open_readable(
-    env: &Env,
-    sb: &Superblock,
-    head: &SlotHead,
-) -> Result<(Readable, Option<ScanError>), DiskError> {
-    let (scan, damage) = match journal_of(sb, head).scan_prefix(&*env.disk).await {
-        Ok((scan, damage)) => (scan, damage.map(|damage| (damage.error, damage.behind))),
+async fn open_readable(env: &Env, sb: &Superblock, head: &SlotHead) -> Result<Readable, DiskError> {
+    let (scan, damage) = match head.journal(sb.fs_id).scan_prefix(&*env.disk).await {
+        Ok(found) => found,
         Err(ScanError::Disk(error)) => return Err(error),
-        Err(error) => (Scan::default(), Some((error, BTreeSet::new()))),
+        Err(error) => (Scan::default(), Some(Damage { error, behind: BTreeSet::new() })),
     };
     let segments = scan.segments;
     let replay = Replay::new(Arc::clone(&env.disk), sb.fs_id, head.writer(), scan);
-    let Some((error, mut doubtful)) = damage else {
-        return Ok((Readable { replay, segments, doubtful: None }, None));
+    let Some(Damage { error, behind: mut doubtful }) = damage else {
+        return Ok(Readable { replay, segments, damage: None, doubtful: BTreeSet::new() });
     };
     doubtful.extend(sb.layout.groups().map(|group| Resource::Group(group).name()));
-    Ok((Readable { replay, segments, doubtful: Some(doubtful) }, Some(error)))
+    Ok(Readable { replay, segments, damage: Some(error), doubtful })
 }
 
 /// What dead members wrote may be in the volatile cache of the device only. It becomes durable, as what
@@ -278,15 +270,15 @@ impl Fs {
         let mut whole = Vec::new();
         for head in &slots {
             // One that cannot be read may well be read later, or by somebody else.
-            let (journal, damage) = open_readable(&self.env, &sb, head).await?;
+            let journal = open_readable(&self.env, &sb, head).await?;
             recovered.segments += journal.segments;
             recovered.locks += journal.replay.locks().len() as u64;
             live.extend(journal.replay.live().await);
-            live.extend(journal.doubtful.iter().flatten());
-            match damage {
+            live.extend(&journal.doubtful);
+            match &journal.damage {
                 None => whole.push(head.slot),
                 Some(error) => {
-                    self.report_journal(head.slot, &error);
+                    self.report_journal(head.slot, error);
                     recovered.locks_damaged += 1;
                 }
             }
@@ -335,7 +327,7 @@ impl Fs {
         let Readable { replay, doubtful, .. } = journal;
         let mut redo = replay.rebuild(&queue.names, &BTreeMap::new()).await;
         // What is not in limbo is in other hands, in place.
-        redo.doubtful.extend(doubtful.iter().flatten().filter(|name| queue.names.contains(*name)));
+        redo.doubtful.extend(doubtful.intersection(&queue.names));
         recovered.locks_damaged += isolate(&self.env.disk, sb, replay.writer, &mut redo).await?;
         let Redo { mut changed, needs, .. } = redo;
         let mut failed: BTreeSet<BlockNo> = BTreeSet::new();

@@ -13,7 +13,6 @@ use crate::env::{Disk, Env};
 use crate::error::{Corruption, CorruptionKind, FsError};
 use crate::fs::{Fs, Options};
 use crate::journal::in_place::JournalHeader;
-use crate::journal::scan::JournalOf;
 use crate::journal::{Journal, SegmentNo};
 use crate::layout::Layout;
 use crate::locks::{Classes, Resource};
@@ -173,9 +172,7 @@ pub(super) async fn begin(
             (SegmentNo(1), 0)
         }
         None => {
-            let extents = head.extents.clone();
-            let of = JournalOf { fs_id: sb.fs_id, slot: head.slot, extents };
-            let start = of.start(&*disk).await?;
+            let start = head.journal(sb.fs_id).start(&*disk).await?;
             (start.sequence, start.position)
         }
     };

@@ -74,12 +74,12 @@ impl Fs {
             for at in places {
                 found.push(self.find_in(&pinned, at).await?);
             }
-            let mut more: Vec<Rank> = found
+            let wanted = found
                 .iter()
                 .flatten()
-                .map(|e| rank(e.file.inode, e.file_type == FileType::Directory))
-                .filter(|(_, no)| !pinned.by_inode.contains_key(no))
-                .collect();
+                .map(|e| rank(e.file.inode, e.file_type == FileType::Directory));
+            let is_missing = |(_, no): &Rank| !pinned.by_inode.contains_key(no);
+            let mut more: Vec<Rank> = wanted.clone().filter(is_missing).collect();
             more.sort_unstable();
             more.dedup();
             if more.first() >= planned.last() || more.is_empty() {
@@ -88,8 +88,9 @@ impl Fs {
                 }
                 return Ok((pinned, found));
             }
-            drop(pinned);
-            planned = base.iter().copied().chain(more).collect();
+            // Also what was pinned: another round would find that missing, and then this again.
+            let is_new = |(_, no): &Rank| base.iter().all(|(_, other)| other != no);
+            planned = base.iter().copied().chain(wanted.filter(is_new)).collect();
         }
     }
 

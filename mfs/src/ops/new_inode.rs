@@ -7,18 +7,15 @@
 
 use std::sync::Arc;
 
-use futures_util::future::{Either, select};
 use lcl::pin::{Pin, Want};
 use mx_base::Duration;
 
 use crate::alloc::{Needs, PinnedGroup};
 use crate::error::FsError;
 use crate::file::InodeNo;
-use crate::fs::Fs;
+use crate::fs::{Fs, PATIENCE};
 use crate::inode::Inode;
 
-/// What a node that lives needs to give an idle lock up, and some more.
-const PATIENCE: Duration = Duration::from_millis(20);
 /// How long a place is passed over.
 const PASSED_OVER: Duration = Duration::from_millis(250);
 
@@ -52,17 +49,11 @@ impl Fs {
                 continue;
             };
             let inode = self.inode(InodeNo(block.number.0))?;
-            if let Some(pin) = inode.entry.try_pin(Want::write()) {
+            if let Some(pin) = self.pin_soon(&inode.entry, Want::write()).await? {
                 return Ok(NewInode { group, inode, pin });
             }
-            let asked = inode.entry.pin(Want::write());
-            match select(asked, self.env.runtime.sleep(PATIENCE)).await {
-                Either::Left((pin, _)) => return Ok(NewInode { group, inode, pin: pin? }),
-                Either::Right(((), _)) => {
-                    let until = self.env.runtime.now() + PASSED_OVER;
-                    group.group.pass_over(block.number, until);
-                }
-            }
+            let until = self.env.runtime.now() + PASSED_OVER;
+            group.group.pass_over(block.number, until);
         }
     }
 }

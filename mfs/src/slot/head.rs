@@ -10,6 +10,7 @@ use crate::block::{Block, BlockNo};
 use crate::env::{Disk, Durability, WriteData};
 use crate::error::{Corruption, CorruptionKind, DiskError};
 use crate::journal::ring::Extents;
+use crate::journal::scan::JournalOf;
 use crate::layout::Layout;
 use crate::ondisk::header::{self, Header, Kind, Owner, Writer};
 use crate::ondisk::slot::{JOURNAL_EXTENTS_MAX, JournalExtent, SlotHeadBlock, SlotState};
@@ -43,6 +44,10 @@ impl SlotHead {
     pub(crate) fn writer(&self) -> Writer {
         let member = self.member.expect("a slot with a journal has had a member");
         Writer { slot: self.slot, incarnation: member.incarnation }
+    }
+
+    pub(crate) fn journal(&self, fs_id: FsId) -> JournalOf {
+        JournalOf { fs_id, slot: self.slot, extents: self.extents.clone() }
     }
 
     /// The newer whole copy.

@@ -4,8 +4,11 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use e2e::{Cluster, Fixture};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What mount(8) of Debian hands on besides what is asked for.
 const SHOWN: &str = "rw,relatime,user_id=0,group_id=0,default_permissions,allow_other,remount";
@@ -60,6 +63,18 @@ fn a_mount_is_made_read_only_and_writable_again_while_the_other_node_writes() {
     let elsewhere = cluster.folder();
     let said = remount(&cluster, elsewhere, "ro").expect_err("not ours");
     assert!(said.contains("no MatrixFS is mounted here"), "{said}");
+    cluster.finish();
+}
+
+#[test]
+fn what_was_written_is_on_the_device_when_the_mount_is_read_only() {
+    let mut cluster = Fixture::of("remount-durable", 2);
+    let [here, there] = [1, 2].map(|node| cluster.mount(node));
+    fs::write(here.join("file"), "not synced by its writer").expect("written");
+    remount(&cluster, &here, "ro").expect("nobody writes");
+    let killed = cluster.kill(1).expect("it is killed");
+    cluster.until_recovered(&killed, PATIENCE).expect("recovered");
+    assert_eq!(fs::read(there.join("file")).expect("read"), b"not synced by its writer");
     cluster.finish();
 }
 

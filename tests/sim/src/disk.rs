@@ -155,11 +155,8 @@ impl Device {
         self.0.lock().lost.clear();
     }
 
-    /// As [`Device::visible_block`]; `None` for one that cannot be read.
-    pub fn readable_block(&self, at: BlockNo) -> Option<SharedBlock> {
-        let state = self.0.lock();
-        let is_bad = state.faults.unreadable.contains(&at);
-        state.visible.get(&at).filter(|_| !is_bad).cloned()
+    pub fn is_readable(&self, at: BlockNo) -> bool {
+        !self.0.lock().faults.unreadable.contains(&at)
     }
 
     pub fn visible_block(&self, at: BlockNo) -> Option<SharedBlock> {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use model::Random;
@@ -29,6 +29,7 @@ pub struct Executor(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
+    watcher: OnceLock<Watcher>,
 }
 
 struct State {
@@ -48,6 +49,9 @@ struct State {
     trace: u64,
     polls: u64,
 }
+
+/// Told of every group of which a task was polled, behind the poll.
+type Watcher = Box<dyn Fn(Group) + Send + Sync>;
 
 /// What happens behind a number of polls.
 type Alarm = Box<dyn FnOnce() + Send>;
@@ -146,6 +150,7 @@ impl Executor {
                 trace: seed,
                 polls: 0,
             }),
+            watcher: OnceLock::new(),
         }))
     }
 
@@ -159,6 +164,12 @@ impl Executor {
         let seconds = WALL_START + i64::try_from(now / 1_000_000_000).expect("a short run");
         let nanos = u32::try_from(now % 1_000_000_000).expect("below a second");
         Timestamp { seconds, nanos }
+    }
+
+    /// `watcher` looks at what has changed behind every poll, from now on, and changes nothing. There
+    /// is one.
+    pub fn watch(&self, watcher: impl Fn(Group) + Send + Sync + 'static) {
+        assert!(self.0.watcher.set(Box::new(watcher)).is_ok(), "one watches");
     }
 
     /// A draw of the run's own sequence.
@@ -331,6 +342,9 @@ impl Executor {
         };
         drop(finished);
         RUNNING.set((RUNNING.get().0, Group(0)));
+        if let Some(watcher) = self.0.watcher.get() {
+            watcher(group);
+        }
         let alarm = self.0.state.lock().due_alarm(group);
         if let Some(act) = alarm {
             act();

@@ -6,7 +6,7 @@
 //!
 //! * [`plan`]: what goes wrong when. [`host`]: lives of nodes, on the time of [`clock`].
 //! * [`volume`]: a file system; there may be several in one cluster.
-//! * [`arbiter`], [`net`], [`kernel`]: the world.
+//! * [`arbiter`], [`net`], [`kernel`]: the world. [`lease`]: until when a kernel is served.
 //! * [`aim`]: deaths in the middle of a recovery.
 //! * [`apart`]: several file systems, and what one of them has to do with another.
 //! * [`work`], [`chain`], [`log_file`], [`oracle`]: what must be found.
@@ -19,6 +19,7 @@ pub mod clock;
 mod faults;
 pub mod host;
 pub mod kernel;
+pub mod lease;
 pub mod listing;
 pub mod log_file;
 mod look;
@@ -45,6 +46,8 @@ use host::Life;
 use net::Net;
 use oracle::Oracle;
 pub use oracle::Violation;
+use oracle::grants::Grants;
+use oracle::leaves::Leaves;
 use oracle::views::Views;
 use plan::Plan;
 use volume::Volume;
@@ -85,6 +88,8 @@ pub struct Inner {
     hosts: Vec<Host>,
     clocks: Vec<HostClock>,
     next_life: Mutex<u32>,
+    grants: Grants,
+    leaves: Leaves,
     views: Views,
     /// What bystanders may have to wait for.
     dead_held: Mutex<BTreeSet<String>>,
@@ -102,6 +107,8 @@ struct Host {
     /// None will be wanted any more.
     is_done: AtomicBool,
     life: Mutex<Option<Arc<Life>>>,
+    /// Processes that are no daemon's, one group for each life that was served: they end with the host.
+    processes: Mutex<Vec<Group>>,
 }
 
 impl std::ops::Deref for Fleet {

@@ -14,7 +14,6 @@ use model::ops::Profile;
 use mx_base::rules::Rule;
 use parking_lot::Mutex;
 
-use crate::fleet::host::GLANCES_EVERY;
 use crate::fleet::plan::{Fault, FaultName, Plan, Weather, Wishes, Workload};
 use crate::fleet::{self, Violation};
 use crate::single;
@@ -24,9 +23,6 @@ use crate::single;
 pub enum World {
     /// A cluster, of [`fleet`].
     Cluster,
-    /// Clusters in which one node does not hear another for a while, or some do not hear the rest, and
-    /// whose fences often fail: who is dropped is alive, and does not know.
-    Unheard,
     /// Clusters in which blocks of files are damaged shortly before nodes crash.
     Damaged,
     /// Clusters whose processes lock ranges of files.
@@ -39,7 +35,6 @@ impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             World::Cluster => "cluster",
-            World::Unheard => "unheard",
             World::Damaged => "damaged",
             World::Locking => "locking",
             World::Alone => "one node",
@@ -57,10 +52,6 @@ pub struct Mutation {
 
 const fn cluster(rule: Rule, within: u64) -> Mutation {
     Mutation { rule, world: World::Cluster, within }
-}
-
-const fn unheard(rule: Rule, within: u64) -> Mutation {
-    Mutation { rule, world: World::Unheard, within }
 }
 
 const fn damaged(rule: Rule, within: u64) -> Mutation {
@@ -82,17 +73,17 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::CallOutAgain, 20),
     cluster(Rule::NoticeCrossingGrant, 20),
     cluster(Rule::DropOldEpochs, 20),
-    cluster(Rule::KeepEarlyMessages, 200),
+    cluster(Rule::KeepEarlyMessages, 60),
     cluster(Rule::AwaitAllReports, 20),
     cluster(Rule::ReportWhatIsHeld, 20),
     cluster(Rule::ReportWhatIsWaitedFor, 20),
-    locking(Rule::AwaitReportsOfClaims, 200),
+    locking(Rule::AwaitReportsOfClaims, 20),
     cluster(Rule::ChooseOneHome, 20),
     cluster(Rule::DropQueueOfDead, 60),
     locking(Rule::KeepClaimsOfDead, 60),
     cluster(Rule::KeepExOfDead, 20),
     cluster(Rule::AssumeTheWorst, 20),
-    unheard(Rule::AwaitCachesOfDead, 200),
+    cluster(Rule::AwaitCachesOfDead, 20),
     cluster(Rule::KeepLiveInLimbo, 20),
     cluster(Rule::ForgetValueInLimbo, 60),
     cluster(Rule::TellLiveNamesAgain, 60),
@@ -101,9 +92,9 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::RedoOnlyNewer, 20),
     damaged(Rule::SeeWhoTore, 60),
     damaged(Rule::DoubtUnknown, 20),
-    cluster(Rule::LeaveDirtySlots, 200),
+    cluster(Rule::LeaveDirtySlots, 60),
     cluster(Rule::AdoptOrphans, 60),
-    cluster(Rule::AwaitFence, 600),
+    cluster(Rule::AwaitFence, 60),
     cluster(Rule::KeepVictims, 20),
     cluster(Rule::AdoptAccepted, 20),
     cluster(Rule::AwaitCommit, 60),
@@ -117,7 +108,7 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::ShowEnd, 20),
     cluster(Rule::RevokeNames, 20),
     cluster(Rule::RevokePages, 20),
-    alone(Rule::LogBeforePlace, 20),
+    cluster(Rule::LogBeforePlace, 20),
     alone(Rule::AwaitLogWrite, 20),
     alone(Rule::FlushSegments, 20),
     alone(Rule::FlushPlaces, 20),
@@ -146,7 +137,6 @@ impl Mutation {
     pub fn play(&self, seed: u64) -> Result<(), Violation> {
         match self.world {
             World::Cluster => fleet::run(&Plan::of(seed)).map(|_| ()),
-            World::Unheard => fleet::run(&unheard_plan(seed)).map(|_| ()),
             World::Damaged => fleet::run(&damaged_plan(seed)).map(|_| ()),
             World::Locking => fleet::run(&locking_plan(seed)).map(|_| ()),
             World::Alone => {
@@ -158,17 +148,6 @@ impl Mutation {
             }
         }
     }
-}
-
-/// In each of these somebody looks at what kernels have cached.
-fn unheard_plan(seed: u64) -> Plan {
-    let (nodes, fault) = match seed % 2 {
-        0 => (4, FaultName::OneWay),
-        _ => (5, FaultName::Partition),
-    };
-    let wishes = Wishes { nodes: Some(nodes), fault: Some(fault), ..Wishes::default() };
-    let plan = Plan::wished((seed + 1) * GLANCES_EVERY - 1, wishes);
-    Plan { weather: Weather { mishap: 60, ..Weather::CALM }, ..plan }
 }
 
 /// Half of them with members that are dropped and alive.

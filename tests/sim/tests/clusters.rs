@@ -157,6 +157,18 @@ fn sixteen_nodes_recover_from_a_death() {
     }
 }
 
+/// Otherwise its processes see what others have changed behind their wait for its caches.
+#[test]
+fn a_node_without_permit_that_learns_nothing_drops_what_its_kernel_has_cached() {
+    play_plan(include_str!("plans/cut-off.json"));
+}
+
+/// Nobody drops what its kernel has cached; it is right until others may change it.
+#[test]
+fn what_the_kernel_of_a_paused_daemon_has_cached_is_right_until_its_permit_is_over() {
+    play_plan(include_str!("plans/paused.json"));
+}
+
 // What seeds have found, as the smallest plan that showed it.
 
 #[test]
@@ -218,6 +230,13 @@ fn what_a_dead_node_wrote_is_durable_before_its_slot_is_clean() {
 #[test]
 fn an_answer_from_before_a_write_that_is_taken_in_behind_it_does_not_shorten_the_file() {
     play_plan(include_str!("plans/late-answer.json"));
+}
+
+/// Each time one of its two names led elsewhere than before it let go of what the other one leads to, and
+/// so for ever, without waiting for anything.
+#[test]
+fn a_rename_of_names_that_others_change_meanwhile_comes_to_an_end() {
+    play_plan(include_str!("plans/two-names.json"));
 }
 
 /// Plays seeds in which nothing goes wrong but that the device fills up.

@@ -45,8 +45,7 @@ pub(super) async fn replay(work: &mut Work<'_>, damaged_too: bool) -> Result<u64
         if head.state != SlotState::Live {
             continue;
         }
-        let of = JournalOf { fs_id, slot, extents: head.extents.clone() };
-        let scan = match of.scan_prefix(&*disk).await {
+        let scan = match head.journal(fs_id).scan_prefix(&*disk).await {
             Ok((scan, None)) => scan,
             Ok((scan, Some(damage))) if damaged_too => {
                 let (error, segments) = (damage.error, scan.segments);

@@ -13,7 +13,7 @@ use mx_node::Surroundings;
 use mx_node::report::{self, FsRecovery, Recovery};
 use parking_lot::Mutex;
 
-use super::host::{Life, Living, node_id};
+use super::host::{Life, Living, host_of};
 use super::plan::{Blow, Part};
 use super::{Fleet, WORLD};
 
@@ -259,26 +259,18 @@ impl Fleet {
     }
 
     fn strike(&self, shot: Shot, dead: Member, life: &Arc<Life>) {
-        let host = usize::from(life.member.node.get()) - 1;
         tracing::info!(column = life.member.node.get(), ?shot, %dead, "AIMED");
         *self.deaths.hit.lock() += 1;
         match shot.blow {
-            Blow::Crash => {
-                self.want_later(host, shot.restart);
-                self.die(life, false);
-            }
-            Blow::PowerOff => {
-                self.net.host_up(node_id(host), false);
-                self.want_later(host, shot.restart);
-                self.die(life, true);
-            }
+            Blow::Crash => self.crash(life, shot.restart),
+            Blow::PowerOff => self.power_off(life, shot.restart),
             Blow::Leave => {
                 if life.has_mounted() && !life.is_leaving() {
-                    self.want_later(host, shot.restart);
+                    self.want_later(host_of(life.member.node), shot.restart);
                     self.leave(Arc::clone(life));
                 }
             }
-            Blow::Return => self.want_at_once(usize::from(dead.node.get()) - 1),
+            Blow::Return => self.want_at_once(host_of(dead.node)),
         }
     }
 }

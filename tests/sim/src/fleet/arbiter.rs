@@ -1,10 +1,10 @@
 //! The simulated arbiter: the only way to the shared device, with a key for every life of a node.
 //!
-//! Keeps true, and checks:
+//! Keeps true:
 //! * a write of a life that was fenced before it began to be executed never reaches the device;
-//! * a fence is answered only when no write of its victim is being executed;
-//! * no block is written by two requests at once;
-//! * the rules of [`super::oracle::writes`], at the moment at which a write begins.
+//! * a fence is answered only when no write of its victim is being executed.
+//!
+//! Shows what passes here to the oracles of what is written: [`Judge`].
 //!
 //! What a node has sent goes on without it: after a crash, what had not arrived is lost or not, as
 //! drawn, and what had arrived is executed. Writes may be held on their way and arrive long after
@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 
 use fencing::gate::{Gate, Refused};
 use fencing::register::IoFailed;
@@ -28,9 +28,9 @@ use parking_lot::Mutex;
 
 use super::clock::HostClock;
 use super::oracle::Oracle;
-use super::oracle::writes::{self, Place};
+use super::oracle::judge::Judge;
 use super::plan::Weather;
-use super::{Fleet, Inner, LifeId, WORLD};
+use super::{Fleet, LifeId, WORLD};
 use crate::disk::Device;
 use crate::exec::Executor;
 
@@ -44,10 +44,8 @@ pub struct Arbiter {
     pub device: Device,
     pub oracle: Oracle,
     pub weather: Weather,
-    volume: usize,
-    fs: FsId,
     layout: Layout,
-    fleet: Arc<OnceLock<Weak<Inner>>>,
+    judge: Arc<Judge>,
     state: Arc<Mutex<State>>,
 }
 
@@ -57,10 +55,7 @@ struct State {
     newest: BTreeMap<NodeId, Incarnation>,
     /// Lives up to these are fenced.
     fenced: BTreeMap<NodeId, Incarnation>,
-    /// Fences up to these were answered.
-    answered: BTreeMap<NodeId, Incarnation>,
     executing: BTreeMap<Member, u64>,
-    writing: BTreeMap<BlockNo, Member>,
     /// Nodes whose way to the arbiter is blocked: their requests wait.
     cut: BTreeSet<NodeId>,
     /// Nodes whose requests take longer on their way, by up to so much.
@@ -84,28 +79,26 @@ impl Arbiter {
         device: Device,
         oracle: Oracle,
         weather: Weather,
-        (volume, fs, layout): (usize, FsId, Layout),
+        place: (usize, FsId, Layout),
     ) -> Arbiter {
-        let (state, fleet) = (Arc::default(), Arc::default());
-        let exec = exec.clone();
-        Arbiter { exec, device, oracle, weather, volume, fs, layout, fleet, state }
+        let (exec, layout) = (exec.clone(), place.2);
+        let judge = Arc::new(Judge::new(&oracle, &device, place));
+        Arbiter { exec, device, oracle, weather, layout, judge, state: Arc::default() }
     }
 
     /// Whom writes are held against.
     pub(super) fn watch(&self, fleet: &Fleet) {
-        let _ = self.fleet.set(Arc::downgrade(&fleet.0));
+        self.judge.watch(fleet);
     }
 
-    fn judge(&self, writer: Member, at: BlockNo, data: &[SharedBlock]) {
-        let Some(fleet) = self.fleet.get().and_then(Weak::upgrade) else { return };
-        let living = Fleet(fleet).living();
-        for (i, new) in data.iter().enumerate() {
-            let at = at.plus(i as u64);
-            let old = self.device.readable_block(at);
-            let old = old.as_deref();
-            let place = Place { volume: self.volume, fs: self.fs, layout: &self.layout, at };
-            writes::check(&self.oracle, place, &living, writer, (old, new));
-        }
+    /// The device has other contents than what was written to it.
+    pub(super) fn power_failed(&self) {
+        self.judge.power_failed();
+    }
+
+    fn is_fenced(&self, key: Member) -> bool {
+        let state = self.state.lock();
+        state.fenced.get(&key.node).is_some_and(|up_to| key.incarnation <= *up_to)
     }
 
     /// Blocks of the file system that a life has read so far.
@@ -246,10 +239,7 @@ impl Arbiter {
             }
             self.exec.sleep(LOOK_AGAIN).await;
         }
-        let mut state = self.state.lock();
         tracing::info!(column = node.get(), up_to = up_to.0, "fence answered");
-        let answered = state.answered.entry(node).or_insert(up_to);
-        *answered = up_to.max(*answered);
     }
 
     /// Executes a write. `None`: it was lost with its sender.
@@ -278,36 +268,23 @@ impl Arbiter {
                 return Some(Err(DiskError::Fenced));
             }
             *state.executing.entry(key).or_default() += 1;
-            for block in (at.0..).map(BlockNo).take(data.len()) {
-                if let Some(other) = state.writing.insert(block, key) {
-                    let what = format!("{key} and {other} write block {block} at once");
-                    self.oracle.violation("one writer", what);
-                }
-            }
         }
-        self.judge(key, at, &data);
+        self.judge.begins(key, at, &data);
         let written = match self.device.begin_write(at, &data, durability) {
             Ok(id) => {
-                let (delay, count) = (self.delay(), data.len());
+                let delay = self.delay();
                 self.exec.sleep(delay).await;
                 while self.state.lock().stuck.contains(&key.node) {
                     self.exec.sleep(LOOK_AGAIN * 5).await;
-                }
-                let answered = self.state.lock().answered.get(&key.node).copied();
-                if answered.is_some_and(|up_to| key.incarnation <= up_to) {
-                    let what = format!("{key} writes {count} at {at} behind its fence");
-                    self.oracle.violation("fence", what);
                 }
                 self.device.end_write(id, at, data.clone());
                 Ok(())
             }
             Err(error) => Err(error),
         };
+        self.judge.ended(key, at, &data, durability);
         {
             let mut state = self.state.lock();
-            for block in (at.0..).map(BlockNo).take(data.len()) {
-                state.writing.remove(&block);
-            }
             let executing = state.executing.get_mut(&key).expect("counted above");
             *executing -= 1;
             if *executing == 0 {
@@ -337,9 +314,11 @@ impl Arbiter {
         }
         self.wait_on_the_way(from).await;
         let id = self.device.begin_flush();
+        self.judge.flush_began(id);
         let delay = self.delay();
         self.exec.sleep(delay).await;
         self.device.end_flush(id);
+        self.judge.flush_ended(id);
         self.travel(key.node).await;
         Some(Ok(()))
     }
@@ -403,6 +382,9 @@ impl Disk for Way {
             *self.arbiter.state.lock().reads.entry(self.life).or_default() += count as u64;
         }
         let submitted = self.gate.admit(self.now()).map(|admission| {
+            if !arbiter.is_fenced(key) {
+                arbiter.judge.sends_read(key, at, count);
+            }
             let request = async move { Some(arbiter.read(key, at, count).await) };
             (admission, self.arbiter.carry_out(request))
         });
@@ -425,6 +407,9 @@ impl Disk for Way {
         let submitted = self.gate.admit(self.now()).map(|admission| {
             let data: Vec<SharedBlock> =
                 data.iter().map(|block| Box::new(block.clone()).into()).collect();
+            if !arbiter.is_fenced(key) {
+                arbiter.judge.sends_write(key, at, &data);
+            }
             let request = async move { arbiter.write(life, key, at, data, durability).await };
             (admission, self.arbiter.carry_out(request))
         });
@@ -513,6 +498,9 @@ impl Way {
             }
             arbiter.travel(way.key.node).await;
             let reason = || "the answer was lost".to_owned();
+            if !fails {
+                arbiter.judge.proven(request.victim.node, request.victim.up_to);
+            }
             Some(if fails { Answer::Failed { reason: reason() } } else { Answer::Verified })
         });
         Box::pin(answer)

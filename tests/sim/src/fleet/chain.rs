@@ -5,7 +5,7 @@
 //! takes with it what it had acknowledged and neither made durable nor shown to others (I7); from
 //! then on the object is in doubt until somebody has looked.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::LifeId;
 
@@ -22,9 +22,20 @@ pub struct Chain<S> {
     in_doubt: bool,
     writer: Option<LifeId>,
     /// What they go on doing counts for nothing.
-    lost: BTreeSet<LifeId>,
+    lost: BTreeMap<LifeId, Left<S>>,
+    /// Changes that were answered.
+    answered: u64,
     /// Grows whenever a life took something with it, or a doubt ended.
     epoch: u64,
+}
+
+/// What may still be read of a life that is lost, by who asks nobody.
+#[derive(Debug)]
+struct Left<S> {
+    /// The object may have been so for it.
+    states: Vec<S>,
+    /// As long as no more changes were answered.
+    answered: u64,
 }
 
 /// What a reader knew when it began.
@@ -53,7 +64,8 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
             durable: 0,
             in_doubt: false,
             writer: None,
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
+            answered: 0,
             epoch: 0,
         }
     }
@@ -69,7 +81,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
 
     /// Becomes the writer, if there is none and the life is not lost.
     pub fn take(&mut self, life: LifeId) -> bool {
-        let is_free = self.writer.is_none() && !self.lost.contains(&life);
+        let is_free = self.writer.is_none() && !self.lost.contains_key(&life);
         if is_free {
             self.writer = Some(life);
         }
@@ -121,6 +133,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         let i = usize::try_from(change.version - self.first).expect("few versions");
         self.versions[i].0 = state;
         self.acknowledged = self.acknowledged.max(change.version);
+        self.answered += 1;
         // Whoever was here before has given the object up, and it was durable before that.
         let foreign = (self.first..change.version).rev();
         let before = foreign.into_iter().find(|n| self.version(*n).1 != change.life);
@@ -207,7 +220,7 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
         // up to it, or was lost with what it had there.
         let is_shown = |n: &u64| {
             let of = self.version(*n).1;
-            let is_lost = *n < seen && self.lost.contains(&of);
+            let is_lost = *n < seen && self.lost.contains_key(&of);
             of != life && !is_lost && touches(&self.version(n - 1).0, &self.version(*n).0)
         };
         if let Some(shown) = (self.durable + 1..=seen).rev().find(is_shown) {
@@ -215,6 +228,35 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
             self.durable = shown;
         }
         Ok(())
+    }
+
+    /// Something was found at this moment in what the kernel of a life has cached, whose daemon may be
+    /// cut off or dead.
+    ///
+    /// # Errors
+    /// As [`Chain::end_read`]. Of a life that is lost also what it may have seen is right, and proves
+    /// nothing, until somebody else has changed the object.
+    pub fn glimpse(
+        &mut self,
+        life: LifeId,
+        mut matches: impl FnMut(&S) -> bool,
+        touches: impl Fn(&S, &S) -> bool,
+    ) -> Result<(), String> {
+        let Some(left) = self.lost.get(&life) else {
+            let began = self.begin_read();
+            return self.end_partial_read(life, began, matches, touches);
+        };
+        let possible: Vec<&S> =
+            (self.acknowledged..=self.last()).map(|n| &self.version(n).0).collect();
+        let is_left = left.answered == self.answered && left.states.iter().any(&mut matches);
+        if is_left || possible.iter().any(|state| matches(state)) {
+            return Ok(());
+        }
+        let since = self.answered - left.answered;
+        Err(format!(
+            "{possible:?} were possible, or {:?} until it was changed, {since} times by now",
+            left.states
+        ))
     }
 
     /// Ends a doubt: the object was seen to be in `state` by `life`, and has no other writer. What
@@ -237,7 +279,9 @@ impl<S: Clone + PartialEq + std::fmt::Debug> Chain<S> {
     /// A life is gone, with everything that it alone knew of.
     pub fn lose(&mut self, life: LifeId) {
         self.release(life);
-        self.lost.insert(life);
+        let states = (self.acknowledged..=self.last()).map(|n| self.version(n).0.clone()).collect();
+        let left = Left { states, answered: self.answered };
+        self.lost.entry(life).or_insert(left);
         // Also below a change of somebody else that has begun and waits for what the life held.
         if (self.durable + 1..=self.last()).any(|n| self.version(n).1 == life) {
             self.acknowledged = self.durable;
@@ -416,6 +460,35 @@ mod tests {
         chain.lose(B);
         assert!(!chain.is_in_doubt());
         assert!(chain.end_read(A, chain.begin_read(), |v| *v == 1).is_err());
+    }
+
+    #[test]
+    fn what_a_lost_life_still_shows_is_right_until_somebody_has_changed_it() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        chain.lose(A);
+        let shows = |chain: &mut Chain<u64>, value| chain.glimpse(A, |v| *v == value, |_, _| true);
+        assert!(shows(&mut chain, 1).is_ok() && shows(&mut chain, 7).is_err());
+        assert!(
+            chain.end_read(B, chain.begin_read(), |v| *v == 0).is_ok(),
+            "it has proved nothing"
+        );
+        chain.settle(B, 0);
+        assert!(chain.take(B));
+        let change = chain.begin_change(B, 2).expect("the writer");
+        assert!(shows(&mut chain, 1).is_ok() && shows(&mut chain, 0).is_ok());
+        chain.acknowledge(change, 2);
+        assert!(shows(&mut chain, 1).is_err() && shows(&mut chain, 0).is_err());
+    }
+
+    #[test]
+    fn what_a_life_shows_that_is_not_lost_is_read() {
+        let mut chain = Chain::new(0);
+        written(&mut chain, A, 1);
+        assert!(chain.glimpse(B, |v| *v == 0, |_, _| true).is_err());
+        assert!(chain.glimpse(B, |v| *v == 1, |_, _| true).is_ok());
+        chain.lose(A);
+        assert!(!chain.is_in_doubt(), "A has given it up, or B could not show it");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use mx_base::Duration;
 
 use super::aim::Shot;
 use super::arbiter::Arbiter;
-use super::host::{Life, node_id};
+use super::host::{Life, host_of, node_id};
 use super::plan::Fault;
 use super::{Fleet, WORLD};
 use crate::disk::Replayer;
@@ -25,8 +25,7 @@ impl Fleet {
         match fault {
             Fault::Crash { host, restart } => {
                 if let Some(life) = self.life(host) {
-                    self.want_later(host, restart);
-                    self.die(&life, false);
+                    self.crash(&life, restart);
                 }
             }
             Fault::CrashStep { host, steps, restart } => {
@@ -36,16 +35,14 @@ impl Fleet {
                         if fleet.oracle.is_lost(life.id) && life.node().is_none() {
                             return;
                         }
-                        fleet.want_later(host, restart);
-                        fleet.die(&life, false);
+                        fleet.crash(&life, restart);
                     });
                 }
             }
             Fault::PowerOff { host, restart } => {
+                self.stop_host(host);
                 if let Some(life) = self.life(host) {
-                    self.net.host_up(node_id(host), false);
-                    self.want_later(host, restart);
-                    self.die(&life, true);
+                    self.power_off(&life, restart);
                 }
             }
             Fault::Pause { host, length } => {
@@ -103,8 +100,7 @@ impl Fleet {
                         if fleet.oracle.is_lost(life.id) && life.node().is_none() {
                             return;
                         }
-                        fleet.want_later(host, restart);
-                        fleet.die(&life, false);
+                        fleet.crash(&life, restart);
                     });
                 }
             }
@@ -134,8 +130,7 @@ impl Fleet {
             Fault::LoseJournal { host, restart } => {
                 if let Some(life) = self.life(host) {
                     self.lose_journal(&life);
-                    self.want_later(host, restart);
-                    self.die(&life, false);
+                    self.crash(&life, restart);
                 }
             }
             Fault::Aimed { part, steps, blow, restart } => {
@@ -161,6 +156,19 @@ impl Fleet {
         });
     }
 
+    /// The process dies, and starts again behind `restart`.
+    pub(super) fn crash(&self, life: &Arc<Life>, restart: Duration) {
+        self.want_later(host_of(life.member.node), restart);
+        self.die(life, false);
+    }
+
+    /// As [`Fleet::crash`], and nobody hears of its host.
+    pub(super) fn power_off(&self, life: &Arc<Life>, restart: Duration) {
+        self.net.host_up(life.member.node, false);
+        self.want_later(host_of(life.member.node), restart);
+        self.die(life, true);
+    }
+
     /// No new life before so long.
     pub(super) fn want_later(&self, host: usize, delay: Duration) {
         self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
@@ -176,6 +184,7 @@ impl Fleet {
 
     fn power_failure(&self) {
         for (host, life) in self.lives().into_iter().enumerate() {
+            self.stop_host(host);
             if let Some(life) = life {
                 self.want_later(host, POWER_BACK);
                 self.kill(&life, true);
@@ -265,5 +274,6 @@ impl Arbiter {
         self.device.log().iter().for_each(|event| replayer.apply(event));
         let image = self.exec.draw(|r| replayer.crash(&mut Random::new(r.next_u64())));
         self.device.set_contents(image);
+        self.power_failed();
     }
 }

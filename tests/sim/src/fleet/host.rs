@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cluster::heartbeat::FOR_EVER;
 use cluster::{End, StartNonce, Unit};
 use fencing::{Closed, Gate};
 use futures_channel::{mpsc, oneshot};
@@ -18,18 +19,16 @@ use parking_lot::Mutex;
 use super::arbiter::{Way, Ways};
 use super::clock::HostClock;
 use super::kernel::{Kernel, Mount};
+use super::lease::Lease;
 use super::net::Incoming;
 use super::plan::Kind;
 use super::volume::Volume;
-use super::work::{App, aside};
+use super::work::{App, Glancer, aside};
 use super::{Fleet, LifeId, WORLD};
 use crate::exec::{Executor, Group};
 
 /// In every so manieth seed somebody looks at what kernels have cached.
-pub const GLANCES_EVERY: u64 = 4;
-
-/// How long what was under way may take to fail once a life has ended.
-const GRACE: Duration = Duration::from_secs(2);
+const GLANCES_EVERY: u64 = 4;
 
 /// How a life came to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +49,8 @@ pub struct Life {
     workers: Mutex<usize>,
     over: Mutex<Option<oneshot::Sender<Over>>>,
     leaving: AtomicBool,
+    /// Until when it could serve what it had cached, as far as its daemon knew last.
+    permit: Mutex<Instant>,
     /// Something failed as it does when a life ends.
     expects_end: Mutex<Option<String>>,
 }
@@ -61,8 +62,14 @@ pub(crate) struct Living {
 }
 
 impl Life {
+    /// Tasks of the daemon, and of those who wait for it.
     pub fn group(&self) -> Group {
         Group(self.id.0)
+    }
+
+    /// Tasks of the host that have its mounts open, and go on when the daemon is stopped or dead.
+    fn processes(&self) -> Group {
+        Group(1 << 31 | self.id.0)
     }
 
     pub fn node(&self) -> Option<Arc<Node>> {
@@ -86,8 +93,24 @@ impl Life {
         self.over.lock().is_none()
     }
 
-    fn now(&self) -> Instant {
+    pub fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// Until when it may serve what it has cached (R13); what it knew last when it has ended, and
+    /// nobody holds it to anything any more.
+    pub fn permit(&self) -> Instant {
+        let permit = &mut *self.permit.lock();
+        let until = self.node.lock().as_ref().map(|node| node.permit_until());
+        if let Some(until) = until.filter(|until| *until != FOR_EVER) {
+            *permit = until;
+        }
+        *permit
+    }
+
+    /// Is there a daemon? That of a life that has ended drops what its kernel has cached, and goes.
+    pub fn has_daemon(&self) -> bool {
+        self.node.lock().is_some()
     }
 
     /// May it serve what it has cached (R13)? A life that has ended by itself serves nothing, and
@@ -173,6 +196,7 @@ impl Fleet {
             workers: Mutex::new(0),
             over: Mutex::new(Some(over)),
             leaving: AtomicBool::new(false),
+            permit: Mutex::new(Instant(0)),
             expects_end: Mutex::default(),
         });
         let incoming = self.net.listen(node, life.id);
@@ -214,12 +238,14 @@ impl Fleet {
             seed,
         };
         crate::exec::show_in_column(life.group(), node.get());
+        crate::exec::show_in_column(life.processes(), node.get());
         tracing::info!(column = node.get(), %member, "starts");
         *self.hosts[host].life.lock() = Some(Arc::clone(&life));
         let (fleet, of) = (self.clone(), Arc::clone(&life));
         self.exec.spawn(life.group(), async move {
             let node = Node::start(config, world);
             *of.node.lock() = Some(Arc::clone(&node));
+            fleet.grants.watch(&of, &node, fleet.volumes.len());
             let (end, inbox) = (Arc::clone(&of), Arc::clone(&node));
             fleet.exec.spawn(of.group(), receive(inbox, incoming));
             let ended = Arc::clone(&node);
@@ -251,7 +277,11 @@ impl Fleet {
         };
         tracing::info!(member = %life.member, slot = ?fs.slot(), "mounted");
         let locks = node.file_locks(of.fs).expect("it has just been mounted");
-        let mount = Mount { fs, locks, kernel };
+        let lease = Lease::new(&self.exec, &life.clock, node.permit_until());
+        let (served, cached) = (Arc::clone(&life), kernel.clone());
+        let keeping = self.clone().keep_lease(served, Arc::clone(&node), cached, lease.clone());
+        self.exec.spawn(life.group(), keeping);
+        let mount = Mount { fs, locks, kernel, lease };
         of.set_up(&mount, &self.oracle).await;
         *life.mounts[volume].lock() = Some(mount.clone());
         while !of.is_ready() {
@@ -261,9 +291,13 @@ impl Fleet {
             self.spawn_at_work(&life, self.app(volume, &life, &mount).stand_by());
         }
         if self.plan.seed % GLANCES_EVERY == GLANCES_EVERY - 1 {
-            self.spawn_at_work(&life, self.app(volume, &life, &mount).glance());
+            self.glance(volume, &life, &mount);
         }
-        let host = usize::from(life.member.node.get()) - 1;
+        if self.counts_leaves() && volume == 0 {
+            let asking = self.clone().ask_beside_leaves(Arc::clone(&life), Arc::clone(&node));
+            self.spawn_at_work(&life, asking);
+        }
+        let host = host_of(life.member.node);
         if self.plan.kind == Kind::Apart && volume == 0 && !self.loses_journal(host) {
             for i in 0..aside::COUNT {
                 self.spawn_at_work(&life, self.app(volume, &life, &mount).stand_aside(i));
@@ -304,19 +338,17 @@ impl Fleet {
 
     /// A life that has ended by itself: what was under way fails, then its process goes.
     async fn clean_up(&self, life: &Arc<Life>, end: End) {
-        if end == End::Left && !life.is_leaving() {
-            self.oracle.violation("life", format!("{} has left unasked", life.member));
-        }
+        self.expect_reason(life, end);
+        self.give_up(life).await;
         let began = self.exec.now();
         loop {
             let works = self.volumes.iter().map(|volume| &volume.work);
             let left: Vec<_> = works.flat_map(|work| work.under_way(Some(life.id))).collect();
-            if left.is_empty() || self.oracle.is_lost(life.id) && !self.is_running(life) {
+            if left.is_empty() || self.oracle.is_lost(life.id) && !life.has_daemon() {
                 break;
             }
-            if self.exec.now().since(began) > GRACE && !self.exec.is_paused(life.group()) {
-                let what = format!("{} has ended, and still: {left:?}", life.member);
-                self.oracle.violation("life", what);
+            let passed = self.exec.now().since(began);
+            if !self.exec.is_paused(life.group()) && self.outlasts(life, passed, &left) {
                 break;
             }
             self.exec.sleep(Duration::from_millis(20)).await;
@@ -339,18 +371,37 @@ impl Fleet {
         });
     }
 
-    fn is_running(&self, life: &Life) -> bool {
-        life.node.lock().is_some()
+    /// Somebody looks at what the kernel has cached, whatever becomes of the daemon.
+    fn glance(&self, volume: usize, life: &Arc<Life>, mount: &Mount) {
+        let host = host_of(life.member.node);
+        self.hosts[host].processes.lock().push(life.processes());
+        let work = Arc::clone(&self.volumes[volume].work);
+        let glancer = Glancer::new(work, Arc::clone(life), mount);
+        *life.workers.lock() += 1;
+        let of = Arc::clone(life);
+        self.exec.spawn(life.processes(), async move {
+            glancer.glance().await;
+            *of.workers.lock() -= 1;
+        });
+    }
+
+    /// The host stops where it stands, and with it its kernel and all that runs under it but the
+    /// daemon, if there is one.
+    pub(super) fn stop_host(&self, host: usize) {
+        self.hosts[host].processes.lock().drain(..).for_each(|group| self.exec.kill(group));
     }
 
     /// Ends a process where it stands.
     pub(crate) fn kill(&self, life: &Arc<Life>, is_silent: bool) {
         self.exec.note(u64::from(life.id.0));
+        // The last that its processes learn of it.
+        life.permit();
         self.arbiters().for_each(|arbiter| arbiter.process_died(life.id));
         self.net.process_died(life.id, is_silent);
         self.exec.kill(life.group());
         self.oracle.lost(life.id);
         let node = life.node.lock().take();
+        self.grants.died(life);
         life.mounts.iter().for_each(|mount| drop(mount.lock().take()));
         if self.plan.kind == Kind::Bystanders
             && let Some(node) = &node
@@ -372,17 +423,12 @@ impl Fleet {
         life.end(Over::Crashed);
     }
 
-    pub(crate) fn count_violations(&self, life: &Life, node: &Node) {
-        if node.violations() > 0 {
-            let what = format!("{} was told what breaks the protocol", life.member);
-            self.oracle.violation("protocol", what);
-        }
-    }
-
     /// Ends the work on a node in good order: unmounts and leaves. That it does so is known at once,
     /// or whoever looks in the same moment would take it for one that stays.
     pub(crate) fn leave(&self, life: Arc<Life>) {
-        life.leaving.store(true, Ordering::SeqCst);
+        if life.leaving.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let fleet = self.clone();
         self.exec.spawn(WORLD, async move { fleet.leave_after_work(&life).await });
     }
@@ -400,7 +446,10 @@ impl Fleet {
             for (volume, mount) in fleet.volumes.iter().zip(&of.mounts) {
                 drop(mount.lock().take());
                 match node.unmount(volume.fs).await {
-                    Ok(()) => fleet.expect_no_locks(&of, &node, volume),
+                    Ok(()) => {
+                        volume.work.unmounted(of.id);
+                        fleet.expect_no_locks(&of, &node, volume);
+                    }
                     Err(mx_node::MountError::NotMounted) => {}
                     Err(error) => of.expect_end(format!("unmount: {error}")),
                 }
@@ -408,19 +457,6 @@ impl Fleet {
             tracing::info!(member = %of.member, "unmounted");
             node.leave();
         });
-    }
-
-    /// Whoever has unmounted keeps nothing from the others.
-    fn expect_no_locks(&self, life: &Life, node: &Node, volume: &Volume) {
-        let dump = node.lock_dump(&mx_node::Surroundings::default(), None, 10);
-        let mut dumps = dump.file_systems.into_iter();
-        let of = dumps.find(|locks| locks.fs.id == volume.fs.to_string());
-        for lock in of.into_iter().flat_map(|locks| locks.locks) {
-            if lock.mode != "NL" {
-                let what = format!("{} has unmounted and keeps {lock:?}", life.member);
-                self.oracle.violation("unmount", what);
-            }
-        }
     }
 }
 
@@ -437,6 +473,11 @@ async fn receive(node: Arc<Node>, mut incoming: mpsc::UnboundedReceiver<Incoming
             None => return,
         }
     }
+}
+
+/// Where a node lives; the reverse of [`node_id`].
+pub(crate) fn host_of(node: NodeId) -> usize {
+    usize::from(node.get()) - 1
 }
 
 /// Node ids count from 1.

@@ -1,11 +1,18 @@
 //! A kernel that caches as a FUSE kernel does: attributes, names, listings and pages, for as long as
 //! it is not told to forget them. What is stale here is what applications would see.
+//!
+//! It is the host's: what it has cached of a mount can be read on when the daemon of that mount is
+//! stopped or dead, by whoever has the files open or mapped (`kernel-cache.md`, fact 18). The next life
+//! has a mount of its own, with nothing cached.
+
+mod by_name;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use mfs::env::{FileLocks, KernelCache};
 use mfs::file::FileId;
 use mfs::ops::{
@@ -16,6 +23,7 @@ use mfs::{Attributes, Fs, FsError};
 use mx_base::{BoxFuture, Duration};
 use parking_lot::Mutex;
 
+use super::lease::Lease;
 use crate::exec::Executor;
 
 const PAGE: u64 = 4096;
@@ -163,18 +171,12 @@ impl Kernel {
         self.file(file, |f| f.pages.get(&page).cloned())
     }
 
-    /// The node has no permit any more.
-    pub fn forget_everything(&self) {
-        let state = &mut *self.state.lock();
-        state.epoch += 1;
-        state.clock += 1;
-        state.names.clear();
-        for file in state.files.values_mut() {
-            (file.attributes, file.listing) = (None, None);
-            file.attributes_changed = state.clock;
-            file.pages.clear();
-            file.pages_version += 1;
-        }
+    /// As `Notifier::forget_everything`: names, then files, each of which waits for its pages that are
+    /// being read.
+    pub async fn forget_everything(&self) {
+        self.forget_names().await;
+        let files: Vec<FileId> = self.state.lock().files.keys().copied().collect();
+        join_all(files.into_iter().map(|file| self.forget_pages(file, None))).await;
     }
 
     /// A directory's `i_rwsem`: lookups that ask the daemon and listings share it, changes have it
@@ -268,9 +270,16 @@ pub struct Mount {
     pub fs: Arc<Fs>,
     pub locks: Arc<dyn FileLocks>,
     pub kernel: Kernel,
+    pub lease: Lease,
 }
 
 impl Mount {
+    /// For a request, which waits until this node may serve at all.
+    pub async fn served(&self) -> &Arc<Fs> {
+        self.lease.granted().await;
+        &self.fs
+    }
+
     pub fn root(&self) -> FileId {
         self.fs.root()
     }
@@ -304,7 +313,7 @@ impl Mount {
             self.kernel.state.lock().hits += 1;
             return Ok(attributes);
         }
-        let entry = self.fs.getattr(file).await?;
+        let entry = self.served().await.getattr(file).await?;
         let attributes = entry.attributes;
         self.take_in(vec![entry], asked).await;
         Ok(attributes)
@@ -323,8 +332,18 @@ impl Mount {
             state.epoch
         };
         let _locked = self.kernel.lock_dir(dir, Locked::Shared(1)).await;
+        self.ask_for(dir, name, epoch).await
+    }
+
+    /// A look-up that asks, with the directory locked.
+    async fn ask_for(
+        &self,
+        dir: FileId,
+        name: &[u8],
+        epoch: u64,
+    ) -> Result<Option<FileId>, FsError> {
         let asked = self.kernel.clock();
-        let (found, is_kept) = match self.fs.lookup(dir, name).await? {
+        let (found, is_kept) = match self.served().await.lookup(dir, name).await? {
             Lookup::Found(entry) => {
                 let (file, is_kept) = (entry.attributes.file, entry.keep.name);
                 self.take_in(vec![entry], asked).await;
@@ -338,30 +357,35 @@ impl Mount {
             }
         };
         if is_kept {
-            self.kernel.state.lock().names.insert(key, (epoch, found));
+            self.kernel.state.lock().names.insert((dir, name.to_vec()), (epoch, found));
         }
         Ok(found)
     }
 
     pub async fn list(&self, dir: FileId) -> Result<Arc<Names>, FsError> {
+        Ok(self.list_pieces(dir).await?.0)
+    }
+
+    /// A listing, and whether all of it was seen in one moment.
+    pub async fn list_pieces(&self, dir: FileId) -> Result<(Arc<Names>, bool), FsError> {
         let _locked = self.kernel.lock_dir(dir, Locked::Shared(1)).await;
         let (kept, asked) = (self.kernel.file(dir, |f| f.listing.clone()), self.kernel.clock());
         if let Some(names) = kept {
             self.kernel.state.lock().hits += 1;
-            return Ok(names);
+            return Ok((names, true));
         }
         let with_attributes = {
             let state = &mut *self.kernel.state.lock();
             state.listings += 1;
             state.listings.is_multiple_of(2)
         };
-        let _open = self.fs.open_directory(dir).await?;
-        let (mut names, mut cookie) = (Names::new(), 0);
+        let _open = self.served().await.open_directory(dir).await?;
+        let (mut names, mut cookie, mut pieces) = (Names::new(), 0, 0);
         loop {
             let asked_piece = self.kernel.clock();
             let Listing { entries, keep } = match with_attributes {
-                true => self.fs.readdir_plus(dir, cookie, PIECE).await?,
-                false => self.fs.readdir(dir, cookie, PIECE).await?,
+                true => self.served().await.readdir_plus(dir, cookie, PIECE).await?,
+                false => self.served().await.readdir(dir, cookie, PIECE).await?,
             };
             let Some(last) = entries.last() else {
                 let names = Arc::new(names);
@@ -370,9 +394,10 @@ impl Mount {
                         f.listing = Some(Arc::clone(&names));
                     }
                 });
-                return Ok(names);
+                return Ok((names, pieces <= 1));
             };
             cookie = last.cookie;
+            pieces += 1;
             let real = entries.iter().filter(|e| e.name != b"." && e.name != b"..");
             names.extend(real.map(|e| (e.name.clone(), e.file)));
             drop(keep);
@@ -382,7 +407,7 @@ impl Mount {
     }
 
     pub async fn open(&self, file: FileId, flags: OpenFlags) -> Result<Opened, FsError> {
-        let open = self.opened(self.fs.open(file, flags).await?);
+        let open = self.opened(self.served().await.open(file, flags).await?);
         if flags.truncate {
             self.kernel.drop_attributes(file);
             self.kernel.set_size(file, |_| 0);
@@ -401,7 +426,7 @@ impl Mount {
     /// read(2): through the page cache, unless the file is open for writing.
     pub async fn read(&self, open: &OpenFile, offset: u64, len: u64) -> Result<Vec<u8>, FsError> {
         if open.flags().write {
-            let data = self.fs.read(open, offset, len, ReadKind::Direct).await?;
+            let data = self.served().await.read(open, offset, len, ReadKind::Direct).await?;
             return Ok(data.as_slice().to_vec());
         }
         // What lies behind the size that the kernel knows is not looked at; pages are whole, and
@@ -448,7 +473,7 @@ impl Mount {
             version
         };
         let _reading = Reading::new(&self.kernel, file, id);
-        let data = self.fs.read(open, page, PAGE, ReadKind::KernelPage).await?;
+        let data = self.served().await.read(open, page, PAGE, ReadKind::KernelPage).await?;
         let mut bytes = data.as_slice().to_vec();
         bytes.resize(usize::try_from(PAGE).expect("small"), 0);
         let bytes: Arc<[u8]> = bytes.into();
@@ -465,7 +490,7 @@ impl Mount {
         let range = offset..offset + bytes.len() as u64;
         let range = (!open.flags().append).then_some(range);
         self.kernel.drop_pages(file, range.clone()).await;
-        let written = self.fs.write(open, offset, bytes).await;
+        let written = self.served().await.write(open, offset, bytes).await;
         self.kernel.drop_attributes(file);
         self.kernel.drop_pages(file, range).await;
         if let Ok(written) = &written {
@@ -487,7 +512,7 @@ impl Mount {
         let file = open.file();
         let len = range.end - range.start;
         // The pin goes with the answer, before the kernel goes on.
-        let done = self.fs.allocate(open, what, range.start, len).await.map(|_| ());
+        let done = self.served().await.allocate(open, what, range.start, len).await.map(|_| ());
         match what {
             Allocate::Blocks { keep_size: false } | Allocate::Zeros { keep_size: false } => {
                 self.kernel.drop_attributes(file);
@@ -504,12 +529,12 @@ impl Mount {
     }
 
     pub async fn fsync(&self, open: &OpenFile) -> Result<(), FsError> {
-        self.fs.fsync(open).await
+        self.served().await.fsync(open).await
     }
 
     pub async fn set(&self, file: FileId, set: &SetAttributes) -> Result<Attributes, FsError> {
         // The pins go with the answer, before the kernel goes on.
-        let done = self.fs.setattr(file, set).await.map(|entry| entry.attributes);
+        let done = self.served().await.setattr(file, set).await.map(|entry| entry.attributes);
         self.kernel.drop_attributes(file);
         if let Ok(attributes) = &done {
             self.kernel.set_size(file, |_| attributes.size);
@@ -527,13 +552,13 @@ impl Mount {
         value: &[u8],
         how: SetXattr,
     ) -> Result<(), FsError> {
-        let done = self.fs.set_xattr(file, name, value, how).await;
+        let done = self.served().await.set_xattr(file, name, value, how).await;
         self.kernel.doubt_attributes(file);
         done
     }
 
     pub async fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<(), FsError> {
-        let done = self.fs.remove_xattr(file, name).await;
+        let done = self.served().await.remove_xattr(file, name).await;
         self.kernel.doubt_attributes(file);
         done
     }
@@ -545,7 +570,7 @@ impl Mount {
         new: &NewFile<'_>,
     ) -> Result<FileId, FsError> {
         let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
-        let made = self.fs.create(dir, name, new).await;
+        let made = self.served().await.create(dir, name, new).await;
         self.changed(dir, name);
         Ok(made?.attributes.file)
     }
@@ -559,14 +584,14 @@ impl Mount {
         flags: OpenFlags,
     ) -> Result<Opened, FsError> {
         let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
-        let made = self.fs.create_and_open(dir, name, new, flags).await;
+        let made = self.served().await.create_and_open(dir, name, new, flags).await;
         self.changed(dir, name);
         Ok(self.opened(made?.1))
     }
 
     pub async fn unlink(&self, dir: FileId, name: &[u8]) -> Result<(), FsError> {
         let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
-        let done = self.fs.unlink(dir, name).await;
+        let done = self.served().await.unlink(dir, name).await;
         if let Some(file) = self.kernel.named(dir, name) {
             self.kernel.drop_attributes(file);
         }
@@ -576,7 +601,7 @@ impl Mount {
 
     pub async fn rmdir(&self, dir: FileId, name: &[u8]) -> Result<(), FsError> {
         let _locked = self.kernel.lock_dir(dir, Locked::Exclusive).await;
-        let done = self.fs.rmdir(dir, name).await;
+        let done = self.served().await.rmdir(dir, name).await;
         self.changed(dir, name);
         done
     }
@@ -588,7 +613,7 @@ impl Mount {
             true => None,
             false => Some(self.kernel.lock_dir(second, Locked::Exclusive).await),
         };
-        let done = self.fs.rename(from, to, RenameKind::Replace).await;
+        let done = self.served().await.rename(from, to, RenameKind::Replace).await;
         if let Some(file) = self.kernel.named(to.0, to.1) {
             self.kernel.drop_attributes(file);
         }

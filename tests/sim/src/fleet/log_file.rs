@@ -1,7 +1,7 @@
 //! A file that everybody appends to, and what a reader may find in it: every record that was
 //! acknowledged before, whole and once, in the order in which they were acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use mx_base::Instant;
 
@@ -16,6 +16,8 @@ pub struct Log {
     records: BTreeMap<u64, Record>,
     /// The last time a life took records with it.
     lost_at: Instant,
+    /// What was read last, and its records: it mostly begins what is read next.
+    read: (Vec<u8>, Vec<u64>),
 }
 
 /// One record.
@@ -102,23 +104,24 @@ impl Log {
     /// # Errors
     /// What is wrong with them.
     pub fn check(&mut self, life: LifeId, began: Instant, bytes: &[u8]) -> Result<(), String> {
-        let found = parse(bytes)?;
-        let mut seen = BTreeSet::new();
+        let found = self.parse(bytes)?;
+        let mut seen = found.clone();
+        seen.sort_unstable();
+        if let Some(two) = seen.windows(2).find(|two| two[0] == two[1]) {
+            return Err(format!("record {} is there twice", two[0]));
+        }
+        let is_seen = |id: &u64| seen.binary_search(id).is_ok();
         let mut newest_begun = (Instant(0), 0);
         for id in &found {
-            let record = self.records.get(id).ok_or(format!("record {id} was never written"))?;
-            if !seen.insert(*id) {
-                return Err(format!("record {id} is there twice"));
-            }
+            let record =
+                self.records.get(id).ok_or_else(|| format!("record {id} was never written"))?;
             if record.acknowledged.is_some_and(|at| at < newest_begun.0) {
                 return Err(format!("record {id} lies behind {}, begun later", newest_begun.1));
             }
             newest_begun = newest_begun.max((record.begun, *id));
         }
         let missing = self.records.iter().find(|(id, record)| {
-            record.acknowledged.is_some_and(|at| at < began)
-                && !record.is_doubtful
-                && !seen.contains(id)
+            record.acknowledged.is_some_and(|at| at < began) && !record.is_doubtful && !is_seen(id)
         });
         if let Some((id, record)) = missing {
             let count = found.len();
@@ -126,7 +129,7 @@ impl Log {
         }
         if self.lost_at < began {
             // What was not there when somebody looked never comes.
-            self.records.retain(|id, r| !r.is_doubtful || seen.contains(id) || r.begun >= began);
+            self.records.retain(|id, r| !r.is_doubtful || is_seen(id) || r.begun >= began);
         }
         for id in seen {
             let record = self.records.get_mut(&id).expect("found above");
@@ -137,10 +140,21 @@ impl Log {
         }
         Ok(())
     }
+
+    fn parse(&mut self, bytes: &[u8]) -> Result<Vec<u64>, String> {
+        if !bytes.starts_with(&self.read.0) {
+            self.read = Default::default();
+        }
+        let (known, found) = std::mem::take(&mut self.read);
+        let found = parse(bytes, known.len(), found)?;
+        self.read = (bytes.to_vec(), found.clone());
+        Ok(found)
+    }
 }
 
-fn parse(mut bytes: &[u8]) -> Result<Vec<u64>, String> {
-    let (mut found, mut at) = (Vec::new(), 0);
+/// Records of a log, those up to an offset being known.
+fn parse(bytes: &[u8], mut at: usize, mut found: Vec<u64>) -> Result<Vec<u64>, String> {
+    let mut bytes = &bytes[at..];
     while !bytes.is_empty() {
         let wrong = |what: &str| format!("{what} at {at}, behind {} records", found.len());
         let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {

@@ -1,4 +1,5 @@
-//! Looks at all nodes again and again, for the oracles that compare them.
+//! Looks at all nodes again and again, for the oracles that compare them and need not do so with every
+//! step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use mx_node::report::{Homed, Lock, Member, ResourceFilter};
 
 use super::host::Living;
 use super::oracle::bounds::UNAFFECTED_WITHIN;
-use super::oracle::{grants, homes};
+use super::oracle::homes;
 use super::plan::Workload;
 use super::work::bystanders::Needs;
 use super::{Fleet, LifeId};
@@ -30,20 +31,15 @@ impl Fleet {
             self.exec.sleep(LOOK_EVERY).await;
             looks = looks.wrapping_add(1);
             let living = self.living();
-            for volume in &self.volumes {
-                grants::check(&self.oracle, volume.fs, &living);
-            }
             if tracing::enabled!(target: "sim::locks", tracing::Level::DEBUG) {
                 for volume in &self.volumes {
                     show_locks(volume.fs, &living, &mut shown);
                 }
             }
             self.excuse_bystanders(&living);
-            if looks.is_multiple_of(LONGER / 10) {
-                self.views.check(&self.oracle, &living);
-            }
             if looks.is_multiple_of(LONGER) {
-                homes::check(&self.oracle, &living);
+                let each = self.volumes.iter();
+                each.for_each(|volume| homes::check(&self.oracle, volume.fs, &living));
             }
         }
     }
@@ -132,7 +128,8 @@ impl Fleet {
     pub(super) fn living(&self) -> Vec<Living> {
         let may = self.lives().into_iter().flatten();
         let may = may.filter(|life| !self.oracle.is_lost(life.id) && life.is_permitted());
-        may.filter_map(|life| life.node().map(|node| Living { life, node })).collect()
+        let living = may.filter_map(|life| life.node().map(|node| Living { life, node }));
+        living.filter(|living| !living.node.has_ended()).collect()
     }
 }
 

@@ -2,20 +2,32 @@
 //!
 //! One file for every rule that is looked at from outside; each begins with the rule:
 //! * [`grants`], [`homes`]: who may use what. [`views`]: which side of a partition goes on.
-//! * [`writes`]: what reaches the device, beside what [`super::arbiter`] sees of fences.
-//! * [`linearizable`]: what concurrent readers and writers of one object see. What one writer at a
-//!   time leaves is judged by [`super::chain`] and [`super::log_file`].
-//! * [`bounds`]: how long anything may take.
+//! * [`writes`], [`records`], [`metadata`], [`fences`]: what reaches the device, shown to them by
+//!   [`judge`]. [`fsck`]: what is there at the end.
+//! * [`lives`]: how lives and operations end. [`liveness`], [`bounds`], [`room`],
+//!   [`leaves`]: that they do, and when.
+//! * [`linearizable`]: what concurrent readers and writers of one object see. [`tree`]: what they see of
+//!   names. What one writer at a time leaves is judged by [`super::chain`] and [`super::log_file`].
 //!
 //! A life is lost when its process has crashed or it was fenced: what it had acknowledged and not
 //! made durable may be gone from then on, and what it says does not count.
 
 pub mod bounds;
+mod fences;
+mod fsck;
 pub(super) mod grants;
 pub(super) mod homes;
+pub(super) mod judge;
+pub mod leaves;
 pub mod linearizable;
+mod liveness;
+pub(super) mod lives;
+mod metadata;
+mod records;
+mod room;
+pub mod tree;
 pub(super) mod views;
-pub(super) mod writes;
+mod writes;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -310,10 +310,12 @@ pub enum Workload {
     Registers,
     /// Ranges of files that processes lock, in any order.
     FileLocks,
+    /// The same few names, which everybody changes at any time.
+    Tree,
 }
 
 impl Workload {
-    pub const ALL: [(Workload, &'static str); 8] = [
+    pub const ALL: [(Workload, &'static str); 9] = [
         (Workload::Mixed, "mixed"),
         (Workload::Counters, "counters"),
         (Workload::Sizes, "sizes"),
@@ -322,6 +324,7 @@ impl Workload {
         (Workload::Logs, "logs"),
         (Workload::Registers, "registers"),
         (Workload::FileLocks, "file-locks"),
+        (Workload::Tree, "tree"),
     ];
 }
 
@@ -354,6 +357,10 @@ pub enum Kind {
     /// One dies, and while it is recovered something happens to who recovers it.
     Aimed,
 }
+
+/// A pause that is shorter expels nobody: a node is suspected 5 U after it was heard last, and is heard
+/// every U (`docs/spec/recovery.md` 1, 2); two more for frames that were late, and for several pauses.
+const UNNOTICED: Duration = Duration::from_millis(200);
 
 fn one() -> usize {
     1
@@ -399,6 +406,36 @@ impl Plan {
     /// The run on one line.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain values")
+    }
+
+    /// Does anything go wrong after which a life may end by itself: something that others may take
+    /// for its death, or that keeps it from the network or from storage? A process that crashes is
+    /// no reason for another to end.
+    pub fn justifies_end(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| match fault {
+            Fault::Leave { .. }
+            | Fault::Crash { .. }
+            | Fault::PowerOff { .. }
+            | Fault::DeviceFull { .. }
+            | Fault::ReadError { .. }
+            | Fault::BitFlip { .. }
+            | Fault::WallJump { .. } => false,
+            Fault::Pause { length, .. } => *length >= UNNOTICED,
+            Fault::CrashStep { .. }
+            | Fault::Aimed { .. }
+            | Fault::Partition { .. }
+            | Fault::OneWay { .. }
+            | Fault::SlowLink { .. }
+            | Fault::Reorder { .. }
+            | Fault::BreakConnections { .. }
+            | Fault::HalfOpen { .. }
+            | Fault::CutStorage { .. }
+            | Fault::SlowStorage { .. }
+            | Fault::StuckWrite { .. }
+            | Fault::LateWrite { .. }
+            | Fault::LoseJournal { .. }
+            | Fault::PowerFailure => true,
+        })
     }
 
     /// # Errors

@@ -1,6 +1,6 @@
 //! A run from its beginning to its end, and what is checked on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use fencing::ondisk::format;
 use fencing::ondisk::superblock::Superblock;
 use mfs::block::Block;
 use mfs::mkfs::{self, Format};
-use mfs::{fsck, superblock};
+use mfs::superblock;
 use model::Random;
 use mx_base::{ClusterId, Duration, FsId, Instant};
 use parking_lot::Mutex;
@@ -19,7 +19,9 @@ use super::arbiter::Arbiter;
 use super::clock::HostClock;
 use super::host::Life;
 use super::net::Net;
-use super::oracle::bounds::{HEALED_WITHIN, RECOVERED_WITHIN};
+use super::oracle::bounds::HEALED_WITHIN;
+use super::oracle::grants::Grants;
+use super::oracle::leaves::{self, Leaves};
 use super::oracle::views::Views;
 use super::oracle::{Oracle, Violation};
 use super::plan::{Kind, Plan};
@@ -27,12 +29,12 @@ use super::volume::Volume;
 use super::work::Work;
 use super::{Fleet, Host, Inner, WORLD, nodes_max};
 use crate::disk::{Device, Image};
-use crate::exec::{Executor, Stopped};
+use crate::exec::Executor;
 
 /// Blocks of the device: the smallest that is formatted.
 const DEVICE_BLOCKS: u64 = 64 << 8;
 /// One unit.
-const U: Duration = Duration::from_millis(100);
+pub(super) const U: Duration = Duration::from_millis(100);
 
 /// What a run has covered.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +54,7 @@ pub struct Report {
     pub longest: (Duration, String),
     /// The longest operation of one that touches nothing of the dead.
     pub longest_bystander: Duration,
+    pub beside_leaves: leaves::Counts,
     pub virtual_time: Duration,
     /// Equal for equal seeds.
     pub trace: u64,
@@ -131,6 +134,7 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         hits,
         longest: fleet.works().map(|work| work.longest()).max().unwrap_or_default(),
         longest_bystander: fleet.first().work.bystanders.longest(),
+        beside_leaves: fleet.leaves.counts(),
         virtual_time: fleet.exec.now().since(Instant(1_000_000_000)),
         trace: fleet.exec.trace(),
     };
@@ -152,6 +156,7 @@ impl Fleet {
             is_wanted: AtomicBool::new(true),
             is_done: AtomicBool::new(false),
             life: Mutex::default(),
+            processes: Mutex::default(),
         };
         let clock = |_| {
             let (ahead, wall) = exec.draw(|r| {
@@ -171,6 +176,8 @@ impl Fleet {
             next_life: Mutex::new(0),
             unreplayable: Mutex::default(),
             flipped: Mutex::default(),
+            grants: Grants::default(),
+            leaves: Leaves::default(),
             views: Views::default(),
             dead_held: Mutex::default(),
             deaths: Deaths::default(),
@@ -178,6 +185,15 @@ impl Fleet {
             exec,
         }));
         fleet.arbiters().for_each(|arbiter| arbiter.watch(&fleet));
+        let weak = Arc::downgrade(&fleet.0);
+        fleet.exec.watch(move |group| {
+            if group != WORLD
+                && let Some(inner) = weak.upgrade()
+            {
+                let fleet = Fleet(inner);
+                fleet.grants.look(&fleet, group);
+            }
+        });
         Ok(fleet)
     }
 
@@ -205,39 +221,16 @@ impl Fleet {
         self.works().for_each(|work| work.stop());
         self.until("all operations have ended", HEALED_WITHIN, |f| f.under_way().is_empty())?;
         self.check_times()?;
+        self.grants.check_invariants();
         self.make_room()?;
         self.look_at_the_end()?;
+        self.grants.check_invariants();
         self.leave_all()?;
         self.check_devices()
     }
 
-    fn until_all_have_mounted(&self) -> Result<(), Violation> {
-        let stays = |life: &Arc<Life>| !life.is_leaving() && !life.has_ended();
-        let has_mounted = |life: &Arc<Life>| life.has_mounted() && stays(life);
-        self.until("everybody has mounted again", HEALED_WITHIN, |f| {
-            f.lives().iter().all(|life| life.as_ref().is_some_and(has_mounted))
-        })
-    }
-
-    /// Whoever was silent at the last fault may be expelled although it is heard again: a view that
-    /// is being committed is not taken back. Then its next life is looked at, once.
-    fn look_at_the_end(&self) -> Result<(), Violation> {
-        if self.look_at_all()? {
-            return Ok(());
-        }
-        self.until_all_have_mounted()?;
-        if self.look_at_all()? {
-            return Ok(());
-        }
-        Err(Violation::new("life", "one has ended again, long behind the last fault"))
-    }
-
-    fn works(&self) -> impl Iterator<Item = &Arc<Work>> {
+    pub(super) fn works(&self) -> impl Iterator<Item = &Arc<Work>> {
         self.volumes.iter().map(|volume| &volume.work)
-    }
-
-    fn under_way(&self) -> Vec<String> {
-        self.works().flat_map(|work| work.under_way(None)).collect()
     }
 
     pub(super) fn lives(&self) -> Vec<Option<Arc<Life>>> {
@@ -260,122 +253,13 @@ impl Fleet {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), Violation> {
+    pub(super) fn check(&self) -> Result<(), Violation> {
         for life in self.lives().into_iter().flatten() {
             if let Some(node) = life.node() {
                 self.count_violations(&life, &node);
             }
         }
         self.oracle.first_violation().map_or(Ok(()), Err)
-    }
-
-    pub(super) fn until(
-        &self,
-        what: &str,
-        limit: Duration,
-        mut holds: impl FnMut(&Fleet) -> bool,
-    ) -> Result<(), Violation> {
-        let began = self.exec.now();
-        while !holds(self) {
-            if self.exec.now().since(began) > limit {
-                let lives = self.lives();
-                lives.iter().flatten().for_each(|life| life.log_waits());
-                let states: Vec<String> = lives.iter().flatten().map(|l| l.describe()).collect();
-                let under_way = self.under_way();
-                let what = format!(
-                    "not within {limit:?}: {what}; {}; under way: {under_way:?}",
-                    states.join("; ")
-                );
-                return Err(Violation::new("liveness", what));
-            }
-            self.run_until(self.exec.now() + U / 5)?;
-        }
-        Ok(())
-    }
-
-    // The end
-
-    fn check_times(&self) -> Result<(), Violation> {
-        let (longest, what) = self.first().work.longest();
-        if self.plan.kind == Kind::OneCrash && longest > RECOVERED_WITHIN {
-            let what = format!("{what} took {longest:?}, beside nothing but one crash");
-            return Err(Violation::new("recovery time", what));
-        }
-        Ok(())
-    }
-
-    /// Whoever filled the device may not have come to make room again. When that is done everybody
-    /// finds room: nobody keeps what he does not need.
-    fn make_room(&self) -> Result<(), Violation> {
-        let began = self.exec.now();
-        let mut have_room = BTreeSet::new();
-        while self.first().work.may_be_full() {
-            let mut all = true;
-            for life in self.lives().into_iter().flatten() {
-                let Some(mount) = life.mount(0) else { continue };
-                if have_room.contains(&life.member) {
-                    continue;
-                }
-                let work = Arc::clone(&self.first().work);
-                let found = async move { work.finds_room(&mount).await };
-                match self.exec.run(life.group(), HEALED_WITHIN, found) {
-                    Ok(Ok(true)) => {
-                        have_room.insert(life.member);
-                    }
-                    Ok(Ok(false)) => all = false,
-                    Ok(Err(error)) => {
-                        return Err(Violation::new("room", format!("{}: {error}", life.member)));
-                    }
-                    Err(stopped) => {
-                        return Err(Violation::new("room", format!("looking {stopped:?}")));
-                    }
-                }
-            }
-            if all {
-                return Ok(());
-            }
-            if self.exec.now().since(began) > HEALED_WITHIN {
-                self.lives().iter().flatten().for_each(|life| life.log_waits());
-                let what = format!("only {have_room:?} find any again");
-                return Err(Violation::new("room", what));
-            }
-            self.run_until(self.exec.now() + U)?;
-        }
-        Ok(())
-    }
-
-    /// False when one ended by itself, which excuses what it did not see.
-    fn look_at_all(&self) -> Result<bool, Violation> {
-        let mut all = true;
-        for volume in 0..self.volumes.len() {
-            all &= self.look_at_all_of(volume)?;
-        }
-        Ok(all)
-    }
-
-    fn look_at_all_of(&self, volume: usize) -> Result<bool, Violation> {
-        let mut all = true;
-        for life in self.lives().into_iter().flatten() {
-            let Some(mount) = life.mount(volume) else { continue };
-            let group = life.group();
-            let app = self.app(volume, &life, &mount);
-            let done = self.exec.run(group, HEALED_WITHIN, async move { app.look_at_all().await });
-            match done {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) if life.has_ended() => all = false,
-                Ok(Err(error)) => {
-                    return Err(Violation::new("errors", format!("{}: {error}", life.member)));
-                }
-                Err(stopped) => {
-                    self.lives().iter().flatten().for_each(|life| life.log_waits());
-                    let left = self.under_way();
-                    let what = format!("{}: looking {stopped:?}: {left:?}", life.member);
-                    return Err(Violation::new("liveness", what));
-                }
-            }
-            self.check()?;
-        }
-        Ok(all)
     }
 
     fn leave_all(&self) -> Result<(), Violation> {
@@ -389,39 +273,12 @@ impl Fleet {
         self.until("everybody has left", HEALED_WITHIN, |f| f.lives().iter().all(Option::is_none))
     }
 
-    fn check_devices(&self) -> Result<(), Violation> {
-        self.mend_medium();
-        self.volumes.iter().try_for_each(|volume| self.check_device(volume))
-    }
-
-    fn check_device(&self, volume: &Volume) -> Result<(), Violation> {
-        let exec = Executor::new(self.plan.seed);
-        let device = Device::new(DEVICE_BLOCKS, volume.arbiter.device.visible());
-        let port = device.port(&exec);
-        let limit = Duration::from_secs(600);
-        let report = exec
-            .run(WORLD, limit, async move { fsck::check(port, &mut |_, _, _| {}).await })
-            .map_err(|s: Stopped| Violation::new("fsck", format!("stopped: {s:?}")))?
-            .map_err(|e| Violation::new("fsck", e.to_string()))?;
-        let damaged = volume.work.damaged();
-        let is_expected =
-            |found: &fsck::Problem| found.what == fsck::ISOLATED && damaged.contains(&found.object);
-        let problems: Vec<_> = report.problems.into_iter().filter(|p| !is_expected(p)).collect();
-        match &problems[..] {
-            [] => Ok(()),
-            problems => {
-                let first: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
-                let what = format!("found {}: {}", problems.len(), first.join("; "));
-                Err(Violation::new("fsck", what))
-            }
-        }
-    }
-
     /// So that nothing refers to itself.
     pub(super) fn take_apart(&self) {
         for life in self.lives().into_iter().flatten() {
             self.kill(&life, true);
         }
+        (0..self.plan.nodes).for_each(|host| self.stop_host(host));
         self.hosts.iter().for_each(|host| *host.life.lock() = None);
         self.exec.kill(WORLD);
     }

@@ -2,7 +2,8 @@
 //!
 //! * [`counters`], [`sizes`], [`names`], [`blobs`], [`attributes`]: objects with one writer at a time, whichever node
 //!   it is on, of which it is known in which version each must be found ([`super::chain`]).
-//! * [`logs`], [`registers`]: files that everybody writes at once.
+//! * [`logs`], [`registers`]: files that everybody writes at once. [`tree`]: names that everybody changes
+//!   at once.
 //! * [`file_locks`]: processes that lock ranges of files.
 //! * [`victims`]: files whose blocks the medium may damage. [`room`]: the device is full.
 //! * [`bystanders`]: whoever touches nothing that others touch.
@@ -21,6 +22,7 @@ mod names;
 mod registers;
 mod room;
 mod sizes;
+mod tree;
 mod victims;
 
 use std::collections::BTreeMap;
@@ -28,7 +30,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use mfs::error::DiskError;
 use mfs::file::FileId;
 use mfs::ops::{NewFile, NewKind, OpenFlags};
 use mfs::{Attributes, FsError};
@@ -42,10 +43,12 @@ use super::kernel::Mount;
 use super::log_file::Log;
 use super::oracle::Oracle;
 use super::oracle::linearizable::History;
+use super::oracle::lives;
 use super::plan::{Kind, Plan, Workload};
 use crate::exec::Executor;
 use aside::Aside;
 use bystanders::Bystanders;
+pub use glance::Glancer;
 use victims::Victim;
 
 const COUNTERS: usize = 4;
@@ -97,6 +100,7 @@ pub struct Work {
     attributes: Vec<Mutex<Chain<u64>>>,
     logs: Vec<Mutex<Log>>,
     registers: Vec<Mutex<History>>,
+    tree: Mutex<tree::Turns>,
     claimants: Mutex<file_locks::Claimants>,
     victims: Vec<Mutex<Victim>>,
     pub bystanders: Bystanders,
@@ -156,6 +160,7 @@ impl Work {
             attributes: chains(ATTRIBUTES),
             logs: (0..LOGS).map(|_| Mutex::default()).collect(),
             registers: (0..registers::COUNT).map(|_| Mutex::default()).collect(),
+            tree: Mutex::default(),
             claimants: Mutex::default(),
             victims: (0..plan.victims).map(|_| Mutex::new(Victim::new())).collect(),
             bystanders: Bystanders::default(),
@@ -186,6 +191,7 @@ impl Work {
         self.names.iter().for_each(|chain| chain.lock().lose(life));
         self.blobs.iter().for_each(|chain| chain.lock().lose(life));
         self.logs.iter().for_each(|log| log.lock().lose(life));
+        self.tree.lock().lose(life);
         self.claimants.lock().lose(life);
         let now = self.exec.now();
         for register in &self.registers {
@@ -198,6 +204,11 @@ impl Work {
             seen.remove(&life);
         });
         self.under_way.lock().retain(|_, (of, _, _)| *of != life);
+    }
+
+    /// Everything that this life has done is durable.
+    pub fn unmounted(&self, life: LifeId) {
+        self.tree.lock().unmounted(life);
     }
 
     /// Nobody begins anything any more.
@@ -253,6 +264,11 @@ impl Work {
                 mount.create(root, &name_of('r', i), &regular()).await?;
             }
         }
+        if self.workload == Workload::Tree {
+            let new = NewFile { kind: NewKind::Directory, ..regular() };
+            let top = mount.create(root, tree::TOP, &new).await?;
+            self.tree.lock().begin(top);
+        }
         for name in aside::names().filter(|_| self.has_aside) {
             mount.create(root, &name, &regular()).await?;
         }
@@ -260,7 +276,7 @@ impl Work {
             let file = mount.create(root, &name_of('v', i), &regular()).await?;
             self.victims[i].lock().file = Some(file);
         }
-        mount.fs.sync().await
+        mount.served().await.sync().await
     }
 }
 
@@ -290,12 +306,6 @@ impl App {
     /// Works until it is told to stop.
     pub async fn work(self) {
         while !self.work.is_stopped() && !self.life.is_leaving() {
-            if !self.life.is_permitted() {
-                // As the FUSE layer has it: what the kernel caches goes, and requests wait.
-                self.mount.kernel.forget_everything();
-                self.exec().sleep(Duration::from_millis(2)).await;
-                continue;
-            }
             if !self.work.victims.is_empty() && self.chance(8) {
                 if self.operation("victim", self.victim()).await.is_err() {
                     break;
@@ -313,7 +323,8 @@ impl App {
                 92..95 => "list",
                 95..98 => "attribute",
                 100..110 => "register",
-                110.. => "lock files",
+                110..120 => "lock files",
+                120.. => "tree",
                 _ => "statfs",
             };
             if self.operation(name, self.any(what)).await.is_err() {
@@ -346,6 +357,7 @@ impl App {
                 0 => self.draw(100),
                 _ => 110,
             },
+            Workload::Tree => 120,
         }
     }
 
@@ -358,10 +370,11 @@ impl App {
             70..85 => self.append(self.draw(LOGS)).await,
             85..92 => self.read_log(self.draw(LOGS)).await,
             100..110 => self.register(self.draw(registers::COUNT)).await,
-            110.. => self.lock_files().await,
+            110..120 => self.lock_files().await,
+            120.. => self.tree().await,
             92..95 => self.list(self.draw(DIRS.len())).await,
             95..98 => self.attribute(self.draw(ATTRIBUTES)).await,
-            _ => self.mount.fs.statfs().await.map(|_| ()),
+            _ => self.mount.served().await.statfs().await.map(|_| ()),
         }
     }
 
@@ -395,11 +408,7 @@ impl App {
         }
         if let Err(error) = &done {
             tracing::info!(%error, "{name} failed");
-            if is_end(error) {
-                self.life.expect_end(format!("{name}: {error}"));
-            } else if self.counts() {
-                self.wrong("errors", format!("{name} failed: {error}"));
-            }
+            lives::failed(&work.oracle, &self.life, self.counts(), (name, error));
         }
         done
     }
@@ -498,15 +507,11 @@ impl App {
                 self.read_log(i).await?;
             }
             self.read_victims().await?;
-            self.read_registers().await
+            self.read_registers().await?;
+            self.look_at_tree_at_last().await
         };
         self.operation("look at everything", all).await
     }
-}
-
-/// An error that says that this life of the node is over.
-fn is_end(error: &FsError) -> bool {
-    matches!(error, FsError::CutOff | FsError::Disk(DiskError::Fenced))
 }
 
 /// An operation, also one that is not run to its end: a life that was given up may still begin

@@ -11,7 +11,7 @@ pub(crate) struct Wish {
     /// Nodes of the cluster, instead of what the seed draws
     #[arg(long, value_name = "1-16", value_parser = clap::value_parser!(u16).range(1..=16))]
     nodes: Option<u16>,
-    /// What applications do: mixed, counters, sizes, names, blobs, logs or registers
+    /// What applications do: mixed, counters, sizes, names, blobs, logs, registers, file-locks or tree
     #[arg(long, value_name = "NAME")]
     workload: Option<Workload>,
     /// The only thing that goes wrong; an unknown name lists the known ones

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use mx_base::rules::{CAN_BE_BROKEN, Rule};
+use sim::fleet::plan::Workload;
 use sim::mutations::{MUTATIONS, Mutation, Outcome, Row, try_all};
 
 /// Rules tried at once.
@@ -25,6 +26,9 @@ pub(crate) struct BrokenArgs {
     /// Plays only the first seed, and keeps the rule
     #[arg(long)]
     kept: bool,
+    /// In clusters whose applications do only this
+    #[arg(long, value_name = "NAME")]
+    workload: Option<Workload>,
 }
 
 /// The table of `docs/spec/proof.md` comes last but for one line.
@@ -88,7 +92,8 @@ pub(crate) fn broken(_args: &BrokenArgs) -> ExitCode {
 
 #[cfg(feature = "broken-rules")]
 pub(crate) fn broken(args: &BrokenArgs) -> ExitCode {
-    use sim::fleet::Violation;
+    use sim::fleet::plan::{Plan, Wishes};
+    use sim::fleet::{Violation, run as play};
     use sim::mutations::caught_line;
 
     use super::panics;
@@ -105,7 +110,14 @@ pub(crate) fn broken(args: &BrokenArgs) -> ExitCode {
     for seed in args.first..end {
         panics::playing(seed);
         eprintln!("seed {seed}");
-        if let Err(Violation { oracle, what }) = mutation.play(seed) {
+        let played = match args.workload {
+            None => mutation.play(seed),
+            Some(_) => {
+                play(&Plan::wished(seed, Wishes { workload: args.workload, ..Wishes::default() }))
+                    .map(|_| ())
+            }
+        };
+        if let Err(Violation { oracle, what }) = played {
             println!("{}", caught_line(seed, oracle, &what));
             return ExitCode::FAILURE;
         }

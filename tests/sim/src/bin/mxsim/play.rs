@@ -174,5 +174,13 @@ pub(crate) fn line(plan: &Plan, report: &Report) -> String {
         report.refused_writes,
         report.hits,
     );
+    let beside = report.beside_leaves;
+    if beside.asked > 0 {
+        let _ = write!(
+            line,
+            ", beside leaves {} asked, {} noticed, longest {:?}",
+            beside.asked, beside.noticed, beside.longest
+        );
+    }
     line
 }

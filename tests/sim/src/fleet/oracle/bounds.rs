@@ -8,6 +8,10 @@
 
 use mx_base::Duration;
 
+use super::Violation;
+use crate::fleet::Fleet;
+use crate::fleet::plan::Kind;
+
 /// Joins, cold starts, fences, replays: all of it is over so long behind the last fault.
 pub const HEALED_WITHIN: Duration = Duration::from_secs(40);
 
@@ -21,3 +25,14 @@ pub const UNAFFECTED_WITHIN: Duration = Duration::from_millis(100);
 /// The view without a host that fell silent is committed within 10 U (`docs/spec/recovery.md`,
 /// section 1), and what survivors hold is reported in a few round trips.
 pub const REHOMED_WITHIN: Duration = Duration::from_millis(1_100);
+
+impl Fleet {
+    pub(in crate::fleet) fn check_times(&self) -> Result<(), Violation> {
+        let (longest, what) = self.first().work.longest();
+        if self.plan.kind == Kind::OneCrash && longest > RECOVERED_WITHIN {
+            let what = format!("{what} took {longest:?}, beside nothing but one crash");
+            return Err(Violation::new("recovery time", what));
+        }
+        Ok(())
+    }
+}

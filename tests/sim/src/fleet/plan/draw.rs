@@ -35,8 +35,13 @@ impl Plan {
             _ => Kind::Harsh,
         };
         let plan = Plan::of_kind(seed, kind);
-        // Of the harsh ones every sixth: chosen apart, so that the others stay what they were.
-        if seed % 20 == 17 { Plan { workload: Workload::FileLocks, ..plan } } else { plan }
+        // Some of the harsh ones and of the former ones: chosen apart, so that the others stay what they
+        // were.
+        match seed % 20 {
+            17 => Plan { workload: Workload::FileLocks, ..plan },
+            8 | 16 => Plan { workload: Workload::Tree, ..plan },
+            _ => plan,
+        }
     }
 
     /// The run of a seed as somebody wants it.

@@ -70,7 +70,7 @@ impl App {
         self.stat(file).await?;
         let began = self.work.attributes[i].lock().begin_read();
         self.step("read an attribute of", file);
-        let number = match self.mount.fs.get_xattr(file, NAME).await {
+        let number = match self.mount.served().await.get_xattr(file, NAME).await {
             Ok(value) => number_of(&value),
             Err(FsError::NoXattr) => Some(ABSENT),
             Err(error) => return Err(error),

@@ -111,10 +111,6 @@ impl App {
                 (mine.since, mine.needs) = (Some(began), Needs::Nothing);
                 state.is_watched
             };
-            while !self.life.is_permitted() {
-                self.mount.kernel.forget_everything();
-                self.exec().sleep(Duration::from_millis(2)).await;
-            }
             made += 1;
             if self.operation("bystander", self.touch_own(dir, made)).await.is_err() {
                 return;

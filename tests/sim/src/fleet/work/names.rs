@@ -96,7 +96,7 @@ impl App {
         }
         if self.chance(20) {
             let sync = chain.lock().begin_sync();
-            self.mount.fs.fsync_directory().await?;
+            self.mount.served().await.fsync_directory().await?;
             chain.lock().synced(sync);
         }
         chain.lock().release(self.id());
