@@ -74,3 +74,32 @@ fn exclusion(held: Option<Mode>) -> u8 {
         None => 4,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mx_base::{Incarnation, Instant, NodeId, SanGeneration, View};
+
+    use super::*;
+    use crate::requester::Asked;
+
+    #[test]
+    fn the_strongest_modes_are_reported_first_whatever_their_buckets() {
+        let me = Member { node: NodeId::new(1).expect("in range"), incarnation: Incarnation(1) };
+        let homes = Homes::new().next(&View::new(ViewId(1), SanGeneration(1), vec![me]));
+        let (nl, cr, cw, pr, pw, ex) = (Mode::NL, Mode::CR, Mode::CW, Mode::PR, Mode::PW, Mode::EX);
+        let held = [None, Some(nl), Some(pr), Some(ex), Some(cr), Some(cw), Some(pw)];
+        let buckets: Vec<Bucket> = (1..8).filter_map(Bucket::new).collect();
+        let mut own = OwnLocks::new();
+        for (bucket, held) in buckets.iter().zip(held) {
+            let asked = Asked { wanted: ex, no_queue: false, is_cancelled: false };
+            let name = ResourceName::new(b"any").expect("short");
+            let id = own.insert(name, *bucket, asked, Instant(0)).expect("room");
+            own.get_mut(id).expect("just made").held = held;
+        }
+        let reports = collect(&mut own, &buckets, &homes);
+        assert_eq!(reports.by_heir.len(), 1, "one heir, one epoch");
+        let reported: Vec<_> = reports.by_heir.values().flatten().map(|lock| lock.held).collect();
+        let sorted = [Some(ex), Some(pw), Some(cw), Some(pr), Some(nl), Some(cr), None];
+        assert_eq!(reported, sorted);
+    }
+}

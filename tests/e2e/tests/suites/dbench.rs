@@ -21,11 +21,16 @@ fn dbench(dir: &Path) -> Command {
     dbench
 }
 
+/// It takes number 0, of the first semaphores that a machine ever makes, for none, says this, and does
+/// without.
+const FIRST_SEMAPHORE: &str = "failed to create barrier semaphore";
+
 /// It ends with success whatever happens.
 fn expect_no_errors(said: &str) {
     let is_wrong = |line: &&str| {
+        let is_harmless = line.trim() == FIRST_SEMAPHORE;
         let line = line.to_lowercase();
-        line.contains("fail") || line.contains("error")
+        !is_harmless && (line.contains("fail") || line.contains("error"))
     };
     let wrong: Vec<&str> = said.lines().filter(is_wrong).take(10).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -5,7 +5,7 @@
 //! not journaled (`docs/spec/ondisk.md` 10) is left out: headers of journals, first images of groups
 //! and of chunks of metadata, and marks of what could not be replayed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use mfs::block::{Block, BlockNo};
 use mfs::ondisk::alloc_group::GroupHeaderBlock;
@@ -35,29 +35,57 @@ pub(in crate::fleet) struct Records {
 
 type Versions = Vec<(BlockNo, u64)>;
 
-/// Those of one segment, which are written at the same time.
+/// Those of the segments of one member, several of which are written at the same time. They come in
+/// any order; what belongs together is told by its checksum.
 #[derive(Default)]
 struct Pieces {
-    first: Vec<Block>,
-    /// As they came, also before the first.
-    others: Vec<Vec<Block>>,
+    firsts: VecDeque<Vec<Block>>,
+    others: VecDeque<Vec<Block>>,
 }
 
 impl Pieces {
-    /// The segment, when all of it is there.
-    fn whole(&self) -> Option<Versions> {
-        let head = segment(self.first.first()?)?;
-        let count = usize::try_from(head.blocks.get()).expect("few");
-        if let Some(blocks) = self.first.get(..count) {
-            return versions(blocks);
+    /// More are not written at the same time: what is older was never finished.
+    const MOST: usize = 8;
+
+    fn add(list: &mut VecDeque<Vec<Block>>, piece: Vec<Block>) {
+        list.push_back(piece);
+        if list.len() > Pieces::MOST {
+            list.pop_front();
         }
-        let in_order = self.others.iter().flatten();
-        let reversed = self.others.iter().rev().flatten();
-        let whole = |others: Vec<&Block>| {
-            let blocks: Vec<Block> = self.first.iter().chain(others).cloned().collect();
-            versions(blocks.get(..count)?)
-        };
-        whole(in_order.collect()).or_else(|| whole(reversed.collect()))
+    }
+
+    /// The segments of which all is there.
+    fn take_whole(&mut self) -> Option<Versions> {
+        for (at, first) in self.firsts.iter().enumerate() {
+            let mut used = Vec::new();
+            if let Some(versions) = self.finish(first.clone(), &mut used) {
+                self.firsts.remove(at);
+                used.sort_unstable();
+                used.into_iter().rev().for_each(|other| drop(self.others.remove(other)));
+                return Some(versions);
+            }
+        }
+        None
+    }
+
+    /// Tries to go on with each of the others in turn.
+    fn finish(&self, blocks: Vec<Block>, used: &mut Vec<usize>) -> Option<Versions> {
+        let count = usize::try_from(segment(&blocks[0])?.blocks.get()).expect("few");
+        if let Some(all) = blocks.get(..count) {
+            return versions(all);
+        }
+        for (at, other) in self.others.iter().enumerate() {
+            if used.contains(&at) || blocks.len() + other.len() > count {
+                continue;
+            }
+            used.push(at);
+            let more = blocks.iter().chain(other).cloned().collect();
+            if let Some(versions) = self.finish(more, used) {
+                return Some(versions);
+            }
+            used.pop();
+        }
+        None
     }
 }
 
@@ -73,26 +101,23 @@ impl Records {
         is_in_journal: impl FnOnce() -> bool,
     ) {
         let Some(first) = data.first() else { return };
-        let blocks = || data.iter().map(|block| Block::clone(block)).collect();
-        if segment(first).is_some() {
-            let pieces = self.pieces.entry(by).or_default();
-            if !pieces.first.is_empty() {
-                // That one was never finished.
-                pieces.others.clear();
-            }
-            pieces.first = blocks();
-        } else if !is_header(first) && is_in_journal() {
-            self.pieces.entry(by).or_default().others.push(blocks());
-        } else {
+        let is_first = segment(first).is_some();
+        // Any other kind may be an image in a record, which happens to begin here.
+        let is_of_journal =
+            is_header(first) && Header::of(first).kind() == Some(Kind::JournalHeader);
+        if !is_first && (is_of_journal || !is_in_journal()) {
             return;
         }
-        let Some(versions) = self.pieces[&by].whole() else { return };
-        self.pieces.remove(&by);
-        if is_durable {
-            self.are_durable(versions);
-        } else {
-            self.written += 1;
-            self.volatile.push((self.written, versions));
+        let blocks = data.iter().map(|block| Block::clone(block)).collect();
+        let pieces = self.pieces.entry(by).or_default();
+        Pieces::add(if is_first { &mut pieces.firsts } else { &mut pieces.others }, blocks);
+        while let Some(versions) = self.pieces.get_mut(&by).and_then(Pieces::take_whole) {
+            if is_durable {
+                self.are_durable(versions);
+            } else {
+                self.written += 1;
+                self.volatile.push((self.written, versions));
+            }
         }
     }
 
@@ -225,15 +250,20 @@ mod tests {
         head.payload_len = U32::new(u32::try_from(payload).expect("short"));
         let mut bytes = [head.as_bytes(), transaction.as_bytes(), record.as_bytes()].concat();
         bytes.resize(blocks * BLOCK_SIZE, 0x5a);
-        bytes[SEGMENT_CRC_AT..SEGMENT_CRC_AT + 4].fill(0);
-        let crc = header::crc32c(&bytes);
-        bytes[SEGMENT_CRC_AT..SEGMENT_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         let block = |bytes: &[u8]| {
             let mut block = Block::zeroed();
             block.0.copy_from_slice(bytes);
             block
         };
-        bytes.chunks(BLOCK_SIZE).map(block).collect()
+        let mut segment = bytes.chunks(BLOCK_SIZE).map(block).collect::<Vec<_>>();
+        sum_up(&mut segment);
+        segment
+    }
+
+    fn sum_up(segment: &mut [Box<Block>]) {
+        let bytes: Vec<u8> = segment.iter().flat_map(|block| block.0).collect();
+        let crc = header::crc32c_with_hole(&bytes, SEGMENT_CRC_AT).to_le_bytes();
+        segment[0].0[SEGMENT_CRC_AT..SEGMENT_CRC_AT + 4].copy_from_slice(&crc);
     }
 
     /// Is it found that a version of the block goes to its place?
@@ -279,6 +309,31 @@ mod tests {
         assert!(is_found(&records, 6));
         records.written(me(), &segment[..1], true, || true);
         assert!(!is_found(&records, 6));
+    }
+
+    #[test]
+    fn segments_are_told_apart_whatever_the_order_of_their_pieces() {
+        let mut records = Records::default();
+        let [long, short] = [segment_with(5, 6), segment_with(4, 2)];
+        let pieces = [&short[..1], &long[4..], &long[..1], &short[1..], &long[3..4]];
+        for piece in pieces {
+            records.written(me(), piece, true, || true);
+        }
+        assert!(!is_found(&records, 4) && is_found(&records, 5));
+        records.written(me(), &long[1..3], true, || true);
+        assert!(!is_found(&records, 5));
+    }
+
+    #[test]
+    fn a_piece_may_begin_with_an_image() {
+        let mut records = Records::default();
+        let mut segment = segment_with(5, 2);
+        let owner = Owner { id: 7, generation: 1 };
+        *Header::of_mut(&mut segment[1]) = Header::new(FsId([7; 16]), Kind::Inode, AT, owner, 5);
+        sum_up(&mut segment);
+        records.written(me(), &segment[..1], true, || true);
+        records.written(me(), &segment[1..], true, || true);
+        assert!(!is_found(&records, 5));
     }
 
     #[test]
