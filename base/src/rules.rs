@@ -114,6 +114,9 @@ rules! {
     /// A slot that was left dirty is nobody's before it is replayed, not even its own node's.
     /// `mfs::mount::slots`, `mfs::mount::recover`
     LeaveDirtySlots,
+    /// The loss of one copy of a slot's head loses nothing.
+    /// `mfs::slot::head`
+    WriteBothHeads,
     /// The orphans of a dead member are adopted.
     /// `mfs::mount::recover`
     AdoptOrphans,

@@ -39,7 +39,8 @@ pub enum MountError {
     /// Nobody may use the file system before somebody has decided to go on without what is lost.
     #[error("{0}; `fsck.matrixfs -y` goes on without what is damaged")]
     DamagedJournal(ScanError),
-    #[error("{slot}: {source}")]
+    /// As above.
+    #[error("{slot}: {source}; `fsck.matrixfs -y` goes on without what only its journal has")]
     SlotHead { slot: SlotId, source: HeadError },
     #[error("{slot}: {source}")]
     Slot { slot: SlotId, source: FsError },

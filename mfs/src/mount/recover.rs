@@ -107,19 +107,13 @@ async fn flush_behind_dead(env: &Env) -> Result<(), DiskError> {
 /// Replays every slot that is live, alone with the device: nobody else has it mounted.
 ///
 /// # Errors
-/// When a journal cannot be read or a block cannot be written.
+/// When a journal, or the head that leads to one, cannot be read or a block cannot be written.
 pub(super) async fn recover_unowned(env: &Env, sb: &Superblock) -> Result<Recovered, MountError> {
     let mut recovered = Recovered::default();
     let mut live = Vec::new();
     for (slot, head) in SlotHead::read_all(&*env.disk, sb.fs_id, &sb.layout).await? {
-        let head = match head {
-            Ok(head) => head,
-            Err(error) => {
-                // Not used any more; fsck says so.
-                tracing::error!(slot = slot.0, %error, "slot left alone");
-                continue;
-            }
-        };
+        // It may lead to a journal with what somebody was told is safe.
+        let head = head.map_err(|source| MountError::SlotHead { slot, source })?;
         let was_mine = head.member.is_some_and(|m| m.node == env.group.me().node);
         if head.state == SlotState::Live && (!was_mine || is_kept(Rule::LeaveDirtySlots)) {
             live.push(head);
@@ -257,7 +251,8 @@ impl Fs {
     /// # Errors
     /// When the device or the journal of this node fails; what could be replayed is free by then. A
     /// journal that is damaged is no error of the recovery: what is doubtful for it is isolated, and the
-    /// slot stays as it is for fsck.
+    /// slot stays as it is for fsck. A journal that nothing leads to any more is one: everything that
+    /// the dead one held for writing stays in limbo.
     pub async fn recover_member(self: &Arc<Self>, dead: Member) -> Result<Recovered, MountError> {
         let mut recovered = Recovered::default();
         let sb = crate::superblock::read(&*self.env.disk).await?;
@@ -372,11 +367,25 @@ impl Fs {
     }
 
     /// Slots that a member left live.
-    async fn slots_of(&self, sb: &Superblock, member: Member) -> Result<Vec<SlotHead>, DiskError> {
-        let heads = SlotHead::read_all(&*self.env.disk, sb.fs_id, &sb.layout).await?;
-        let heads = heads.into_iter().filter_map(|(_, head)| head.ok());
-        let live = heads.filter(|h| h.state == SlotState::Live && h.member == Some(member));
-        Ok(live.collect())
+    ///
+    /// # Errors
+    /// When no slot is known to be its, and one cannot be read that may be.
+    async fn slots_of(&self, sb: &Superblock, member: Member) -> Result<Vec<SlotHead>, MountError> {
+        let mut live = Vec::new();
+        let mut unknown = None;
+        for (slot, head) in SlotHead::read_all(&*self.env.disk, sb.fs_id, &sb.layout).await? {
+            match head {
+                Ok(head) if head.state == SlotState::Live && head.member == Some(member) => {
+                    live.push(head);
+                }
+                Ok(_) => {}
+                Err(source) => unknown = Some(MountError::SlotHead { slot, source }),
+            }
+        }
+        match unknown {
+            Some(error) if live.is_empty() => Err(error),
+            _ => Ok(live),
+        }
     }
 
     /// Adopts the orphans of slots that were left clean with some.

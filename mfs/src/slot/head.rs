@@ -1,8 +1,9 @@
 //! A slot's head: whose it is, in what state, and where its journal lies.
 //!
-//! It is not journaled, for it has to be read before the journal can be. Two copies are written in
-//! turn, so that a write that is torn leaves the other one.
+//! It is not journaled, for it has to be read before the journal can be. There are two copies: a write
+//! that is torn leaves the other one, and once both are written the loss of either loses nothing.
 
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{FsId, Incarnation, Member, NodeId, SlotId};
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -17,6 +18,9 @@ use crate::ondisk::slot::{JOURNAL_EXTENTS_MAX, JournalExtent, SlotHeadBlock, Slo
 
 /// Heads read at once.
 const READ_SLOTS: u16 = 64;
+
+/// Blocks read at once of which more cannot be read than these are no damage: the device fails.
+const UNREADABLE_MAX: usize = 8;
 
 /// The head of a slot.
 #[derive(Clone, Debug)]
@@ -33,9 +37,9 @@ pub(crate) struct SlotHead {
 /// Why a head cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum HeadError {
-    #[error("both heads are damaged: {0}")]
+    #[error("both copies of its head are damaged: {0}")]
     Damaged(Corruption),
-    #[error(transparent)]
+    #[error("neither copy of its head is whole: {0}")]
     Disk(#[from] DiskError),
 }
 
@@ -60,15 +64,14 @@ impl SlotHead {
         layout: &Layout,
         slot: SlotId,
     ) -> Result<SlotHead, HeadError> {
-        let first = layout.slot_heads(slot)[0];
-        let copies = disk.read(first, 2).await?;
-        SlotHead::newer(&copies, fs_id, layout, slot)
+        let copies = read_copies(disk, layout.slot_heads(slot)[0], 2).await?;
+        SlotHead::newer(copies, fs_id, layout, slot)
     }
 
     /// The heads of all slots, in order.
     ///
     /// # Errors
-    /// When the device cannot be read; damaged heads are errors of their own.
+    /// When the device cannot be read; heads that cannot be are errors of their own.
     pub(crate) async fn read_all(
         disk: &dyn Disk,
         fs_id: FsId,
@@ -79,9 +82,10 @@ impl SlotHead {
         while next < layout.slot_count {
             let count = READ_SLOTS.min(layout.slot_count - next);
             let first = layout.slot_heads(SlotId(next))[0];
-            let blocks = disk.read(first, 2 * usize::from(count)).await?;
-            for (slot, copies) in (next..).map(SlotId).zip(blocks.chunks(2)) {
-                heads.push((slot, SlotHead::newer(copies, fs_id, layout, slot)));
+            let mut copies = read_copies(disk, first, 2 * usize::from(count)).await?.into_iter();
+            for slot in (next..next + count).map(SlotId) {
+                let of_slot = copies.by_ref().take(2);
+                heads.push((slot, SlotHead::newer(of_slot, fs_id, layout, slot)));
             }
             next += count;
         }
@@ -89,38 +93,28 @@ impl SlotHead {
     }
 
     fn newer(
-        copies: &[Block],
+        copies: impl IntoIterator<Item = Result<Block, DiskError>>,
         fs_id: FsId,
         layout: &Layout,
         slot: SlotId,
     ) -> Result<SlotHead, HeadError> {
-        let parsed = layout
-            .slot_heads(slot)
-            .into_iter()
-            .zip(copies)
-            .map(|(at, block)| parse(block, at, fs_id, layout, slot));
-        let mut newest: Option<SlotHead> = None;
-        let mut damage = None;
-        for copy in parsed {
-            match copy {
-                Ok(head) if newest.as_ref().is_none_or(|n| head.version > n.version) => {
-                    newest = Some(head);
-                }
-                Ok(_) => {}
-                Err(corruption) => damage = Some(corruption),
-            }
-        }
-        match (newest, damage) {
-            (Some(head), _) => Ok(head),
-            (None, Some(corruption)) => Err(HeadError::Damaged(corruption)),
-            (None, None) => unreachable!("two copies were parsed"),
-        }
+        let parsed =
+            layout.slot_heads(slot).into_iter().zip(copies).map(|(at, block)| {
+                parse(&block?, at, fs_id, layout, slot).map_err(HeadError::Damaged)
+            });
+        let newer = parsed.reduce(|a, b| match (a, b) {
+            (Ok(a), Ok(b)) => Ok(if b.version > a.version { b } else { a }),
+            (Ok(whole), Err(_)) | (Err(_), Ok(whole)) => Ok(whole),
+            // It may be there when it is read again.
+            (Err(error @ HeadError::Disk(_)), Err(_)) | (Err(_), Err(error)) => Err(error),
+        });
+        newer.expect("a slot has two heads")
     }
 
-    /// Writes the head over the copy that is not the present one, durably.
+    /// Writes the head durably, over the copy that is not the present one, and then over the other.
     ///
     /// # Errors
-    /// When the device fails; the present copy still counts then.
+    /// When the device fails; the copy that was the present one may still count then.
     pub(crate) async fn write(
         &mut self,
         disk: &dyn Disk,
@@ -128,10 +122,14 @@ impl SlotHead {
         layout: &Layout,
         writer: Writer,
     ) -> Result<(), DiskError> {
-        self.version += 1;
-        let at = layout.slot_heads(self.slot)[(self.version % 2) as usize];
-        let block = self.block(fs_id, at, writer);
-        disk.write(at, WriteData::Blocks(vec![block.into()]), Durability::Durable).await
+        let copies = if is_kept(Rule::WriteBothHeads) { 2 } else { 1 };
+        for _ in 0..copies {
+            self.version += 1;
+            let at = layout.slot_heads(self.slot)[(self.version % 2) as usize];
+            let block = self.block(fs_id, at, writer);
+            disk.write(at, WriteData::Blocks(vec![block.into()]), Durability::Durable).await?;
+        }
+        Ok(())
     }
 
     /// Both copies as mkfs writes them, and where: a slot never used.
@@ -166,6 +164,32 @@ impl SlotHead {
         header::seal(&mut block, writer);
         block
     }
+}
+
+/// Blocks in a row, each by itself where they cannot be read together.
+async fn read_copies(
+    disk: &dyn Disk,
+    first: BlockNo,
+    count: usize,
+) -> Result<Vec<Result<Block, DiskError>>, DiskError> {
+    match disk.read(first, count).await {
+        Ok(blocks) => return Ok(blocks.into_vec().into_iter().map(Ok).collect()),
+        Err(DiskError::Failed { .. }) => {}
+        Err(error @ (DiskError::Fenced | DiskError::BeyondEnd { .. })) => return Err(error),
+    }
+    let mut copies = Vec::new();
+    let mut unreadable = 0;
+    for at in (first.0..).map(BlockNo).take(count) {
+        match disk.read(at, 1).await {
+            Ok(blocks) => copies.extend(blocks.into_vec().into_iter().map(Ok)),
+            Err(error @ DiskError::Failed { .. }) if unreadable < UNREADABLE_MAX => {
+                unreadable += 1;
+                copies.push(Err(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(copies)
 }
 
 fn parse(

@@ -93,6 +93,7 @@ pub const MUTATIONS: &[Mutation] = &[
     damaged(Rule::SeeWhoTore, 60),
     damaged(Rule::DoubtUnknown, 20),
     cluster(Rule::LeaveDirtySlots, 60),
+    cluster(Rule::WriteBothHeads, 60),
     cluster(Rule::AdoptOrphans, 60),
     cluster(Rule::AwaitFence, 60),
     cluster(Rule::KeepVictims, 20),

@@ -9,7 +9,7 @@ use mfs::file::FileId;
 use mfs::locks::Resource;
 use mfs::ondisk::inode::InodeBlock;
 use mfs::ops::{Lookup, NewFile, NewKind, OpenFile, OpenFlags, ReadKind, SetAttributes};
-use mfs::{Fs, FsError, Options};
+use mfs::{Fs, FsError, MountError, Options};
 use mx_base::Duration;
 use parking_lot::Mutex;
 use sim::disk::{Device, Event, Faults};
@@ -395,6 +395,79 @@ fn of_a_damaged_journal_what_comes_before_is_replayed_and_what_is_behind_is_isol
         let refused = mfs::mount(env(&inside, &on, 4), Options::default(), true, |_| {}).await;
         let why = refused.expect_err("nobody has decided to go on without").to_string();
         assert!(why.contains("fsck.matrixfs -y"), "{why}");
+    });
+    exec.kill(NODE);
+    ran.expect("goes on");
+}
+
+/// A mount that died with something in its journal only; the copies of the head of its slot.
+fn died_with_something_in_its_journal(device: &Device) -> [BlockNo; 2] {
+    let exec = Executor::new(1);
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        mount(&inside, &on, 1).await.mounted.leave().await.expect("leaves");
+        two_journals(&inside, &on).await;
+        let Mount { mounted, .. } = mount(&inside, &on, 2).await;
+        let fs = Arc::clone(&mounted.fs);
+        let (_, open) = made(&fs, b"f").await.expect("there is room");
+        fs.fsync(&open).await.expect("durable");
+        let heads = fs.layout().slot_heads(fs.slot());
+        std::mem::forget((mounted, open));
+        heads
+    });
+    exec.kill(NODE);
+    ran.expect("goes on")
+}
+
+#[test]
+fn one_copy_of_a_head_leads_to_the_journal() {
+    for lost in 0..2 {
+        for is_unreadable in [false, true] {
+            let device = device();
+            let heads = died_with_something_in_its_journal(&device);
+            if is_unreadable {
+                device.set_faults(Faults { unreadable: [heads[lost]].into(), ..Faults::default() });
+            } else {
+                device.flip(heads[lost], 8 * 66);
+            }
+            let exec = Executor::new(2);
+            let inside = exec.clone();
+            let ran = exec.run(NODE, LIMIT, async move {
+                let Mount { mounted, .. } = mount(&inside, &device, 3).await;
+                let fs = Arc::clone(&mounted.fs);
+                let found = fs.lookup(fs.root(), b"f").await.expect("read");
+                assert!(matches!(found, Lookup::Found(_)), "copy {lost} is lost: {found:?}");
+                std::mem::forget((mounted, found));
+            });
+            exec.kill(NODE);
+            ran.expect("goes on");
+        }
+    }
+}
+
+#[test]
+fn a_head_that_cannot_be_read_keeps_what_its_journal_may_have_in_limbo() {
+    let device = device();
+    let heads = died_with_something_in_its_journal(&device);
+    let whole = heads.map(|at| device.flip(at, 8 * 66).0);
+    let exec = Executor::new(2);
+    let (inside, on) = (exec.clone(), device.clone());
+    let ran = exec.run(NODE, LIMIT, async move {
+        let refused = mfs::mount(env(&inside, &on, 3), Options::default(), true, |_| {}).await;
+        let why = refused.expect_err("nobody has decided to go on without").to_string();
+        assert!(why.contains("fsck.matrixfs -y") && why.contains("head"), "{why}");
+        let env = env(&inside, &on, 3);
+        let mounted = mfs::mount(env, Options::default(), false, |_| {}).await.expect("mounts");
+        let fs = Arc::clone(&mounted.fs);
+        let dead = Alone::new(2).me();
+        let failed = fs.recover_member(dead).await;
+        assert!(matches!(failed, Err(MountError::SlotHead { .. })), "{failed:?}");
+        for (at, head) in heads.into_iter().zip(whole) {
+            on.put_right(at, head);
+        }
+        let recovered = fs.recover_member(dead).await.expect("replayed");
+        assert_eq!((recovered.slots, recovered.locks_damaged), (1, 0));
+        std::mem::forget(mounted);
     });
     exec.kill(NODE);
     ran.expect("goes on");

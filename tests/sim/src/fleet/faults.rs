@@ -117,6 +117,17 @@ impl Fleet {
                     self.flipped.lock().push((at, before, after));
                 }
             }
+            Fault::HeadFlip { host, copy, bit, restart } => {
+                if let Some(life) = self.life(host)
+                    && let Some(mount) = life.mount(0)
+                {
+                    let volume = self.first();
+                    let at = volume.layout.slot_heads(mount.fs.slot())[copy];
+                    let bit = usize::try_from(bit).expect("within a block");
+                    volume.arbiter.device.flip(at, bit);
+                    self.crash(&life, restart);
+                }
+            }
             Fault::DeviceFull { host, length } => self.fill(host, length),
             Fault::WallJump { host, seconds } => self.clocks[host].jump(seconds),
             Fault::Leave { host, restart } => {

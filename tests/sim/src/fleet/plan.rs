@@ -136,6 +136,15 @@ pub enum Fault {
         victim: usize,
         bit: u64,
     },
+    /// A bit of one copy of the head of the host's slot in the first file system changes on the medium,
+    /// and the process crashes.
+    HeadFlip {
+        host: usize,
+        copy: usize,
+        bit: u64,
+        #[serde(with = "millis")]
+        restart: Duration,
+    },
     /// Somebody on this host fills the device, and makes room again after so long.
     DeviceFull {
         host: usize,
@@ -223,6 +232,7 @@ pub enum FaultName {
     LateWrite,
     ReadError,
     BitFlip,
+    HeadFlip,
     DeviceFull,
     WallJump,
     /// No event: the clocks of all hosts go at different rates.
@@ -233,7 +243,7 @@ pub enum FaultName {
 }
 
 impl FaultName {
-    pub const ALL: [(FaultName, &'static str); 22] = [
+    pub const ALL: [(FaultName, &'static str); 23] = [
         (FaultName::Crash, "crash"),
         (FaultName::CrashStep, "crash-step"),
         (FaultName::PowerOff, "power-off"),
@@ -250,6 +260,7 @@ impl FaultName {
         (FaultName::LateWrite, "late-write"),
         (FaultName::ReadError, "read-error"),
         (FaultName::BitFlip, "bit-flip"),
+        (FaultName::HeadFlip, "head-flip"),
         (FaultName::DeviceFull, "device-full"),
         (FaultName::WallJump, "wall-jump"),
         (FaultName::Drift, "drift"),
@@ -419,6 +430,7 @@ impl Plan {
             | Fault::DeviceFull { .. }
             | Fault::ReadError { .. }
             | Fault::BitFlip { .. }
+            | Fault::HeadFlip { .. }
             | Fault::WallJump { .. } => false,
             Fault::Pause { length, .. } => *length >= UNNOTICED,
             Fault::CrashStep { .. }

@@ -255,6 +255,7 @@ impl Plan {
         }
         if wishes.fault.is_none() {
             plan.damage();
+            plan.flip_head();
             plan.fill();
             plan.fail_power_behind_death();
         }
@@ -272,6 +273,16 @@ impl Plan {
             let at = Duration::from_millis(random.below(6_500));
             let name = random.pick(&[FaultName::BitFlip, FaultName::BitFlip, FaultName::ReadError]);
             let fault = self.named(name, random);
+            self.faults.push((at, fault));
+        }
+    }
+
+    /// A damaged head of a slot whose journal matters, in a part of the runs. Drawn apart as well.
+    fn flip_head(&mut self) {
+        let random = &mut Random::new(self.seed ^ 0x4ead);
+        if random.chance(10) {
+            let at = Duration::from_millis(random.below(6_000));
+            let fault = self.named(FaultName::HeadFlip, random);
             self.faults.push((at, fault));
         }
     }
@@ -348,6 +359,12 @@ impl Plan {
             FaultName::BitFlip => Fault::BitFlip {
                 victim: index(random.below(self.victims as u64)),
                 bit: random.below(4096 * 8),
+            },
+            FaultName::HeadFlip => Fault::HeadFlip {
+                host,
+                copy: index(random.below(2)),
+                bit: random.below(4096 * 8),
+                restart,
             },
             FaultName::DeviceFull => Fault::DeviceFull { host, length },
             FaultName::WallJump | FaultName::Drift => {

@@ -104,6 +104,9 @@ fn shorter(fault: Fault) -> Option<Fault> {
         Fault::LoseJournal { host, restart } => {
             Fault::LoseJournal { host, restart: half(restart)? }
         }
+        Fault::HeadFlip { host, copy, bit, restart } => {
+            Fault::HeadFlip { host, copy, bit, restart: half(restart)? }
+        }
         Fault::CrashStep { host, steps, restart } => {
             Fault::CrashStep { host, steps, restart: half(restart)? }
         }
@@ -144,6 +147,7 @@ impl Fault {
             | Fault::DeviceFull { host, .. }
             | Fault::WallJump { host, .. }
             | Fault::LoseJournal { host, .. }
+            | Fault::HeadFlip { host, .. }
             | Fault::Leave { host, .. } => [Some(host), None],
             Fault::OneWay { from, to, .. } | Fault::SlowLink { from, to, .. } => {
                 [Some(from), Some(to)]
