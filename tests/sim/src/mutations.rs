@@ -27,8 +27,12 @@ pub enum World {
     Damaged,
     /// Clusters whose processes lock ranges of files.
     Locking,
+    /// Clusters of eight, of which some crash.
+    Crowd,
     /// One node with a device that crashes behind every few of its events, of [`single`].
     Alone,
+    /// The same, behind every other one, with a node that writes and cuts files and does little else.
+    Data,
 }
 
 impl fmt::Display for World {
@@ -37,7 +41,9 @@ impl fmt::Display for World {
             World::Cluster => "cluster",
             World::Damaged => "damaged",
             World::Locking => "locking",
+            World::Crowd => "crowd",
             World::Alone => "one node",
+            World::Data => "data",
         })
     }
 }
@@ -62,8 +68,16 @@ const fn locking(rule: Rule, within: u64) -> Mutation {
     Mutation { rule, world: World::Locking, within }
 }
 
+const fn crowd(rule: Rule, within: u64) -> Mutation {
+    Mutation { rule, world: World::Crowd, within }
+}
+
 const fn alone(rule: Rule, within: u64) -> Mutation {
     Mutation { rule, world: World::Alone, within }
+}
+
+const fn data(rule: Rule, within: u64) -> Mutation {
+    Mutation { rule, world: World::Data, within }
 }
 
 /// All of them.
@@ -73,28 +87,28 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::CallOutAgain, 20),
     cluster(Rule::NoticeCrossingGrant, 20),
     cluster(Rule::DropOldEpochs, 20),
-    cluster(Rule::KeepEarlyMessages, 60),
+    crowd(Rule::KeepEarlyMessages, 20),
     cluster(Rule::AwaitAllReports, 20),
     cluster(Rule::ReportWhatIsHeld, 20),
     cluster(Rule::ReportWhatIsWaitedFor, 20),
     locking(Rule::AwaitReportsOfClaims, 20),
     cluster(Rule::ChooseOneHome, 20),
-    cluster(Rule::DropQueueOfDead, 60),
+    crowd(Rule::DropQueueOfDead, 20),
     locking(Rule::KeepClaimsOfDead, 60),
     cluster(Rule::KeepExOfDead, 20),
     cluster(Rule::AssumeTheWorst, 20),
     cluster(Rule::AwaitCachesOfDead, 20),
     cluster(Rule::KeepLiveInLimbo, 20),
     cluster(Rule::ForgetValueInLimbo, 60),
-    cluster(Rule::TellLiveNamesAgain, 60),
+    crowd(Rule::TellLiveNamesAgain, 20),
     alone(Rule::FlushBehindDead, 20),
     cluster(Rule::RedoBeforeRelease, 60),
     cluster(Rule::RedoOnlyNewer, 20),
     damaged(Rule::SeeWhoTore, 60),
     damaged(Rule::DoubtUnknown, 20),
     cluster(Rule::LeaveDirtySlots, 60),
-    cluster(Rule::WriteBothHeads, 60),
-    cluster(Rule::AdoptOrphans, 60),
+    damaged(Rule::WriteBothHeads, 20),
+    crowd(Rule::AdoptOrphans, 20),
     cluster(Rule::AwaitFence, 60),
     cluster(Rule::KeepVictims, 20),
     cluster(Rule::AdoptAccepted, 20),
@@ -118,9 +132,9 @@ pub const MUTATIONS: &[Mutation] = &[
     alone(Rule::CheckSegments, 60),
     alone(Rule::CheckLifeOfSegments, 60),
     cluster(Rule::DrainBeforeClean, 20),
-    alone(Rule::DataBeforeExtents, 600),
+    data(Rule::DataBeforeExtents, 60),
     alone(Rule::SizeBehindData, 20),
-    alone(Rule::ZeroTail, 600),
+    data(Rule::ZeroTail, 60),
     alone(Rule::RestFreedBlocks, 60),
     cluster(Rule::WriteFreeHeaders, 20),
     cluster(Rule::AdvanceTimes, 20),
@@ -140,15 +154,29 @@ impl Mutation {
             World::Cluster => fleet::run(&Plan::of(seed)).map(|_| ()),
             World::Damaged => fleet::run(&damaged_plan(seed)).map(|_| ()),
             World::Locking => fleet::run(&locking_plan(seed)).map(|_| ()),
+            World::Crowd => {
+                let fault = Some(FaultName::Crash);
+                let wishes = Wishes { nodes: Some(8), workload: None, fault };
+                fleet::run(&Plan::wished(seed, wishes)).map(|_| ())
+            }
             World::Alone => {
                 let nth = usize::try_from(seed).expect("few seeds");
-                let profile = Profile::ALL[nth % Profile::ALL.len()];
-                let plan = single::Plan { seed, profile, operations: 60, device_blocks: 64 << 8 };
-                let ran = single::crash_everywhere(&plan, 7);
-                ran.map(|_| ()).map_err(|failure| Violation::new(oracle_of(&failure.0), failure.0))
+                play_alone(seed, Profile::ALL[nth % Profile::ALL.len()], 60, 7)
             }
+            World::Data => play_alone(seed, Profile::Data, 120, 2),
         }
     }
+}
+
+fn play_alone(
+    seed: u64,
+    profile: Profile,
+    operations: usize,
+    stride: usize,
+) -> Result<(), Violation> {
+    let plan = single::Plan { seed, profile, operations, device_blocks: 64 << 8 };
+    let ran = single::crash_everywhere(&plan, stride);
+    ran.map(|_| ()).map_err(|failure| Violation::new(oracle_of(&failure.0), failure.0))
 }
 
 /// Half of them with members that are dropped and alive.
@@ -173,6 +201,13 @@ fn damaged_plan(seed: u64) -> Plan {
             };
             plan.faults.push((at, damage));
         }
+        let crash = match crash {
+            Fault::Crash { host, restart } => {
+                let copy = usize::from((seed + i) / 2 % 2 == 1);
+                Fault::HeadFlip { host, copy, bit: seed % (4096 * 8), restart }
+            }
+            other => other,
+        };
         plan.faults.push((at, crash));
     }
     Plan { weather: Weather::CALM, ..plan }

@@ -295,7 +295,10 @@ async fn drive(
                     moments.pop();
                 }
                 // A write takes it before it finds no room.
-                if let Action::Write { ino, .. } | Action::Append { ino, .. } = &action
+                if let Action::Write { ino, .. }
+                | Action::Append { ino, .. }
+                | Action::Allocate { ino, .. }
+                | Action::CopyRange { to: (ino, _), .. } = &action
                     && tree.remove_xattr(*ino, b"security.capability", exec.wall_time()).is_ok()
                 {
                     version += 1;

@@ -232,6 +232,19 @@ fn an_answer_from_before_a_write_that_is_taken_in_behind_it_does_not_shorten_the
     play_plan(include_str!("plans/late-answer.json"));
 }
 
+/// What the simulator excuses there (docs/semantics.md, section 6) lasts until the last page that was asked for beside
+/// the writer has come (seed 280 of blobs).
+#[test]
+fn a_page_that_was_asked_for_beside_a_writer_counts_as_one() {
+    play_plan(include_str!("plans/old-end.json"));
+}
+
+/// The simulator took it for a life that ends for nothing (seed 749681).
+#[test]
+fn a_life_that_has_not_mounted_when_another_dies_may_start_over() {
+    play_plan(include_str!("plans/starts-over.json"));
+}
+
 /// Each time one of its two names led elsewhere than before it let go of what the other one leads to, and
 /// so for ever, without waiting for anything.
 #[test]

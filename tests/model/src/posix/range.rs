@@ -66,6 +66,7 @@ impl Tree {
         let end = end.ok_or(Errno::FileTooBig)?;
         let node = self.must_mut(ino);
         node.modified(now);
+        node.drop_capability();
         if let Body::File(content) = &mut node.body {
             let (zeros, keep_size) = match what {
                 Allocate::Blocks { keep_size } => (false, keep_size),

@@ -191,6 +191,27 @@ fn truncating_to_a_larger_size_shows_zeros() {
     assert_eq!(t.getattr(f).map(|a| a.size), Ok(9));
 }
 
+/// `file_modified` and `setattr_prepare` of the kernel; fs/ext4/extents.c, `ext4_fallocate`.
+#[test]
+fn every_change_of_the_contents_takes_the_capability() {
+    type Edit = fn(&mut Tree, Ino) -> Result<(), Errno>;
+    let edits: [Edit; 5] = [
+        |t, f| t.write(f, 0, b"x", LATER).map(|_| ()),
+        |t, f| t.truncate(f, 3, LATER),
+        |t, f| t.allocate(f, Allocate::Blocks { keep_size: true }, 0, 9, LATER),
+        |t, f| t.allocate(f, Allocate::Zeros { keep_size: false }, 0, 9, LATER),
+        |t, f| t.allocate(f, Allocate::Hole, 0, 9, LATER),
+    ];
+    for edit in edits {
+        let mut t = tree(&["f"]);
+        let f = at(&t, "f");
+        let name = b"security.capability";
+        t.set_xattr(f, name, b"set", Presence::Any, NOW).expect("a file");
+        assert_eq!(edit(&mut t, f), Ok(()));
+        assert_eq!(t.get_xattr(f, name), Err(Errno::NoData));
+    }
+}
+
 #[test]
 fn the_largest_size_cuts_a_write_short_and_then_refuses() {
     let mut t = tree(&["f", "d/"]);

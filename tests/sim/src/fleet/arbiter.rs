@@ -91,6 +91,13 @@ impl Arbiter {
         self.judge.watch(fleet);
     }
 
+    /// The medium changes one bit: what lay there, and what lies there now.
+    pub(super) fn flip(&self, at: BlockNo, bit: usize) -> (SharedBlock, SharedBlock) {
+        let (before, after) = self.device.flip(at, bit);
+        self.judge.flipped(at, before.clone());
+        (before, after)
+    }
+
     /// The device has other contents than what was written to it.
     pub(super) fn power_failed(&self) {
         self.judge.power_failed();

@@ -113,7 +113,7 @@ impl Fleet {
                 if let Some(inode) = self.first().work.damage(victim) {
                     let at = BlockNo(inode.0);
                     let bit = usize::try_from(bit).expect("within a block");
-                    let (before, after) = self.first().arbiter.device.flip(at, bit);
+                    let (before, after) = self.first().arbiter.flip(at, bit);
                     self.flipped.lock().push((at, before, after));
                 }
             }
@@ -124,7 +124,7 @@ impl Fleet {
                     let volume = self.first();
                     let at = volume.layout.slot_heads(mount.fs.slot())[copy];
                     let bit = usize::try_from(bit).expect("within a block");
-                    volume.arbiter.device.flip(at, bit);
+                    volume.arbiter.flip(at, bit);
                     self.crash(&life, restart);
                 }
             }

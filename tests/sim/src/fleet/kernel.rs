@@ -7,7 +7,7 @@
 
 mod by_name;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ use crate::exec::Executor;
 const PAGE: u64 = 4096;
 /// Entries that one readdir asks for.
 const PIECE: usize = 16;
+/// Who waits for a page that is being read looks again so soon.
+const PAGE_LOCK: Duration = Duration::from_micros(30);
 
 /// What a listing shows.
 pub type Names = BTreeMap<Vec<u8>, FileId>;
@@ -73,9 +75,11 @@ struct File {
     size_set: u64,
     /// Has it been told any attributes? The first answer makes it know the file.
     is_known: bool,
-    /// So many have it open for writing.
+    /// So many have it open for writing, or are about to.
     writers: u32,
-    /// So many had.
+    /// Pages that are being read since somebody had: they wait for EX.
+    beside_writers: u32,
+    /// So many of both have gone.
     writers_gone: u32,
     listing: Option<Arc<Names>>,
     pages: BTreeMap<u64, Arc<[u8]>>,
@@ -83,8 +87,8 @@ struct File {
     /// before are not kept (`attr_version` of the kernel).
     attributes_changed: u64,
     pages_version: u64,
-    /// Pages that are locked while they are read.
-    reading: BTreeSet<u64>,
+    /// Pages that are locked while they are read, by the read: one at a time.
+    reading: BTreeMap<u64, u64>,
 }
 
 impl Kernel {
@@ -135,8 +139,8 @@ impl Kernel {
     /// Those that are being read, and locked, have come.
     async fn pages_read(&self, file: FileId) {
         let locked = self.file(file, |f| f.reading.clone());
-        while self.file(file, |f| f.reading.intersection(&locked).next().is_some()) {
-            self.exec.sleep(Duration::from_micros(30)).await;
+        while self.file(file, |f| locked.keys().any(|read| f.reading.contains_key(read))) {
+            self.exec.sleep(PAGE_LOCK).await;
         }
     }
 
@@ -407,6 +411,8 @@ impl Mount {
     }
 
     pub async fn open(&self, file: FileId, flags: OpenFlags) -> Result<Opened, FsError> {
+        // It counts from before it is asked for.
+        let _writing = flags.write.then(|| Writing::new(&self.kernel, file, |f| &mut f.writers));
         let open = self.opened(self.served().await.open(file, flags).await?);
         if flags.truncate {
             self.kernel.drop_attributes(file);
@@ -417,10 +423,9 @@ impl Mount {
     }
 
     fn opened(&self, open: OpenFile) -> Opened {
-        if open.flags().write {
-            self.kernel.file(open.file(), |f| f.writers += 1);
-        }
-        Opened { open, kernel: self.kernel.clone() }
+        let writing = |file| Writing::new(&self.kernel, file, |f| &mut f.writers);
+        let writing = open.flags().write.then(|| writing(open.file()));
+        Opened { open, _writing: writing }
     }
 
     /// read(2): through the page cache, unless the file is open for writing.
@@ -437,7 +442,9 @@ impl Mount {
             let found = self.stat(open.file()).await?;
             // A known defect (docs/semantics.md, section 6): not shown where somebody could write
             // when it was asked for.
-            if self.kernel.file(open.file(), |f| f.writers > 0 || f.writers_gone > gone) {
+            let could_write =
+                |f: &mut File| f.writers > 0 || f.beside_writers > 0 || f.writers_gone > gone;
+            if self.kernel.file(open.file(), could_write) {
                 self.kernel.set_size(open.file(), |size| size.max(found.size));
             }
         }
@@ -458,21 +465,23 @@ impl Mount {
 
     async fn page(&self, open: &OpenFile, page: u64) -> Result<Arc<[u8]>, FsError> {
         let file = open.file();
-        let id = {
-            let state = &mut *self.kernel.state.lock();
-            state.next_read += 1;
-            state.next_read
-        };
-        let version = {
-            let (kept, version) =
-                self.kernel.file(file, |f| (f.pages.get(&page).cloned(), f.pages_version));
+        let (_reading, version) = loop {
+            let (kept, version, is_locked) = self.kernel.file(file, |f| {
+                let is_locked = f.reading.values().any(|locked| *locked == page);
+                (f.pages.get(&page).cloned(), f.pages_version, is_locked)
+            });
             if let Some(data) = kept {
                 self.kernel.state.lock().hits += 1;
                 return Ok(data);
             }
-            version
+            if !is_locked {
+                break (Reading::new(&self.kernel, file, page), version);
+            }
+            self.kernel.exec.sleep(PAGE_LOCK).await;
         };
-        let _reading = Reading::new(&self.kernel, file, id);
+        let is_beside = self.kernel.file(file, |f| f.writers > 0);
+        let _beside =
+            is_beside.then(|| Writing::new(&self.kernel, file, |f| &mut f.beside_writers));
         let data = self.served().await.read(open, page, PAGE, ReadKind::KernelPage).await?;
         let mut bytes = data.as_slice().to_vec();
         bytes.resize(usize::try_from(PAGE).expect("small"), 0);
@@ -635,7 +644,7 @@ impl Mount {
 #[derive(Debug)]
 pub struct Opened {
     open: OpenFile,
-    kernel: Kernel,
+    _writing: Option<Writing>,
 }
 
 impl std::ops::Deref for Opened {
@@ -646,14 +655,27 @@ impl std::ops::Deref for Opened {
     }
 }
 
-impl Drop for Opened {
+/// Counts as a writer of a file.
+#[derive(Debug)]
+struct Writing {
+    kernel: Kernel,
+    file: FileId,
+    count: fn(&mut File) -> &mut u32,
+}
+
+impl Writing {
+    fn new(kernel: &Kernel, file: FileId, count: fn(&mut File) -> &mut u32) -> Writing {
+        kernel.file(file, |f| *count(f) += 1);
+        Writing { kernel: kernel.clone(), file, count }
+    }
+}
+
+impl Drop for Writing {
     fn drop(&mut self) {
-        if self.open.flags().write {
-            self.kernel.file(self.open.file(), |f| {
-                f.writers -= 1;
-                f.writers_gone += 1;
-            });
-        }
+        self.kernel.file(self.file, |f| {
+            *(self.count)(f) -= 1;
+            f.writers_gone += 1;
+        });
     }
 }
 
@@ -680,8 +702,13 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn new(kernel: &Kernel, file: FileId, id: u64) -> Reading<'_> {
-        kernel.file(file, |f| f.reading.insert(id));
+    fn new(kernel: &Kernel, file: FileId, page: u64) -> Reading<'_> {
+        let id = {
+            let state = &mut *kernel.state.lock();
+            state.next_read += 1;
+            state.next_read
+        };
+        kernel.file(file, |f| f.reading.insert(id, page));
         Reading { kernel, file, id }
     }
 }

@@ -450,6 +450,14 @@ impl Plan {
         })
     }
 
+    /// Does a process or a machine die, whatever else is done to it?
+    pub fn kills(&self) -> bool {
+        let kills = |fault: &Fault| {
+            matches!(fault, Fault::Crash { .. } | Fault::PowerOff { .. } | Fault::HeadFlip { .. })
+        };
+        self.faults.iter().any(|(_, fault)| kills(fault))
+    }
+
     /// # Errors
     /// What of it cannot be played.
     pub fn check(&self) -> Result<(), UnknownName> {

@@ -69,7 +69,7 @@ fn a_slot_begins_anew_when_its_heads_are_lost_and_when_they_lie() {
     broken(|contents, image| {
         contents.layout.slot_heads(slot).into_iter().for_each(|at| zero(image, at));
     })
-    .tells("both heads", "begins anew")
+    .tells("both copies of its head", "begins anew")
     .leaves(&[]);
     broken(|contents, image| {
         for at in contents.layout.slot_heads(slot) {

@@ -132,6 +132,11 @@ impl Judge {
         self.look_at_heads(&mut state.fences, 0..self.device.blocks());
     }
 
+    /// The medium changes what lies there.
+    pub(in crate::fleet) fn flipped(&self, at: BlockNo, before: SharedBlock) {
+        self.state.lock().metadata.flipped(at, before);
+    }
+
     fn look_at_heads(&self, fences: &mut Fences, blocks: Range<u64>) {
         let of = (self.fs, &self.layout);
         fences.written(of, blocks, |at| self.device.visible_block(at));

@@ -3,7 +3,8 @@
 //!   says;
 //! * life: nobody leaves unasked, and no life ends by itself in a run in which nothing goes wrong that
 //!   may be taken for a death ([`Plan::justifies_end`]): each that was started is there until it crashes
-//!   or is asked to leave. What was under way when a life has ended fails within [`GRACE`];
+//!   or is asked to leave. One that has not mounted yet may end when another dies: its mount starts over
+//!   (`cluster::san::mount_group`), or whoever let it in has died before it heard of that. What was under way when a life has ended fails within [`GRACE`];
 //! * protocol: nobody is told what breaks the protocol;
 //! * unmount: who has unmounted keeps nothing from the others.
 
@@ -42,8 +43,9 @@ pub(in crate::fleet) fn failed(
 }
 
 /// What is wrong with it that a life has ended like this, if anything is.
-fn wrong_with(plan: &Plan, end: End, was_asked: bool) -> Option<&'static str> {
+fn wrong_with(plan: &Plan, end: End, was_asked: bool, has_mounted: bool) -> Option<&'static str> {
     match end {
+        End::Expelled | End::LifeUsed { .. } if !has_mounted && plan.kills() => None,
         End::Left if was_asked => None,
         End::Left => Some("has left unasked"),
         // Of several that start the cluster together one does, and the others start over.
@@ -57,7 +59,7 @@ fn wrong_with(plan: &Plan, end: End, was_asked: bool) -> Option<&'static str> {
 
 impl Fleet {
     pub(in crate::fleet) fn expect_reason(&self, life: &Life, end: End) {
-        if let Some(wrong) = wrong_with(&self.plan, end, life.is_leaving()) {
+        if let Some(wrong) = wrong_with(&self.plan, end, life.is_leaving(), life.has_mounted()) {
             self.oracle.violation("life", format!("{} {wrong}: {end}", life.member));
         }
     }
@@ -104,6 +106,8 @@ mod tests {
     #[test]
     fn a_life_that_ends_by_itself_for_nothing_is_found() {
         let calm = Plan::of_kind(0, Kind::Calm);
+        let wrong_with =
+            |plan: &Plan, end, was_asked| super::wrong_with(plan, end, was_asked, true);
         assert!(wrong_with(&calm, End::Expelled, false).is_some());
         assert!(wrong_with(&calm, End::Left, false).is_some());
         assert!(wrong_with(&calm, End::Left, true).is_none());
@@ -113,5 +117,16 @@ mod tests {
         assert!(wrong_with(&pause(150), End::Expelled, false).is_some());
         let leave = with(Fault::Leave { host: 0, restart: Duration::ZERO });
         assert!(wrong_with(&leave, End::Expelled, false).is_some());
+    }
+
+    #[test]
+    fn who_is_mounting_when_another_dies_may_start_over() {
+        let calm = Plan::of_kind(0, Kind::Calm);
+        assert!(wrong_with(&calm, End::Expelled, false, false).is_some());
+        let crash = Fault::Crash { host: 0, restart: Duration::ZERO };
+        let crash = Plan { faults: vec![(Duration::ZERO, crash)], ..calm };
+        assert!(wrong_with(&crash, End::Expelled, false, true).is_some());
+        assert!(wrong_with(&crash, End::Expelled, false, false).is_none());
+        assert!(wrong_with(&crash, End::MissedViews, false, false).is_some());
     }
 }

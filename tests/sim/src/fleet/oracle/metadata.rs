@@ -5,20 +5,29 @@
 //! Headers of free blocks alone make no metadata: whoever claims a chunk may die between them and the
 //! transaction that counts. First images of groups lie where nothing else ever does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mfs::block::{Block, BlockNo};
+use mfs::block::{Block, BlockNo, SharedBlock};
 use mfs::ondisk::header::{Header, Kind};
 use mx_base::Member;
 
 use super::Oracle;
 use super::writes::{Place, is_whole, metadata};
 
-/// Blocks that were in use as metadata when they were written over, or have become so.
 #[derive(Default)]
-pub(in crate::fleet) struct Metadata(BTreeSet<BlockNo>);
+pub(in crate::fleet) struct Metadata {
+    /// Blocks that were in use as metadata when they were written over, or have become so.
+    used: BTreeSet<BlockNo>,
+    /// What lay where the medium has changed it since.
+    damaged: BTreeMap<BlockNo, SharedBlock>,
+}
 
 impl Metadata {
+    /// The medium changes what lies there.
+    pub(in crate::fleet) fn flipped(&mut self, at: BlockNo, before: SharedBlock) {
+        self.damaged.entry(at).or_insert(before);
+    }
+
     /// `writer` begins to write `new` over what lies in place.
     pub(in crate::fleet) fn check(
         &mut self,
@@ -27,11 +36,13 @@ impl Metadata {
         writer: Member,
         (old, new): (Option<&Block>, &Block),
     ) {
+        let undamaged = self.damaged.remove(&at);
+        let old = undamaged.as_deref().or(old);
         let kind = |block: &Block| metadata(block, at, layout).and_then(|header| header.kind());
         let is_used = |kind: Kind| !matches!(kind, Kind::Free | Kind::JournalHeader);
         let Some(now) = kind(new) else {
             let was = old.is_some_and(|old| kind(old).is_some_and(is_used) && is_whole(old, at));
-            if was || self.0.contains(&at) {
+            if was || self.used.contains(&at) {
                 let what = format!("{writer} writes data over {at}, which was metadata");
                 oracle.violation("metadata stays", what);
             }
@@ -40,7 +51,7 @@ impl Metadata {
         if !is_used(now) {
             return;
         }
-        let is_first = self.0.insert(at);
+        let is_first = self.used.insert(at);
         let needs_none = matches!(
             now,
             Kind::Superblock | Kind::GroupHeader | Kind::Bitmap | Kind::ChunkTable | Kind::GroupMap
@@ -114,5 +125,14 @@ mod tests {
     fn what_becomes_metadata_had_a_header() {
         let mut f = Fixture::new();
         assert!(!f.finds(None) && f.finds(Some(Kind::DirBucket)));
+    }
+
+    #[test]
+    fn a_header_that_the_medium_has_damaged_was_there() {
+        let mut f = Fixture::new();
+        assert!(!f.finds(Some(Kind::Free)));
+        let before = f.in_place.replace(Block::zeroed()).expect("has been written");
+        f.seen.flipped(f.at, before.into());
+        assert!(!f.finds(Some(Kind::Inode)));
     }
 }
