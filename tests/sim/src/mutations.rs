@@ -201,14 +201,11 @@ fn damaged_plan(seed: u64) -> Plan {
             };
             plan.faults.push((at, damage));
         }
-        let crash = match crash {
-            Fault::Crash { host, restart } => {
-                let copy = usize::from((seed + i) / 2 % 2 == 1);
-                Fault::HeadFlip { host, copy, bit: seed % (4096 * 8), restart }
-            }
-            other => other,
-        };
-        plan.faults.push((at, crash));
+        if let Fault::Crash { host, restart } = crash {
+            let copy = usize::from((seed + i) / 2 % 2 == 1);
+            let flip = Fault::HeadFlip { host, copy, bit: seed % (4096 * 8), restart };
+            plan.faults.push((at, flip));
+        }
     }
     Plan { weather: Weather::CALM, ..plan }
 }
