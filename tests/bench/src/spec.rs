@@ -64,13 +64,14 @@ pub enum Floor {
     MapInsertion,
     FewerLocks,
     NoOtherLocks,
+    FewerOthers,
     EndOfSocket,
     SumOfPhases,
     None,
 }
 
 impl Floor {
-    pub const ALL: [Floor; 13] = [
+    pub const ALL: [Floor; 14] = [
         Floor::MemoryFuse,
         Floor::Ext4,
         Floor::RawDevice,
@@ -81,6 +82,7 @@ impl Floor {
         Floor::MapInsertion,
         Floor::FewerLocks,
         Floor::NoOtherLocks,
+        Floor::FewerOthers,
         Floor::EndOfSocket,
         Floor::SumOfPhases,
         Floor::None,
@@ -99,6 +101,7 @@ impl Floor {
             Floor::MapInsertion => "map insertion",
             Floor::FewerLocks => "a quarter of the locks",
             Floor::NoOtherLocks => "no other locks",
+            Floor::FewerOthers => "half the other locks",
             Floor::EndOfSocket => "end of a socket",
             Floor::SumOfPhases => "sum of the phases",
             Floor::None => "nothing",
@@ -129,6 +132,7 @@ impl Floor {
             }
             Floor::FewerLocks => "the same for a quarter of the locks",
             Floor::NoOtherLocks => "the same where nobody has any other lock",
+            Floor::FewerOthers => "the same where the others have half as many other locks",
             Floor::MapInsertion => "inserting the name into an ordered map of as many names",
             Floor::EndOfSocket => {
                 "from the SIGKILL of a process until the end of its socket is read by another"
@@ -199,8 +203,8 @@ const fn spec(
 }
 
 use Floor::{
-    Atomics, Counters, EndOfSocket, Ext4, FewerLocks, MapInsertion, MapLookUp, MemoryFuse,
-    NoOtherLocks, PingPong, RawDevice, SumOfPhases,
+    Atomics, Counters, EndOfSocket, Ext4, FewerLocks, FewerOthers, MapInsertion, MapLookUp,
+    MemoryFuse, NoOtherLocks, PingPong, RawDevice, SumOfPhases,
 };
 use Group::{Arbiter, Contents, Entries, Fsync, HandOver, LockCache, Recovery};
 use Unit::{Bytes, Count, Microseconds, Milliseconds, Nanoseconds, SpeedUp, Throughput};
@@ -219,6 +223,7 @@ pub const SPECS: &[Spec] = &[
     spec(LockCache, "rebuild_messages", Count, Floor::None, "lock messages of the others for each of these"),
     spec(LockCache, "rebuild_many", Nanoseconds, FewerLocks, "the same for four times as many locks"),
     spec(LockCache, "rebuild_beside_others", Nanoseconds, NoOtherLocks, "the same while the others have ten times as many locks that have nothing to do with it"),
+    spec(LockCache, "rebuild_beside_more", Nanoseconds, FewerOthers, "the same beside twice as many: what others have is not gone through, only less of it fits into the processor's cache"),
 
     spec(Arbiter, "arbiter_ping", Microseconds, PingPong, "a request to mxarbiter that does nothing"),
     spec(Arbiter, "arbiter_read", Microseconds, RawDevice, "a random read of 4 KiB through mxarbiter"),

@@ -106,6 +106,8 @@ struct Host {
     is_wanted: AtomicBool,
     /// None will be wanted any more.
     is_done: AtomicBool,
+    /// A life is being registered.
+    is_starting: AtomicBool,
     life: Mutex<Option<Arc<Life>>>,
     /// Processes that are no daemon's, one group for each life that was served: they end with the host.
     processes: Mutex<Vec<Group>>,

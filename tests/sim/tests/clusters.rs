@@ -245,6 +245,24 @@ fn a_life_that_has_not_mounted_when_another_dies_may_start_over() {
     play_plan(include_str!("plans/starts-over.json"));
 }
 
+/// Who left last overlooked it (seed 801079).
+#[test]
+fn a_node_that_is_being_registered_when_everybody_leaves_leaves_too() {
+    play_plan(include_str!("plans/being-registered.json"));
+}
+
+/// It was told of locks of a member that it had just ceased to compare, and never of their end (seed 802095).
+#[test]
+fn a_member_that_may_use_nothing_for_a_while_is_compared_again_with_what_it_holds_then() {
+    play_plan(include_str!("plans/set-aside.json"));
+}
+
+/// It has not heard yet that it is no member any more (seed 805426).
+#[test]
+fn cr_of_a_member_that_is_expelled_stands_in_nobodys_way_though_its_permit_lasts() {
+    play_plan(include_str!("plans/gone-with-cr.json"));
+}
+
 /// Each time one of its two names led elsewhere than before it let go of what the other one leads to, and
 /// so for ever, without waiting for anything.
 #[test]

@@ -174,6 +174,7 @@ impl Fleet {
     /// A new life of the node on a host, from registration on.
     pub(crate) async fn start_life(&self, host: usize) -> (Arc<Life>, oneshot::Receiver<Over>) {
         let node = node_id(host);
+        self.hosts[host].is_starting.store(true, Ordering::SeqCst);
         let member = self.first().arbiter.register(node).await;
         for volume in &self.volumes[1..] {
             volume.arbiter.let_in(member).await;
@@ -241,6 +242,7 @@ impl Fleet {
         crate::exec::show_in_column(life.processes(), node.get());
         tracing::info!(column = node.get(), %member, "starts");
         *self.hosts[host].life.lock() = Some(Arc::clone(&life));
+        self.hosts[host].is_starting.store(false, Ordering::SeqCst);
         let (fleet, of) = (self.clone(), Arc::clone(&life));
         self.exec.spawn(life.group(), async move {
             let node = Node::start(config, world);
@@ -434,13 +436,16 @@ impl Fleet {
     }
 
     async fn leave_after_work(&self, life: &Arc<Life>) {
-        while *life.workers.lock() > 0 {
+        let node = loop {
             if self.oracle.is_lost(life.id) {
                 return;
             }
-            self.exec.sleep(Duration::from_millis(2)).await;
-        }
-        let Some(node) = life.node() else { return };
+            match life.node() {
+                Some(node) if *life.workers.lock() == 0 => break node,
+                // It has work, or is only being started.
+                Some(_) | None => self.exec.sleep(Duration::from_millis(2)).await,
+            }
+        };
         let (fleet, of) = (self.clone(), Arc::clone(life));
         self.exec.spawn(life.group(), async move {
             for (volume, mount) in fleet.volumes.iter().zip(&of.mounts) {

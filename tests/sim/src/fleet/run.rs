@@ -155,6 +155,7 @@ impl Fleet {
         let host = |_| Host {
             is_wanted: AtomicBool::new(true),
             is_done: AtomicBool::new(false),
+            is_starting: AtomicBool::new(false),
             life: Mutex::default(),
             processes: Mutex::default(),
         };
@@ -263,14 +264,18 @@ impl Fleet {
     }
 
     fn leave_all(&self) -> Result<(), Violation> {
-        for (host, life) in self.lives().into_iter().enumerate() {
-            self.hosts[host].is_wanted.store(false, Ordering::SeqCst);
-            self.hosts[host].is_done.store(true, Ordering::SeqCst);
-            if let Some(life) = life {
-                self.leave(life);
-            }
+        for host in &self.hosts {
+            host.is_wanted.store(false, Ordering::SeqCst);
+            host.is_done.store(true, Ordering::SeqCst);
         }
-        self.until("everybody has left", HEALED_WITHIN, |f| f.lives().iter().all(Option::is_none))
+        self.until("everybody has left", HEALED_WITHIN, |f| {
+            // Whoever was just being registered as well.
+            f.lives().into_iter().flatten().for_each(|life| f.leave(life));
+            let is_empty = |host: &Host| {
+                !host.is_starting.load(Ordering::SeqCst) && host.life.lock().is_none()
+            };
+            f.hosts.iter().all(is_empty)
+        })
     }
 
     /// So that nothing refers to itself.

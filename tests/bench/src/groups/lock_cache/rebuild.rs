@@ -21,6 +21,9 @@ pub(super) fn measure(locks: usize, samples: &mut Samples) -> Result<()> {
     let beside = rebuild(locks / 20, locks / 2)?;
     samples.add("rebuild_beside_others", Side::Ours, beside.nanoseconds);
     samples.add("rebuild_beside_others", Side::Floor(Floor::NoOtherLocks), few.nanoseconds);
+    let more = rebuild(locks / 20, locks)?;
+    samples.add("rebuild_beside_more", Side::Ours, more.nanoseconds);
+    samples.add("rebuild_beside_more", Side::Floor(Floor::FewerOthers), beside.nanoseconds);
     Ok(())
 }
 

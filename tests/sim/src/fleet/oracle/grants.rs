@@ -5,7 +5,8 @@
 //! Looked at with every change: behind each step of a node, what it holds otherwise than before is
 //! told to the model's [`Holds`]. A step is never looked into, for nobody else acts within it. Whoever
 //! may not use what it holds (its permit has run out, its life is over, it was fenced) is set aside
-//! when somebody else gets what excludes that, and compared again as soon as it may.
+//! when somebody else gets what excludes that, and compared again as soon as it may. CR of a member
+//! that another's newer view does not contain stands in nobody's way there (`locks.md` 6).
 //!
 //! At every new view of a node, every so many steps, and when all is quiet, the lock manager and the lock cache are also
 //! asked for their own invariants, which are assertions.
@@ -184,39 +185,70 @@ impl State {
         }
         let member = of.living.life.member;
         if is_told {
-            let news = lowered.into_iter().chain(raised);
-            news.for_each(|news| self.tell(fleet, member, news));
+            // Set aside by one of its news, it is told of none that follow: it would not be told of
+            // their end.
+            for news in lowered.into_iter().chain(raised) {
+                if !self.tell(fleet, member, news) {
+                    break;
+                }
+            }
         }
     }
 
+    /// Returns whether the member goes on being compared.
     fn tell(
         &mut self,
         fleet: &Fleet,
         member: Member,
         (volume, name, mode): (usize, ResourceName, Mode),
-    ) {
+    ) -> bool {
         while let Err(conflict) = self.holds[volume].set(name.as_bytes(), member, in_model(mode)) {
+            if let Some(gone) = self.gone_with_cr(&conflict) {
+                let lowered = self.holds[volume].set(name.as_bytes(), gone, locks::Mode::NL);
+                lowered.expect("a release excludes nobody");
+                if gone == member {
+                    break;
+                }
+                continue;
+            }
             let excused = self.excused(fleet, &conflict);
             let Some(excused) = excused else {
-                return fleet.oracle.violation("compatible grants", conflict.to_string());
+                fleet.oracle.violation("compatible grants", conflict.to_string());
+                return false;
             };
             self.holds.iter_mut().for_each(|holds| holds.end(excused));
             let mut watched = self.watched.values_mut();
             let of = watched.find(|of| of.living.life.member == excused);
             of.expect("who holds something is looked at").is_set_aside = true;
             if excused == member {
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// Who of the two may not use what it holds.
     fn excused(&self, fleet: &Fleet, conflict: &Conflict) -> Option<Member> {
-        let is_one = |of: &&Watched| {
-            let member = of.living.life.member;
-            member == conflict.other || member == conflict.holder
+        let mut both = [conflict.other, conflict.holder].into_iter();
+        both.find(|member| self.living(*member).is_some_and(|living| !may_use(fleet, living)))
+    }
+
+    /// Who of the two has only CR, and is no member any more in the newer view of the other.
+    fn gone_with_cr(&self, conflict: &Conflict) -> Option<Member> {
+        let Conflict { holder, mode, other, other_mode, .. } = conflict;
+        let view = |member| self.living(member).and_then(|living| living.node.view());
+        let is_gone = |member, mode, other| {
+            let (Some(its), Some(newer)) = (view(member), view(other)) else { return false };
+            mode == locks::Mode::CR && newer.id > its.id && !newer.contains(member)
         };
-        let mut both = self.watched.values().filter(is_one);
-        both.find(|of| !may_use(fleet, &of.living)).map(|of| of.living.life.member)
+        if is_gone(*holder, *mode, *other) {
+            Some(*holder)
+        } else {
+            is_gone(*other, *other_mode, *holder).then_some(*other)
+        }
+    }
+
+    fn living(&self, member: Member) -> Option<&Living> {
+        self.watched.values().map(|of| &of.living).find(|living| living.life.member == member)
     }
 }
