@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use mx_base::BoxFuture;
 use mx_node::report::{
-    FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why,
+    FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why,
 };
 
 pub use client::{Client, ClientError};
@@ -42,6 +42,9 @@ pub trait Source: Send + Sync {
 
     fn fs_usage(&self) -> BoxFuture<'_, Result<FsUsage, String>>;
     fn fs_damage(&self) -> BoxFuture<'_, Result<FsDamage, String>>;
+
+    /// Tells the device of free runs of at least `minimum_bytes` in some groups from `from` on.
+    fn fs_trim(&self, from: u64, minimum_bytes: u64) -> BoxFuture<'_, Result<FsTrim, String>>;
 
     /// Completes when the mount is usable. Goes on when whoever asked is gone.
     fn mount(&self, directory: PathBuf, options: MountOptions)

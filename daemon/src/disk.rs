@@ -41,3 +41,8 @@ pub(crate) fn failed(
 ) -> DiskError {
     DiskError::Failed { operation, at, blocks: blocks as u64, reason: why.to_string() }
 }
+
+/// A number of blocks as requests have it.
+pub(crate) fn blocks(count: u64) -> usize {
+    usize::try_from(count).expect("this is a 64-bit machine")
+}

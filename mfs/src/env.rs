@@ -76,6 +76,13 @@ pub trait Disk: Send + Sync {
 
     /// Makes every completed write durable.
     fn flush(&self) -> BoxFuture<'static, Result<(), DiskError>>;
+
+    /// Tells the device that nobody needs these blocks: what is in them is undefined until they are
+    /// written again. False, and nothing done, where the device has no use for that.
+    fn discard(&self, at: BlockNo, count: u64) -> BoxFuture<'static, Result<bool, DiskError>> {
+        let (_, _) = (at, count);
+        Box::pin(std::future::ready(Ok(false)))
+    }
 }
 
 /// The cluster's locks, as cached on this node.

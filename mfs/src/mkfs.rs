@@ -26,6 +26,8 @@ use crate::slot::head::SlotHead;
 
 /// Bytes of a label.
 pub const LABEL_MAX: usize = 64;
+/// Blocks that the device is told of at once: 1 GiB.
+const DISCARD_AT_ONCE: u64 = 1 << 18;
 /// Blocks and inodes in use on a new file system: the root directory.
 pub(crate) const USED_BLOCKS: i64 = 1;
 pub(crate) const USED_INODES: i64 = 1;
@@ -42,6 +44,8 @@ pub struct Format {
     /// Random: the key of the hash of names.
     pub hash_key: [u8; 16],
     pub now: Timestamp,
+    /// Tell the device first that nothing on it is needed, where it has a use for that.
+    pub discard: bool,
     /// Contents of the membership partition, from whoever owns that format;
     /// [`crate::layout::MEMBERSHIP_BLOCKS`] at most.
     pub membership: Vec<Box<Block>>,
@@ -72,7 +76,8 @@ pub async fn format(
         return Err(FormatError::Label(format.label.len()));
     }
     let leaders = layout.group_count.div_ceil(GROUPS_PER_MAP);
-    let steps = leaders + 4;
+    let discards = if format.discard { disk.blocks().div_ceil(DISCARD_AT_ONCE) } else { 0 };
+    let steps = discards + leaders + 4;
     let put = async |at: BlockNo, blocks: Box<[Block]>| {
         disk.write(at, WriteData::Run(blocks.into()), Durability::Volatile).await
     };
@@ -80,7 +85,16 @@ pub async fn format(
     // What was there before is gone from the first write on: superblocks, and signatures of others.
     put(BlockNo(0), Block::zeroed_many(as_usize(layout.membership_start))).await?;
     disk.flush().await?;
-    progress(1, steps);
+    for i in 0..discards {
+        let at = (i * DISCARD_AT_ONCE).max(layout.membership_start);
+        let end = ((i + 1) * DISCARD_AT_ONCE).min(disk.blocks());
+        // Only the room is lost when it fails.
+        if at < end && !matches!(disk.discard(BlockNo(at), end - at).await, Ok(true)) {
+            break;
+        }
+        progress(i, steps);
+    }
+    progress(discards + 1, steps);
 
     if !format.membership.is_empty() {
         let membership = format.membership.iter().map(|b| Block::clone(b)).collect();
@@ -91,14 +105,14 @@ pub async fn format(
     put(BlockNo(layout.slot_start), heads.map(|(_, block)| *block).collect()).await?;
     let bodies = slots().map(|slot| slot_body(format.fs_id, &layout, slot)).collect();
     put(layout.slot_body(SlotId(0)), bodies).await?;
-    progress(2, steps);
+    progress(discards + 2, steps);
 
     for leader in 0..leaders {
         let no = GroupNo(leader * GROUPS_PER_MAP);
         for (first, blocks) in leader_blocks(format.fs_id, &layout, no) {
             put(first, blocks).await?;
         }
-        progress(3 + leader, steps);
+        progress(discards + 3 + leader, steps);
     }
     let root = root_place(&layout);
     put(root.chunk_first, root_chunk(format, &layout, &root)).await?;

@@ -25,6 +25,7 @@ pub mod setattr;
 pub mod statfs;
 pub mod statistics;
 pub mod symlink;
+pub mod trim;
 pub mod unlink;
 mod unnamed;
 pub mod write;
@@ -41,6 +42,7 @@ pub use seek::SeekFor;
 pub use setattr::{SetAttributes, SetTime};
 pub use statfs::Statfs;
 pub use statistics::Statistics;
+pub use trim::{TrimError, Trimmed};
 pub use xattr::SetXattr;
 
 use crate::error::FsError;

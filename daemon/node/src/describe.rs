@@ -10,9 +10,9 @@ use crate::file_system::FsCore;
 use crate::node::{Core, Node};
 use crate::report;
 use crate::report::{
-    Damage, FileSystem, FsDamage, FsLocks, FsUsage, Homed, Isolated, Lock, LockDump, LockLook,
-    Mount, Mounted, Peer, Permit, Recovery, RecoveryReport, Replay, ResourceFilter, State, Status,
-    Suspicion, Usage, View, Viewer, Work, milliseconds, wall_milliseconds,
+    Damage, FileSystem, FsDamage, FsLocks, FsTrim, FsUsage, Homed, Isolated, Lock, LockDump,
+    LockLook, Mount, Mounted, Peer, Permit, Recovery, RecoveryReport, Replay, ResourceFilter,
+    State, Status, Suspicion, Usage, View, Viewer, Work, milliseconds, wall_milliseconds,
 };
 
 /// What the daemon knows about its node, and the node does not.
@@ -43,6 +43,9 @@ impl Surroundings {
         FileSystem { id: fs.to_string(), label: self.of(fs).label }
     }
 }
+
+/// Groups that one request to trim goes through.
+const TRIM_GROUPS: u64 = 16;
 
 impl Node {
     /// `mxctl status`.
@@ -181,6 +184,37 @@ impl Node {
         }
         let viewer = self.look(|core| self.viewer(core, around));
         Ok(FsUsage { viewer, file_systems: usages })
+    }
+
+    /// `mxctl fs trim`: of a file system that is mounted here, some groups from `from` on, free runs of
+    /// at least `minimum` bytes.
+    ///
+    /// # Errors
+    /// [`mfs::ops::TrimError`]; `None` when it is not mounted.
+    pub async fn trim(
+        &self,
+        id: FsId,
+        around: &Surroundings,
+        from: u64,
+        minimum: u64,
+    ) -> Option<Result<FsTrim, mfs::ops::TrimError>> {
+        let fs = self.fs(id)?;
+        let groups = fs.layout().group_count;
+        let end = from.saturating_add(TRIM_GROUPS).min(groups);
+        let minimum = minimum.div_ceil(mfs::block::BLOCK_SIZE_U64);
+        let trimmed = match fs.trim(from..end, minimum).await {
+            Ok(trimmed) => trimmed,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(Ok(FsTrim {
+            viewer: self.look(|core| self.viewer(core, around)),
+            fs: around.file_system(id),
+            directory: around.of(id).directory.unwrap_or_default(),
+            groups,
+            next: (end < groups).then_some(end),
+            bytes: trimmed.blocks * mfs::block::BLOCK_SIZE_U64,
+            groups_skipped: trimmed.skipped,
+        }))
     }
 
     /// `mxctl fs damage`: of what is mounted here.

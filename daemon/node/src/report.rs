@@ -293,6 +293,21 @@ pub struct FsUsage {
     pub file_systems: Vec<Usage>,
 }
 
+/// `mxctl fs trim`, so far.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FsTrim {
+    pub viewer: Viewer,
+    pub fs: FileSystem,
+    pub directory: String,
+    pub groups: u64,
+    /// The group to go on with; `None` when all are done.
+    pub next: Option<u64>,
+    /// What the device was told of.
+    pub bytes: u64,
+    /// Groups that could not be had soon, or are damaged.
+    pub groups_skipped: u64,
+}
+
 /// `mxctl fs damage`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FsDamage {

@@ -117,6 +117,14 @@ impl Disk for RevocableDisk {
         }
         self.0.disk.flush()
     }
+
+    /// Only by a mount that is complete.
+    fn discard(&self, at: BlockNo, count: u64) -> BoxFuture<'static, Result<bool, DiskError>> {
+        if !self.0.is_settled.load(Ordering::Acquire) {
+            return Box::pin(std::future::ready(Err(DiskError::Fenced)));
+        }
+        self.0.disk.discard(at, count)
+    }
 }
 
 /// One write.

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mx_node::report::{FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
+use mx_node::report::{FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -185,6 +185,18 @@ impl Client {
         Ok(damage)
     }
 
+    /// Some groups, from `from` on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn fs_trim(&mut self, from: u64, minimum_bytes: u64) -> Result<FsTrim, ClientError> {
+        let answer = self.call(&Request::FsTrim { from, minimum_bytes }, None)?;
+        let Answer::FsTrim(trim) = answer else {
+            return Err(self.unexpected(&answer));
+        };
+        Ok(trim)
+    }
+
     /// A request that is answered by "done", however long that takes.
     ///
     /// # Errors
@@ -269,6 +281,7 @@ impl Client {
             Answer::Why(_) => "an account of resources",
             Answer::FsUsage(_) => "a report on usage",
             Answer::FsDamage(_) => "a report on damage",
+            Answer::FsTrim(_) => "a report on a trim",
             Answer::Error(_) => "an error",
         };
         let why = format!("{kind} was not asked for");

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use mx_node::report::{FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
+use mx_node::report::{FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
 use serde::{Deserialize, Serialize};
 
 use crate::programs::mount::options::MountOptions;
@@ -46,6 +46,12 @@ pub enum Request {
     Why(Subject),
     FsUsage,
     FsDamage,
+    /// Some groups; the answer tells where to go on.
+    FsTrim {
+        from: u64,
+        /// Shorter free runs are left alone.
+        minimum_bytes: u64,
+    },
     Mount {
         directory: PathBuf,
         options: MountOptions,
@@ -91,6 +97,7 @@ pub enum Answer {
     Why(Box<Why>),
     FsUsage(FsUsage),
     FsDamage(FsDamage),
+    FsTrim(FsTrim),
     /// It was not done.
     Error(String),
 }

@@ -228,6 +228,9 @@ async fn carry_out(request: Request, source: &dyn Source) -> Answer {
         Request::Why(subject) => source.why(subject).await.map(|why| Answer::Why(Box::new(why))),
         Request::FsUsage => source.fs_usage().await.map(Answer::FsUsage),
         Request::FsDamage => source.fs_damage().await.map(Answer::FsDamage),
+        Request::FsTrim { from, minimum_bytes } => {
+            source.fs_trim(from, minimum_bytes).await.map(Answer::FsTrim)
+        }
         Request::Mount { directory, options } => {
             source.mount(directory, options).await.map(|()| Answer::Done)
         }

@@ -83,6 +83,11 @@ impl Source for Told {
         Box::pin(async { Ok(FsDamage { viewer: viewer(), file_systems }) })
     }
 
+    fn fs_trim(&self, from: u64, minimum_bytes: u64) -> BoxFuture<'_, Result<FsTrim, String>> {
+        self.note(format!("trim {from} {minimum_bytes}"));
+        Box::pin(async { Err("nothing is mounted".to_owned()) })
+    }
+
     fn mount(
         &self,
         directory: PathBuf,

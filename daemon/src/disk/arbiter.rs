@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use fencing_agents::Payload;
 use fencing_agents::arbiter::client::{Client, RequestFailed};
-use fencing_agents::arbiter::protocol::PAYLOAD_BLOCKS_MAX;
+use fencing_agents::arbiter::protocol::{DISCARD_BLOCKS_MAX, PAYLOAD_BLOCKS_MAX};
 use futures_util::future::join_all;
 use mfs::block::{Block, BlockNo, SharedBlock};
 use mfs::env::{Disk, Durability, WriteData};
 use mfs::error::DiskError;
 use mx_base::BoxFuture;
+use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use super::{Gathered, failed, refused};
+use super::{Gathered, blocks, failed, refused};
 
 /// Blocks of one request to the arbiter.
 const PART: usize = PAYLOAD_BLOCKS_MAX as usize;
@@ -132,6 +133,24 @@ impl Disk for ArbiterDisk {
         Box::pin(
             async move { flushed.await.map_err(|error| reason("flush", BlockNo(0), 0, error)) },
         )
+    }
+
+    fn discard(&self, at: BlockNo, count: u64) -> BoxFuture<'static, Result<bool, DiskError>> {
+        let most = u64::from(DISCARD_BLOCKS_MAX);
+        let part = |first: u64| {
+            let count = u32::try_from((count - first).min(most)).expect("at most the most");
+            self.client.discard(at.0 + first, count)
+        };
+        let submitted: Vec<_> = (0..count).step_by(blocks(most)).map(part).collect();
+        Box::pin(async move {
+            let discarded: Result<(), RequestFailed> =
+                join_all(submitted).await.into_iter().collect();
+            match discarded {
+                Ok(()) => Ok(true),
+                Err(RequestFailed::Io(Errno::OPNOTSUPP)) => Ok(false),
+                Err(error) => Err(reason("discard", at, blocks(count), error)),
+            }
+        })
     }
 }
 

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use fencing::gate::Gate;
-use fencing_agents::engine::Engine;
+use fencing_agents::engine::{Engine, EngineError};
 use mfs::block::{Block, BlockNo};
 use mfs::env::{Disk, Durability, WriteData};
 use mfs::error::DiskError;
 use mx_base::BoxFuture;
+use rustix::io::Errno;
 
-use super::{Gathered, failed, refused};
+use super::{Gathered, blocks, failed, refused};
 use crate::runtime::now;
 
 /// A file or block device through io_uring.
@@ -72,6 +73,20 @@ impl Disk for LocalDisk {
             let flushed = flushed.await;
             admission.complete(now()).map_err(refused)?;
             flushed.map_err(|error| failed("flush", BlockNo(0), 0, error))
+        })
+    }
+
+    fn discard(&self, at: BlockNo, count: u64) -> BoxFuture<'static, Result<bool, DiskError>> {
+        let submitted = self.gate.admit(now()).map(|a| (a, self.engine.discard(at.0, count)));
+        Box::pin(async move {
+            let (admission, discarded) = submitted.map_err(refused)?;
+            let discarded = discarded.await;
+            admission.complete(now()).map_err(refused)?;
+            match discarded {
+                Ok(()) => Ok(true),
+                Err(EngineError::Io(Errno::OPNOTSUPP)) => Ok(false),
+                Err(error) => Err(failed("discard", at, blocks(count), error)),
+            }
         })
     }
 }

@@ -3,6 +3,7 @@
 pub(in crate::programs) mod find;
 mod table;
 mod top;
+mod trim;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -123,6 +124,13 @@ pub enum FsCommand {
     /// Objects that answer EIO, because they are damaged or their changes could not be written: what
     /// this node has met since it was mounted. `fsck.matrixfs -n` looks at everything.
     Damage,
+    /// Tell the device which blocks nobody uses, so that a thin-provisioned one has room for something
+    /// else, and a flash one less to keep. Run it on one node, now and then (fstrim(8) does the same).
+    Trim {
+        /// Leave shorter free runs alone.
+        #[arg(long, value_name = "BYTES", default_value_t = 0)]
+        minimum: u64,
+    },
 }
 
 /// Why it was not done.
@@ -194,6 +202,10 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), CtlError> {
         Command::Fs(FsCommand::Damage) => {
             let damage = client.fs_damage()?;
             printer.print(&damage, table::damage)?;
+        }
+        Command::Fs(FsCommand::Trim { minimum }) => {
+            let trim = trim::run(&mut client, *minimum)?;
+            printer.print(&trim, table::trim)?;
         }
         Command::Leave => {
             client.carry_out(&Request::Leave)?;

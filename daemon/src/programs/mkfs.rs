@@ -33,6 +33,10 @@ pub struct Options {
     /// Format whatever is on the device; its contents are lost.
     #[arg(short, long)]
     pub force: bool,
+    /// Do not tell the device first that nothing on it is needed (thin-provisioned and flash devices
+    /// have a use for that; a regular file becomes sparse).
+    #[arg(long)]
+    pub no_discard: bool,
     /// Unit of all time-outs of the cluster, in milliseconds, 50 to 1000: a heartbeat every unit,
     /// suspicion after five. Longer for slow networks or storage, and for virtual machines: who is
     /// not run for five units is expelled.
@@ -153,6 +157,7 @@ fn new_format(options: &Options) -> Result<Format, MkfsError> {
         label: options.label.clone(),
         hash_key: random_id()?,
         now: wall_time(),
+        discard: !options.no_discard,
         membership: membership.iter().map(|(_, block)| block_of(block)).collect(),
     })
 }

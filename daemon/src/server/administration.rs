@@ -8,7 +8,8 @@ use std::time::Duration;
 use mfs::locks::Resource;
 use mx_base::BoxFuture;
 use mx_node::report::{
-    FileLocks, FsDamage, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why,
+    FileLocks, FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter,
+    Status, Why,
 };
 use parking_lot::Mutex;
 
@@ -150,6 +151,16 @@ impl Source for Administration {
     fn fs_damage(&self) -> BoxFuture<'_, Result<FsDamage, String>> {
         let Administration(server) = self;
         Box::pin(async move { Ok(server.node().damage_report(&server.surroundings())) })
+    }
+
+    fn fs_trim(&self, from: u64, minimum_bytes: u64) -> BoxFuture<'_, Result<FsTrim, String>> {
+        let Administration(server) = self;
+        Box::pin(async move {
+            let around = server.surroundings();
+            let trim = server.node().trim(server.fs(), &around, from, minimum_bytes).await;
+            let trim = trim.ok_or("nothing is mounted here")?;
+            trim.map_err(|error| error.to_string())
+        })
     }
 
     fn mount(

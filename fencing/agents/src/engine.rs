@@ -26,7 +26,7 @@ use fencing::layout::BLOCK_SIZE;
 use crate::completion::{Completer, Completion, completion};
 use crate::device::Device;
 use crate::payload::{self, BlockBuffer, Payload, assert_block};
-use crate::ring::{Completed, Direction, DiskIo, PIECES_MAX, Piece, Ring, flush_entry, poll_entry};
+use crate::ring::{Command, Completed, Direction, DiskIo, PIECES_MAX, Piece, Ring, poll_entry};
 
 /// Requests that may be queued or under way; callers keep far fewer, so more is a fault of theirs.
 pub const REQUESTS_MAX: usize = 65_536;
@@ -69,9 +69,8 @@ struct Queue {
 
 /// A request with the memory it uses and whoever waits for it.
 trait Job: Send {
-    /// The transfer to be made; none for a flush. Called once; addresses stay valid until
-    /// [`Job::end`].
-    fn begin(&mut self) -> Option<DiskIo>;
+    /// What is to be done. Called once; addresses stay valid until [`Job::end`].
+    fn begin(&mut self) -> Command;
     fn end(self: Box<Self>, result: Result<(), EngineError>);
 }
 
@@ -90,15 +89,21 @@ struct WriteJob<P> {
     completer: Completer<Result<(), EngineError>>,
 }
 
+struct DiscardJob {
+    block: u64,
+    count: u64,
+    completer: Completer<Result<(), EngineError>>,
+}
+
 struct FlushJob {
     completer: Completer<Result<(), EngineError>>,
 }
 
 impl<B: BlockBuffer> Job for ReadJob<B> {
-    fn begin(&mut self) -> Option<DiskIo> {
+    fn begin(&mut self) -> Command {
         let bytes = self.buffer.as_mut_bytes();
         let piece = Piece { start: bytes.as_mut_ptr(), len: bytes.len() };
-        Some(DiskIo::new(Direction::Read, byte_offset(self.block), vec![piece]))
+        Command::Transfer(DiskIo::new(Direction::Read, byte_offset(self.block), vec![piece]))
     }
 
     fn end(self: Box<Self>, result: Result<(), EngineError>) {
@@ -108,7 +113,7 @@ impl<B: BlockBuffer> Job for ReadJob<B> {
 }
 
 impl<P: Payload> Job for WriteJob<P> {
-    fn begin(&mut self) -> Option<DiskIo> {
+    fn begin(&mut self) -> Command {
         let aligned = |piece: &&[u8]| (piece.as_ptr() as usize).is_multiple_of(BLOCK_SIZE);
         let mut pieces = self.payload.pieces();
         if pieces.len() > PIECES_MAX || !pieces.iter().all(aligned) {
@@ -126,7 +131,17 @@ impl<P: Payload> Job for WriteJob<P> {
         let piece = |piece: &[u8]| Piece { start: piece.as_ptr().cast_mut(), len: piece.len() };
         let pieces = pieces.into_iter().map(piece).collect();
         let direction = Direction::Write { durable: self.durable };
-        Some(DiskIo::new(direction, byte_offset(self.block), pieces))
+        Command::Transfer(DiskIo::new(direction, byte_offset(self.block), pieces))
+    }
+
+    fn end(self: Box<Self>, result: Result<(), EngineError>) {
+        self.completer.complete(result);
+    }
+}
+
+impl Job for DiscardJob {
+    fn begin(&mut self) -> Command {
+        Command::Discard { offset: byte_offset(self.block), len: byte_offset(self.count) }
     }
 
     fn end(self: Box<Self>, result: Result<(), EngineError>) {
@@ -135,8 +150,8 @@ impl<P: Payload> Job for WriteJob<P> {
 }
 
 impl Job for FlushJob {
-    fn begin(&mut self) -> Option<DiskIo> {
-        None
+    fn begin(&mut self) -> Command {
+        Command::Flush
     }
 
     fn end(self: Box<Self>, result: Result<(), EngineError>) {
@@ -206,7 +221,21 @@ impl Engine {
         done
     }
 
-    /// Makes every write that has completed durable.
+    /// Makes consecutive blocks zeros, for good after the next flush, and gives their room back to
+    /// the device.
+    ///
+    /// # Errors
+    /// [`Errno::OPNOTSUPP`] when the device cannot.
+    pub fn discard(&self, block: u64, count: u64) -> Completion<Result<(), EngineError>> {
+        if let Err(error) = self.check_range(block, count) {
+            return Completion::ready(Err(error));
+        }
+        let (completer, done) = completion();
+        self.submit(Box::new(DiscardJob { block, count, completer }));
+        done
+    }
+
+    /// Makes every write and discard that has completed durable.
     pub fn flush(&self) -> Completion<Result<(), EngineError>> {
         let (completer, done) = completion();
         self.submit(Box::new(FlushJob { completer }));
@@ -282,7 +311,7 @@ const WAKE: u64 = u64::MAX;
 
 struct UnderWay {
     job: Box<dyn Job>,
-    io: Option<DiskIo>,
+    command: Command,
 }
 
 struct Worker<'a> {
@@ -342,10 +371,10 @@ impl<'a> Worker<'a> {
     }
 
     fn begin(&mut self, mut job: Box<dyn Job>) {
-        let io = job.begin();
+        let command = job.begin();
         let free = self.under_way.iter().position(Option::is_none);
         let position = free.expect("fewer are under way than there are places");
-        self.under_way[position] = Some(UnderWay { job, io });
+        self.under_way[position] = Some(UnderWay { job, command });
         self.count += 1;
         self.send(position);
     }
@@ -353,12 +382,9 @@ impl<'a> Worker<'a> {
     fn send(&mut self, position: usize) {
         let under_way = self.under_way[position].as_mut().expect("the place is taken");
         let device = self.shared.device.as_fd();
-        let entry = match &mut under_way.io {
-            // SAFETY: job and transfer stay in their place, and the job's memory with them, until
-            // the completion has come; the device lives in `shared`.
-            Some(io) => unsafe { io.entry(device, position as u64) },
-            None => flush_entry(device, position as u64),
-        };
+        // SAFETY: job and command stay in their place, and the job's memory with them, until the
+        // completion has come; the device lives in `shared`.
+        let entry = unsafe { under_way.command.entry(device, position as u64) };
         // SAFETY: as above.
         unsafe { self.ring.push(entry) };
     }
@@ -366,13 +392,7 @@ impl<'a> Worker<'a> {
     fn handle(&mut self, number: u64, result: i32) {
         let position = usize::try_from(number).expect("numbers are positions");
         let under_way = self.under_way[position].as_mut().expect("only what was sent completes");
-        let ended = match &mut under_way.io {
-            Some(io) => io.progress(result),
-            None if result == -Errno::INTR.raw_os_error() => None,
-            None if result < 0 => Some(Err(Errno::from_raw_os_error(-result))),
-            None => Some(Ok(())),
-        };
-        let Some(result) = ended else { return self.send(position) };
+        let Some(result) = under_way.command.progress(result) else { return self.send(position) };
         let under_way = self.under_way[position].take().expect("just seen");
         self.count -= 1;
         self.shared.queue.lock().count -= 1;

@@ -1,5 +1,5 @@
-//! io_uring, as far as this crate uses it: an instance for one thread, and reads and writes of a
-//! device that come to their end whatever the kernel returns for them.
+//! io_uring, as far as this crate uses it: an instance for one thread, and requests of a device that
+//! come to their end whatever the kernel returns for them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -217,14 +217,60 @@ impl DiskIo {
     }
 }
 
+/// One request of a device.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Transfer(DiskIo),
+    /// The bytes read as zeros afterwards, and the device may use their room for something else.
+    Discard {
+        offset: u64,
+        len: u64,
+    },
+    /// Makes everything that was written before durable.
+    Flush,
+}
+
+impl Command {
+    /// The entry that does what is left.
+    ///
+    /// # Safety
+    /// As for [`DiskIo::entry`].
+    pub(crate) unsafe fn entry(&mut self, device: BorrowedFd<'_>, number: u64) -> squeue::Entry {
+        let fd = Fd(device.as_raw_fd());
+        match self {
+            // SAFETY: the caller's promise.
+            Command::Transfer(io) => unsafe { io.entry(device, number) },
+            Command::Discard { offset, len } => opcode::Fallocate::new(fd, *len)
+                .offset(*offset)
+                .mode(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+                .build()
+                .user_data(number),
+            Command::Flush => {
+                opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build().user_data(number)
+            }
+        }
+    }
+
+    /// Takes a completion's result: `Some` when the whole has ended, `None` when
+    /// [`Command::entry`] must be submitted again for the rest.
+    pub(crate) fn progress(&mut self, result: i32) -> Option<Result<(), Errno>> {
+        match self {
+            Command::Transfer(io) => io.progress(result),
+            Command::Discard { .. } | Command::Flush => match result {
+                0.. => Some(Ok(())),
+                failed if failed == -Errno::INTR.raw_os_error() => None,
+                failed => Some(Err(Errno::from_raw_os_error(-failed))),
+            },
+        }
+    }
+}
+
+/// From `linux/falloc.h`.
+const FALLOC_FL_KEEP_SIZE: i32 = 1;
+const FALLOC_FL_PUNCH_HOLE: i32 = 2;
+
 /// From `linux/fs.h`: this one write is on stable storage when it completes.
 const RWF_DSYNC: i32 = 2;
-
-/// Makes everything that was written before durable.
-pub(crate) fn flush_entry(device: BorrowedFd<'_>, number: u64) -> squeue::Entry {
-    let fd = Fd(device.as_raw_fd());
-    opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build().user_data(number)
-}
 
 /// Completes when the descriptor is ready for `events`, or has an error.
 pub(crate) fn poll_entry(fd: BorrowedFd<'_>, events: u32, number: u64) -> squeue::Entry {

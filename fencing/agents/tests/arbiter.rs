@@ -164,6 +164,35 @@ fn a_fence_is_answered_only_after_the_writes_that_were_executing() {
 }
 
 #[test]
+fn a_discard_is_fenced_as_a_write_is() {
+    let world = World::new("arbiter-discard");
+    let (one, two) = (world.member(1, 1), world.member(2, 1));
+    let run: Box<[Block]> = (0..10).map(|_| *filled(0xAA)).collect();
+    one.write(20, run, true).wait().expect("written");
+    one.discard(22, 3).wait().expect("the scratch file can have holes");
+    let bytes: Vec<u8> = (20..27).map(|block| world.byte(block)).collect();
+    assert_eq!(bytes, [0xAA, 0xAA, 0, 0, 0, 0xAA, 0xAA]);
+    let counters = one.counters().wait().expect("counted");
+    assert_eq!((counters.discards, counters.discard_blocks), (1, 3));
+    let beyond = one.discard(DEVICE_BLOCKS - 1, 2).wait();
+    assert_eq!(beyond, Err(RequestFailed::OutOfRange));
+    assert_eq!(one.discard(0, 0).wait(), Err(RequestFailed::NotBlocks));
+
+    one.inject(Fault::StallWrites { node: node(2) }).wait().expect("injected");
+    let slow = two.discard(27, 1);
+    wait_until(&one, 2, |report| report.writes_executing == 1);
+    let mut fence = one.fence(victim(2, 1));
+    one.fence(victim(3, 1)).wait().expect("fenced");
+    assert!(!is_ready(&mut fence), "a discard of the victim is executing");
+    one.inject(Fault::Clear).wait().expect("cleared");
+    fence.wait().expect("fenced");
+    assert_eq!(world.byte(27), 0, "it has landed before the answer");
+    let _ = slow.wait();
+    two.discard(28, 1).wait().expect_err("fenced");
+    assert_eq!(world.byte(28), 0xAA);
+}
+
+#[test]
 fn writes_delayed_in_the_device_are_waited_for() {
     let world = World::new("arbiter-delay");
     let (one, two) = (world.member(1, 1), world.member(2, 1));

@@ -32,6 +32,7 @@ use crate::protocol::{Malformed, Operation, Request};
 use crate::requests::{Kind, Requests};
 use crate::transport::interrupt::{Interrupts, Signalled, Waiter};
 use crate::transport::{Channel, Errno, Message, Reply};
+use crate::trim;
 
 /// What is asked of the kernel. Not in a cluster:
 ///
@@ -524,7 +525,19 @@ impl Adapter {
                 );
             }
 
-            // Flags of files
+            // Flags of files, and what nobody uses
+            Operation::Ioctl { command, data } if trim::is_asked(command) => {
+                let Some(range) = trim::range(data) else {
+                    return reply().error(Errno(libc::EINVAL));
+                };
+                // FITRIM wants CAP_SYS_ADMIN (fs/ext4/ioctl.c); who has it is not known here.
+                if uid != 0 {
+                    return reply().error(Errno(libc::EPERM));
+                }
+                self.serve(asked(Kind::Trim), async move |shared: Arc<Shared>, reply: Reply| {
+                    shared.trim(range, reply).await;
+                });
+            }
             Operation::Ioctl { command, data } => match flags::command(command, data) {
                 Some(flags::Command::Get(form)) => {
                     let get = async move |shared: Arc<Shared>, reply: Reply| {

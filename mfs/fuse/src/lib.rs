@@ -32,6 +32,7 @@ mod ranges;
 mod requests;
 pub mod session;
 mod transport;
+mod trim;
 
 pub use lease::Lease;
 pub use notify::Notifier;

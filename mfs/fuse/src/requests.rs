@@ -32,12 +32,13 @@ pub(crate) enum Kind {
     CopyRange,
     GetFlags,
     SetFlags,
+    Trim,
     Getlk,
     Setlk,
 }
 
 impl Kind {
-    const ALL: [(Kind, &'static str); 27] = [
+    const ALL: [(Kind, &'static str); 28] = [
         (Kind::Lookup, "lookup"),
         (Kind::Getattr, "getattr"),
         (Kind::Setattr, "setattr"),
@@ -63,6 +64,7 @@ impl Kind {
         (Kind::CopyRange, "copy range"),
         (Kind::GetFlags, "get flags"),
         (Kind::SetFlags, "set flags"),
+        (Kind::Trim, "trim"),
         (Kind::Getlk, "getlk"),
         (Kind::Setlk, "setlk"),
     ];
@@ -101,6 +103,7 @@ impl Kind {
             | Kind::Fallocate
             | Kind::CopyRange
             | Kind::SetFlags
+            | Kind::Trim
             | Kind::Setlk => false,
         }
     }

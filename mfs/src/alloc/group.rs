@@ -249,7 +249,7 @@ impl Group {
     }
 
     /// Of `len` blocks from `index` on, how many from the front do not rest?
-    pub(super) fn rested_run(&self, index: u64, len: u64) -> u64 {
+    pub(crate) fn rested_run(&self, index: u64, len: u64) -> u64 {
         let memory = self.memory.lock();
         if let Some((start, (count, _))) = memory.resting.range(..=index).next_back()
             && start + count > index

@@ -313,22 +313,28 @@ impl Fs {
         (0..count).map(move |i| GroupNo((start + i) % count))
     }
 
+    /// Has the group been used since the file system was made?
+    pub(crate) async fn is_initialised(&self, no: GroupNo) -> Result<bool, FsError> {
+        if self.groups.initialised.lock().contains(&no) {
+            return Ok(true);
+        }
+        let leader = self.group(self.layout.map_leader(no));
+        let _pin = leader.entry.pin(Want::read()).await?;
+        let is_there = self.settle(|| is_in_map(self, &leader, bit_in_map(no))).await?;
+        if is_there {
+            self.groups.initialised.lock().insert(no);
+        }
+        Ok(is_there)
+    }
+
     /// Writes a group's own blocks when it is used for the first time in the file system's life.
     pub(crate) async fn initialise(&self, no: GroupNo) -> Result<(), FsError> {
-        if self.groups.initialised.lock().contains(&no) {
+        if self.is_initialised(no).await? {
             return Ok(());
         }
         let leader_no = self.layout.map_leader(no);
         let leader = self.group(leader_no);
-        let bit = (no.0 % GROUPS_PER_MAP) as usize;
-        {
-            let pin = leader.entry.pin(Want::read()).await?;
-            if self.settle(|| is_in_map(self, &leader, bit)).await? {
-                self.groups.initialised.lock().insert(no);
-                return Ok(());
-            }
-            drop(pin);
-        }
+        let bit = bit_in_map(no);
         assert_ne!(no, leader_no, "mkfs initialises the leaders");
         let leader_pin = leader.entry.pin(Want::write()).await?;
         if !self.settle(|| is_in_map(self, &leader, bit)).await? {
@@ -352,6 +358,10 @@ impl Fs {
         self.groups.initialised.lock().insert(no);
         Ok(())
     }
+}
+
+fn bit_in_map(no: GroupNo) -> usize {
+    as_usize(no.0 % GROUPS_PER_MAP)
 }
 
 fn map_block(fs: &Fs, leader: &Arc<Group>) -> Step<Arc<crate::cache::CachedBlock>> {

@@ -104,6 +104,7 @@ fn formatted() -> &'static BTreeMap<u64, Box<Block>> {
             cluster_id: cluster,
             label: "fuzz".into(),
             hash_key: [1; 16],
+            discard: false,
             now: Timestamp { seconds: 1, nanos: 0 },
             membership: as_blocks.collect(),
         };

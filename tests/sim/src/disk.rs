@@ -255,6 +255,22 @@ impl Device {
         state.log.push(Event::Written { id });
     }
 
+    /// Blocks of a run that hold something, as runs of zeros to be put there: what is discarded is
+    /// gone, and zero is nothing that the file system takes for something.
+    pub fn zeros_for(&self, at: BlockNo, count: u64) -> Vec<(BlockNo, Vec<SharedBlock>)> {
+        let zero: SharedBlock = Block::zeroed().into();
+        let mut runs: Vec<(BlockNo, Vec<SharedBlock>)> = Vec::new();
+        for (number, _) in self.0.lock().visible.range(at..at.plus(count)) {
+            match runs.last_mut() {
+                Some((first, run)) if first.0 + run.len() as u64 == number.0 => {
+                    run.push(zero.clone());
+                }
+                Some(_) | None => runs.push((*number, vec![zero.clone()])),
+            }
+        }
+        runs
+    }
+
     pub fn begin_flush(&self) -> u64 {
         let mut state = self.0.lock();
         state.counts.flushes += 1;
@@ -366,6 +382,20 @@ impl Disk for Port {
             exec.sleep(delay).await;
             device.end_write(id, at, data);
             Ok(())
+        })
+    }
+
+    fn discard(&self, at: BlockNo, count: u64) -> BoxFuture<'static, Result<bool, DiskError>> {
+        let (device, exec, gate) = (self.device.clone(), self.exec.clone(), self.check_gate());
+        let delay = device.delay(&exec);
+        Box::pin(async move {
+            gate?;
+            for (at, zeros) in device.zeros_for(at, count) {
+                let id = device.begin_write(at, &zeros, Durability::Volatile)?;
+                exec.sleep(delay).await;
+                device.end_write(id, at, zeros);
+            }
+            Ok(true)
         })
     }
 

@@ -81,6 +81,7 @@ pub fn formatted(seed: u64, blocks: u64) -> Result<Image, Failure> {
         cluster_id: ClusterId(id),
         label: "sim".into(),
         hash_key: id,
+        discard: false,
         now: exec.wall_time(),
         membership: Vec::new(),
     };

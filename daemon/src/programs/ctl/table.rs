@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use super::top::Rates;
 use mx_base::size::Bytes;
 use mx_node::report::{
-    Delay, Doing, FileLock, FileLocks, FileSystem, FsDamage, FsLocks, FsUsage, Gate, Homed,
+    Delay, Doing, FileLock, FileLocks, FileSystem, FsDamage, FsLocks, FsTrim, FsUsage, Gate, Homed,
     Isolated, Lock, LockDump, Member, Permit, Recovery, RecoveryReport, State, Status, Usage,
     Viewer, Waiting, Why, WhyResource, Work,
 };
@@ -561,6 +561,19 @@ pub(super) fn usage(report: &FsUsage) -> String {
     }
     if report.file_systems.is_empty() {
         page.line("nothing is mounted here");
+    }
+    page.0
+}
+
+pub(super) fn trim(report: &FsTrim) -> String {
+    let mut page = Page::of(&report.viewer);
+    page.line("");
+    page.file_system(&report.fs, &report.directory);
+    page.field("trimmed", Bytes(report.bytes));
+    if report.groups_skipped > 0 {
+        let (skipped, groups) = (report.groups_skipped, report.groups);
+        let why = "damaged, or in use by a node that is dead or does not answer";
+        page.field("left out", format_args!("{skipped} of {groups} groups: {why}"));
     }
     page.0
 }

@@ -33,8 +33,8 @@ use fencing::gate::Refused;
 use fencing::{Closed, DeviceId, Gate, Key, Victim};
 
 use super::protocol::{
-    AREA_BLOCKS_MAX, Counters, Fault, Hello, HelloRefusal, NodeReport, PAYLOAD_BLOCKS_MAX, Request,
-    Welcome,
+    AREA_BLOCKS_MAX, Counters, DISCARD_BLOCKS_MAX, Fault, Hello, HelloRefusal, NodeReport,
+    PAYLOAD_BLOCKS_MAX, Request, Welcome,
 };
 use super::shared_memory::SharedMemory;
 use crate::completion::{Completion, completion};
@@ -211,7 +211,21 @@ impl Client {
         done
     }
 
-    /// Makes every write that has completed durable.
+    /// Makes 1 to [`DISCARD_BLOCKS_MAX`] consecutive blocks zeros, for good after the next flush, and
+    /// gives their room back to the device.
+    ///
+    /// The caller has no write to any of them under way.
+    ///
+    /// # Errors
+    /// [`Errno::OPNOTSUPP`] when the device cannot.
+    pub fn discard(&self, block: u64, count: u32) -> Completion<Result<(), RequestFailed>> {
+        if !(1..=DISCARD_BLOCKS_MAX).contains(&count) {
+            return Completion::ready(Err(RequestFailed::NotBlocks));
+        }
+        self.simple(Request::Discard { block, count })
+    }
+
+    /// Makes every write and discard that has completed durable.
     pub fn flush(&self) -> Completion<Result<(), RequestFailed>> {
         self.simple(Request::Flush)
     }

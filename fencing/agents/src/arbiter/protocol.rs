@@ -24,6 +24,8 @@ pub const PACKET_MAX: usize = FRAME_SIZE * FRAMES_MAX;
 pub const HELLO_SIZE: usize = 128;
 /// Blocks of 4 KiB in one request: 1 MiB.
 pub const PAYLOAD_BLOCKS_MAX: u32 = 256;
+/// Blocks in one request to discard: 256 MiB. A fence waits for it.
+pub const DISCARD_BLOCKS_MAX: u32 = 65_536;
 /// Blocks of the memory that a client may share: 64 MiB.
 pub const AREA_BLOCKS_MAX: u32 = 16_384;
 /// Requests of one session that may be under way or queued; more end the session.

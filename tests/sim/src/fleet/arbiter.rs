@@ -302,6 +302,23 @@ impl Arbiter {
         Some(written)
     }
 
+    /// Executes a discard, as the writes that it is. `None`: it was lost with its sender.
+    async fn discard(
+        &self,
+        from: LifeId,
+        key: Member,
+        at: BlockNo,
+        count: u64,
+    ) -> Option<Result<(), DiskError>> {
+        for (at, zeros) in self.device.zeros_for(at, count) {
+            let written = self.write(from, key, at, zeros, Durability::Volatile).await?;
+            if written.is_err() {
+                return Some(written);
+            }
+        }
+        Some(Ok(()))
+    }
+
     async fn read(
         &self,
         key: Member,
@@ -428,6 +445,24 @@ impl Disk for Way {
             }
             admission.complete(way.now()).map_err(refused)?;
             written
+        })
+    }
+
+    fn discard(&self, at: BlockNo, count: u64) -> BoxFuture<'static, Result<bool, DiskError>> {
+        let (way, arbiter) = (self.clone(), self.arbiter.clone());
+        let (life, key) = (self.life, self.key);
+        let submitted = self.gate.admit(self.now()).map(|admission| {
+            let request = async move { arbiter.discard(life, key, at, count).await };
+            (admission, self.arbiter.carry_out(request))
+        });
+        Box::pin(async move {
+            let (admission, discarded) = submitted.map_err(refused)?;
+            let discarded = discarded.await;
+            if let Err(DiskError::Fenced) = discarded {
+                way.gate.close(Closed::Fenced);
+            }
+            admission.complete(way.now()).map_err(refused)?;
+            discarded.map(|()| true)
         })
     }
 

@@ -86,6 +86,7 @@ fn formatted(fs: FsId, cluster: ClusterId, nodes_max: u16, blocks: u64) -> Resul
         cluster_id: cluster,
         label: "sim".into(),
         hash_key: fs.0,
+        discard: false,
         now: exec.wall_time(),
         membership: membership.into_values().collect(),
     };

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mfs::file::FileId;
-use mfs::ops::{NewFile, NewKind, OpenFlags};
+use mfs::ops::{NewFile, NewKind, OpenFlags, TrimError};
 use mfs::{Attributes, FsError};
 use mx_base::{Duration, Instant, Timestamp};
 use parking_lot::Mutex;
@@ -325,6 +325,7 @@ impl App {
                 100..110 => "register",
                 110..120 => "lock files",
                 120.. => "tree",
+                98 => "trim",
                 _ => "statfs",
             };
             if self.operation(name, self.any(what)).await.is_err() {
@@ -374,7 +375,21 @@ impl App {
             120.. => self.tree().await,
             92..95 => self.list(self.draw(DIRS.len())).await,
             95..98 => self.attribute(self.draw(ATTRIBUTES)).await,
+            98 => self.trim().await,
             _ => self.mount.served().await.statfs().await.map(|_| ()),
+        }
+    }
+
+    /// Nobody notices but the device.
+    async fn trim(&self) -> Result<(), FsError> {
+        let fs = self.mount.served().await;
+        let groups = fs.layout().group_count;
+        let first = self.exec().draw(|r| r.below(groups));
+        match fs.trim(first..first + groups.div_ceil(8), 1).await {
+            // Somebody has died.
+            Ok(_) | Err(TrimError::NotRecovered { .. } | TrimError::Slot { .. }) => Ok(()),
+            Err(TrimError::Fs(error)) => Err(error),
+            Err(TrimError::NotSupported) => unreachable!("the simulated device discards"),
         }
     }
 

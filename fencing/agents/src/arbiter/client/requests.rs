@@ -227,7 +227,11 @@ impl Requests {
                 transfer.area_block = first;
             }
             Request::List { area_block } | Request::Counters { area_block } => *area_block = first,
-            Request::Flush | Request::Fence { .. } | Request::Ping | Request::Inject(_) => {}
+            Request::Discard { .. }
+            | Request::Flush
+            | Request::Fence { .. }
+            | Request::Ping
+            | Request::Inject(_) => {}
         }
         if let Some(payload) = pending.payload.take() {
             let mut at = 0;

@@ -5,7 +5,7 @@ use mx_base::{Incarnation, NodeId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{FRAME_SIZE, PAYLOAD_BLOCKS_MAX};
+use super::{DISCARD_BLOCKS_MAX, FRAME_SIZE, PAYLOAD_BLOCKS_MAX};
 
 const REQUEST_MAGIC: [u8; 4] = *b"MXRQ";
 const REPLY_MAGIC: [u8; 4] = *b"MXRP";
@@ -43,6 +43,11 @@ pub enum Request {
         transfer: Transfer,
         durable: bool,
     },
+    /// 1 to [`DISCARD_BLOCKS_MAX`] blocks become zeros, for good after the next flush.
+    Discard {
+        block: u64,
+        count: u32,
+    },
     /// Everything that was answered before it is sent is on stable storage when it is answered.
     Flush,
     /// Cut off every life of a node up to one; answered when no write of them is under way and
@@ -74,6 +79,7 @@ pub enum Kind {
     Counters = 6,
     Ping = 7,
     Inject = 8,
+    Discard = 9,
 }
 
 const FLAG_DURABLE: u8 = 1;
@@ -128,6 +134,8 @@ pub enum RequestError {
     Kind { id: u64, kind: u8 },
     #[error("{count} blocks in one request, 1 to {PAYLOAD_BLOCKS_MAX} are possible")]
     Count { id: u64, count: u32 },
+    #[error("{count} blocks to discard, 1 to {DISCARD_BLOCKS_MAX} are possible")]
+    Discard { id: u64, count: u32 },
     #[error("an impossible node or incarnation")]
     Node { id: u64 },
     #[error("fault {fault} is unknown")]
@@ -141,6 +149,7 @@ impl RequestError {
             RequestError::Size { .. } | RequestError::Magic => 0,
             RequestError::Kind { id, .. }
             | RequestError::Count { id, .. }
+            | RequestError::Discard { id, .. }
             | RequestError::Node { id }
             | RequestError::Fault { id, .. } => id,
         }
@@ -174,6 +183,10 @@ impl Request {
             Request::Write { transfer: write, durable } => {
                 transfer(&mut raw, write);
                 raw.flags = if *durable { FLAG_DURABLE } else { 0 };
+            }
+            Request::Discard { block, count } => {
+                raw.block = (*block).into();
+                raw.count = (*count).into();
             }
             Request::Fence { victim } => {
                 raw.node = victim.node.get().into();
@@ -245,6 +258,13 @@ impl Request {
                 }
                 fault => return Err(RequestError::Fault { id, fault }),
             }),
+            9 => {
+                let count = raw.count.get();
+                if !(1..=DISCARD_BLOCKS_MAX).contains(&count) {
+                    return Err(RequestError::Discard { id, count });
+                }
+                Request::Discard { block: raw.block.get(), count }
+            }
             kind => return Err(RequestError::Kind { id, kind }),
         };
         Ok((id, request))
@@ -254,6 +274,7 @@ impl Request {
         match self {
             Request::Read(_) => Kind::Read,
             Request::Write { .. } => Kind::Write,
+            Request::Discard { .. } => Kind::Discard,
             Request::Flush => Kind::Flush,
             Request::Fence { .. } => Kind::Fence,
             Request::List { .. } => Kind::List,
@@ -272,7 +293,11 @@ impl Request {
             Request::List { area_block } | Request::Counters { area_block } => {
                 Some((*area_block, 1))
             }
-            Request::Flush | Request::Fence { .. } | Request::Ping | Request::Inject(_) => None,
+            Request::Discard { .. }
+            | Request::Flush
+            | Request::Fence { .. }
+            | Request::Ping
+            | Request::Inject(_) => None,
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct Counters {
     pub executing: u64,
     /// Requests waiting for their turn now.
     pub queued: u64,
+    pub discards: u64,
+    pub discard_blocks: u64,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -78,7 +80,7 @@ const _: () = assert!(16 + NodeId::MAX as usize * 48 <= BLOCK_SIZE);
 #[repr(C)]
 struct CountersRaw {
     magic: [u8; 8],
-    values: [U64; 15],
+    values: [U64; 17],
 }
 
 /// # Panics
@@ -148,6 +150,8 @@ impl Counters {
             self.sessions_malformed,
             self.executing,
             self.queued,
+            self.discards,
+            self.discard_blocks,
         ]
         .map(U64::new);
         let mut block = Block::zeroed();
@@ -177,6 +181,8 @@ impl Counters {
             sessions_malformed,
             executing,
             queued,
+            discards,
+            discard_blocks,
         ] = raw.values.map(U64::get);
         Some(Counters {
             uptime_ms,
@@ -194,6 +200,8 @@ impl Counters {
             sessions_malformed,
             executing,
             queued,
+            discards,
+            discard_blocks,
         })
     }
 }

@@ -28,6 +28,7 @@ fn requests() -> Vec<Request> {
         Request::Read(transfer),
         Request::Write { transfer, durable: false },
         Request::Write { transfer, durable: true },
+        Request::Discard { block: 0x0102_0304_0506_0708, count: 65_536 },
         Request::Flush,
         Request::Fence { victim },
         Request::List { area_block: 5 },

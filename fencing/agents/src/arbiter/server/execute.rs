@@ -20,7 +20,7 @@ use super::faults::Fate;
 use super::{Event, Serving};
 use crate::arbiter::protocol::{Counters, Kind, PAYLOAD_BLOCKS_MAX, Request, Status, Transfer};
 use crate::arbiter::shared_memory::SharedMemory;
-use crate::ring::{Direction, DiskIo, Piece, flush_entry};
+use crate::ring::{Command, Direction, DiskIo, Piece};
 
 /// Requests on the device at once.
 const EXECUTING_MAX: usize = 256;
@@ -33,8 +33,7 @@ struct Operation {
     session: usize,
     id: u64,
     kind: Kind,
-    /// `None` for a flush.
-    io: Option<DiskIo>,
+    command: Command,
     blocks: u32,
     /// The private copy of a write.
     buffer: Option<Box<[Block]>>,
@@ -131,6 +130,9 @@ impl Serving<'_> {
             Request::Write { transfer, durable } => {
                 self.execute_write(position, id, request, transfer, durable);
             }
+            Request::Discard { block, count } => {
+                self.execute_discard(position, id, request, block, count);
+            }
             Request::Flush => {
                 if self.admitted(position, id, request).is_none() {
                     return;
@@ -142,7 +144,7 @@ impl Serving<'_> {
                         session: position,
                         id,
                         kind: Kind::Flush,
-                        io: None,
+                        command: Command::Flush,
                         blocks: 0,
                         buffer: None,
                         _memory: None,
@@ -160,7 +162,7 @@ impl Serving<'_> {
 
     fn execute_read(&mut self, position: usize, id: u64, request: Request, transfer: Transfer) {
         let Some(memory) = self.admitted(position, id, request) else { return };
-        if !self.in_range(position, id, transfer) {
+        if !self.in_range(position, id, transfer.block, transfer.count) {
             return;
         }
         let piece = memory.piece(transfer.area_block, transfer.count);
@@ -173,7 +175,7 @@ impl Serving<'_> {
                 session: position,
                 id,
                 kind: Kind::Read,
-                io: Some(io),
+                command: Command::Transfer(io),
                 blocks: transfer.count,
                 buffer: None,
                 _memory: Some(memory),
@@ -190,7 +192,7 @@ impl Serving<'_> {
         transfer: Transfer,
         durable: bool,
     ) {
-        if !self.in_range(position, id, transfer) {
+        if !self.in_range(position, id, transfer.block, transfer.count) {
             return;
         }
         let session = self.sessions[position].as_ref().expect("an open session");
@@ -215,9 +217,46 @@ impl Serving<'_> {
                 session: position,
                 id,
                 kind: Kind::Write,
-                io: Some(io),
+                command: Command::Transfer(io),
                 blocks: transfer.count,
                 buffer: Some(buffer),
+                _memory: None,
+                writer: Some(writer),
+            },
+        );
+    }
+
+    /// A discard destroys as a write does: it counts as one.
+    fn execute_discard(
+        &mut self,
+        position: usize,
+        id: u64,
+        request: Request,
+        block: u64,
+        count: u32,
+    ) {
+        if !self.in_range(position, id, block, count)
+            || self.admitted(position, id, request).is_none()
+        {
+            return;
+        }
+        let session = self.sessions[position].as_ref().expect("an open session");
+        let writer = session.peer.and_then(|peer| peer.member).expect("only members write");
+        self.counters.discards += 1;
+        self.counters.discard_blocks += u64::from(count);
+        *self.executing_writes.entry(writer).or_default() += 1;
+        self.begin(
+            position,
+            Operation {
+                session: position,
+                id,
+                kind: Kind::Discard,
+                command: Command::Discard {
+                    offset: byte_offset(block),
+                    len: byte_offset(count.into()),
+                },
+                blocks: 0,
+                buffer: None,
                 _memory: None,
                 writer: Some(writer),
             },
@@ -242,8 +281,8 @@ impl Serving<'_> {
         }
     }
 
-    fn in_range(&mut self, position: usize, id: u64, transfer: Transfer) -> bool {
-        let inside = self.device.holds(transfer.block, transfer.count.into());
+    fn in_range(&mut self, position: usize, id: u64, block: u64, count: u32) -> bool {
+        let inside = self.device.holds(block, count.into());
         if !inside {
             self.reply(position, id, Status::OutOfRange);
         }
@@ -294,26 +333,17 @@ impl Serving<'_> {
     fn submit(&mut self, place: usize) {
         let number = Event::Operation(place).pack();
         let operation = self.operations.places[place].as_mut().expect("begun");
-        let entry = match &mut operation.io {
-            // SAFETY: the operation keeps its buffer or memory, and stays in its place, until the
-            // completion has come; the device lives as long as the ring. A read goes to memory
-            // that the client shares, at its own risk.
-            Some(io) => unsafe { io.entry(self.device.as_fd(), number) },
-            None => flush_entry(self.device.as_fd(), number),
-        };
+        // SAFETY: the operation keeps its buffer or memory, and stays in its place, until the
+        // completion has come; the device lives as long as the ring. A read goes to memory that the
+        // client shares, at its own risk.
+        let entry = unsafe { operation.command.entry(self.device.as_fd(), number) };
         // SAFETY: as above.
         unsafe { self.ring.push(entry) };
     }
 
     pub(super) fn handle_operation(&mut self, place: usize, result: i32) {
         let operation = self.operations.places[place].as_mut().expect("only what was begun ends");
-        let ended = match &mut operation.io {
-            Some(io) => io.progress(result),
-            None if result == -Errno::INTR.raw_os_error() => None,
-            None if result < 0 => Some(Err(Errno::from_raw_os_error(-result))),
-            None => Some(Ok(())),
-        };
-        match ended {
+        match operation.command.progress(result) {
             Some(result) => self.finish(place, result),
             None => self.submit(place),
         }

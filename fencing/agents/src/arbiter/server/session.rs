@@ -211,11 +211,20 @@ impl Serving<'_> {
         }
         session.unanswered += 1;
         match (request, peer.member) {
-            (Request::Write { .. } | Request::Flush | Request::Fence { .. }, None) => {
+            (
+                Request::Write { .. }
+                | Request::Discard { .. }
+                | Request::Flush
+                | Request::Fence { .. },
+                None,
+            ) => {
                 session.reply(id, Status::NotAllowed);
             }
             // Whether the life is fenced is asked when they are executed, and only then.
-            (Request::Read(_) | Request::Write { .. } | Request::Flush, _) => {
+            (
+                Request::Read(_) | Request::Write { .. } | Request::Discard { .. } | Request::Flush,
+                _,
+            ) => {
                 session.queue.push_back((id, request));
             }
             (_, Some(member)) if !self.table.admits(member) => {
@@ -251,7 +260,7 @@ impl Serving<'_> {
         request: Request,
     ) {
         let refused = &mut self.refused[member.node.index()];
-        if matches!(request, Request::Write { .. }) {
+        if matches!(request, Request::Write { .. } | Request::Discard { .. }) {
             refused.writes += 1;
             self.counters.writes_refused += 1;
         } else {
