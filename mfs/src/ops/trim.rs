@@ -191,7 +191,8 @@ impl PinnedGroup {
             while at < end {
                 let (number, bit) = geometry.bit(at);
                 let bitmap = group.bitmap_block(number)?;
-                let bits = &tx.see(&bitmap).get::<BitmapBlock>().bits;
+                let seen = tx.see(&bitmap);
+                let bits = &seen.get::<BitmapBlock>().bits;
                 let len = bits::clear_run(bits, bit, bit + as_usize(end - at)) as u64;
                 let len = if len > 0 { group.rested_run(at, len) } else { 0 };
                 if len == 0 {

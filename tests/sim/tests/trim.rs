@@ -53,7 +53,7 @@ async fn full(fs: &Fs, name: &[u8], byte: u8) -> OpenFile {
     let (made, open) = fs.create_and_open(fs.root(), name, &REGULAR, WRITE).await.expect("room");
     drop(made);
     let page = vec![byte; usize::try_from(PAGES * BLOCK_SIZE_U64).expect("small")];
-    drop(fs.write(&open, 0, &page).await.expect("room"));
+    fs.write(&open, 0, &page).await.expect("room");
     fs.fsync(&open).await.expect("durable");
     open
 }
