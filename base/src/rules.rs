@@ -208,6 +208,15 @@ rules! {
     /// A chunk has valid headers on disk before it counts as metadata (I4).
     /// `mfs::alloc::chunk`
     WriteFreeHeaders,
+    /// A free block is discarded only when it does not rest.
+    /// `mfs::ops::trim`
+    TrimRested,
+    /// Free blocks of metadata keep their headers: they are not discarded (I4).
+    /// `mfs::ops::trim`
+    TrimDataOnly,
+    /// A group is held until the last discard in it has ended.
+    /// `mfs::ops::trim`
+    TrimInHeldGroups,
     /// ctime and mtime never go back (I8).
     /// `mx_base::time`
     AdvanceTimes,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 use futures_util::future::{Either, join_all, select};
+use mx_base::rules::{Rule, is_kept};
 use mx_base::{Duration, Member, SlotId};
 
 use crate::alloc::{PinnedGroup, bits};
@@ -135,8 +136,9 @@ impl Fs {
             // Whoever waits may give up; the group is held until the last of them has ended.
             let (done, is_done) = oneshot::channel();
             self.env.runtime.spawn(Box::pin(async move {
+                let held = is_kept(Rule::TrimInHeldGroups).then_some(group);
                 let ended = join_all(discards).await;
-                drop(group);
+                drop(held);
                 let _ = done.send(ended);
             }));
             let ended = is_done.await.map_err(|_| FsError::CutOff)?;
@@ -186,7 +188,8 @@ impl PinnedGroup {
             let entry = group.chunk(&tx, chunk)?;
             let start = (chunk * geometry.chunk_blocks).max(from);
             let end = ((chunk + 1) * geometry.chunk_blocks).min(geometry.blocks);
-            let is_data = matches!(entry.chunk_kind(), Some(ChunkKind::Free | ChunkKind::Data));
+            let is_data = matches!(entry.chunk_kind(), Some(ChunkKind::Free | ChunkKind::Data))
+                || !is_kept(Rule::TrimDataOnly);
             let mut at = if is_data && entry.free.get() > 0 { start } else { end };
             while at < end {
                 let (number, bit) = geometry.bit(at);
@@ -194,7 +197,8 @@ impl PinnedGroup {
                 let seen = tx.see(&bitmap);
                 let bits = &seen.get::<BitmapBlock>().bits;
                 let len = bits::clear_run(bits, bit, bit + as_usize(end - at)) as u64;
-                let len = if len > 0 { group.rested_run(at, len) } else { 0 };
+                let may_rest = len > 0 && is_kept(Rule::TrimRested);
+                let len = if may_rest { group.rested_run(at, len) } else { len };
                 if len == 0 {
                     at += 1;
                     continue;

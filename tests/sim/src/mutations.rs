@@ -105,7 +105,7 @@ pub const MUTATIONS: &[Mutation] = &[
     cluster(Rule::RedoBeforeRelease, 60),
     cluster(Rule::RedoOnlyNewer, 20),
     damaged(Rule::SeeWhoTore, 60),
-    damaged(Rule::DoubtUnknown, 20),
+    damaged(Rule::DoubtUnknown, 60),
     cluster(Rule::LeaveDirtySlots, 60),
     damaged(Rule::WriteBothHeads, 20),
     crowd(Rule::AdoptOrphans, 20),
@@ -137,6 +137,9 @@ pub const MUTATIONS: &[Mutation] = &[
     data(Rule::ZeroTail, 60),
     alone(Rule::RestFreedBlocks, 60),
     cluster(Rule::WriteFreeHeaders, 20),
+    data(Rule::TrimRested, 60),
+    alone(Rule::TrimDataOnly, 20),
+    cluster(Rule::TrimInHeldGroups, 60),
     cluster(Rule::AdvanceTimes, 20),
 ];
 

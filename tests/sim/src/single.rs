@@ -320,6 +320,10 @@ async fn drive(
                 if is_file { Moment::Synced(ino, began) } else { Moment::SyncedNames(began) };
             moments.push((device.log_len(), moment));
         }
+        if exec.draw(|r| r.chance(5)) {
+            let trimmed = driver.fs.trim(0..u64::MAX, 1).await;
+            trimmed.map_err(|e| Failure(format!("trim: {e}")))?;
+        }
         if exec.draw(|r| r.chance(10)) {
             let pause = exec.draw(|r| r.below(2_000));
             exec.sleep(Duration::from_millis(pause)).await;
