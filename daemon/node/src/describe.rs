@@ -187,7 +187,7 @@ impl Node {
     }
 
     /// `mxctl fs trim`: of a file system that is mounted here, some groups from `from` on, free runs of
-    /// at least `minimum` bytes.
+    /// at least `minimum` bytes. What was removed before the request with `from` 0 is included.
     ///
     /// # Errors
     /// [`mfs::ops::TrimError`]; `None` when it is not mounted.
@@ -202,6 +202,11 @@ impl Node {
         let groups = fs.layout().group_count;
         let end = from.saturating_add(TRIM_GROUPS).min(groups);
         let minimum = minimum.div_ceil(mfs::block::BLOCK_SIZE_U64);
+        if from == 0
+            && let Err(error) = fs.sync().await
+        {
+            return Some(Err(error.into()));
+        }
         let trimmed = match fs.trim(from..end, minimum).await {
             Ok(trimmed) => trimmed,
             Err(error) => return Some(Err(error)),

@@ -43,6 +43,10 @@ impl Shared {
         };
         let end = range.start.saturating_add(range.len);
         let groups = begins_before(range.start)..begins_before(end);
+        // What was just removed is what the caller has in mind.
+        if let Err(error) = self.fs.sync().await {
+            return reply.error(errno(&error));
+        }
         match self.fs.trim(groups, range.minimum.div_ceil(BLOCK_SIZE_U64)).await {
             Ok(trimmed) => {
                 let len = trimmed.blocks * BLOCK_SIZE_U64;

@@ -71,7 +71,7 @@ enum Found {
 
 impl Fs {
     /// Tells the device of all runs of at least `minimum` blocks that are free in these groups; of
-    /// those beyond the last, nothing.
+    /// those beyond the last, nothing. What was freed since the last [`Fs::sync`] may rest still.
     ///
     /// # Errors
     /// [`TrimError`]. What was discarded before stays so.
