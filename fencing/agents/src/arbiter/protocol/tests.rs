@@ -93,6 +93,9 @@ fn request_and_reply_golden_bytes() {
         "000100000c0b0a09", // count, block of the shared memory
     );
     assert_eq!(hex(&write.encode(42)), format!("{head}{}", "00".repeat(32)));
+    let discard = Request::Discard { block: 0x0102_0304_0506_0708, count: 0x0001_0000 };
+    let head = "4d58525109000000290000000000000008070605040302010000010000000000";
+    assert_eq!(hex(&discard.encode(41)), format!("{head}{}", "00".repeat(32)));
     let fence = Request::Fence { victim: Victim { node: node(64), up_to: Incarnation(7) } };
     let head = "4d585251040000002b00000000000000";
     assert_eq!(
@@ -163,11 +166,16 @@ fn impossible_requests_are_refused_by_name() {
         Request::decode(&frame)
     };
     let all = requests();
-    let (read, fence, inject) = (&all[0], &all[4], &all[9]);
+    let is = |kind| move |request: &&Request| request.kind() == kind;
+    let one = |kind| all.iter().find(is(kind)).expect("there is one");
+    let [read, fence, inject, discard] =
+        [Kind::Read, Kind::Fence, Kind::Inject, Kind::Discard].map(one);
     assert_eq!(decode(0, 0, read), Err(RequestError::Magic));
     assert_eq!(decode(4, 99, read), Err(RequestError::Kind { id: 7, kind: 99 }));
     assert_eq!(decode(24, 1, read), Err(RequestError::Count { id: 7, count: 257 }));
     assert_eq!(decode(25, 0, read), Err(RequestError::Count { id: 7, count: 0 }));
+    assert_eq!(decode(24, 1, discard), Err(RequestError::Discard { id: 7, count: 65_537 }));
+    assert_eq!(decode(26, 0, discard), Err(RequestError::Discard { id: 7, count: 0 }));
     assert_eq!(decode(32, 65, fence), Err(RequestError::Node { id: 7 }));
     assert_eq!(decode(36, 0, fence), Err(RequestError::Node { id: 7 }));
     assert_eq!(decode(6, 9, inject), Err(RequestError::Fault { id: 7, fault: 9 }));
