@@ -65,6 +65,7 @@ fn title(group: Group) -> &'static str {
         Group::Contents => "Contents",
         Group::Fsync => "Durability",
         Group::HandOver => "From node to node",
+        Group::Sharing => "Several nodes at the same",
         Group::LockCache => "Locks in process",
         Group::Arbiter => "The arbiter",
         Group::Recovery => "Recovery",

@@ -7,6 +7,7 @@ mod fsync;
 mod hand_over;
 mod lock_cache;
 mod recovery;
+mod sharing;
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ pub fn measure(group: Group, stage: &mut Stage, run: usize, samples: &mut Sample
         Group::Contents => contents::measure(stage, run, samples),
         Group::Fsync => fsync::measure(stage, run, samples),
         Group::HandOver => hand_over::measure(stage, run, samples),
+        Group::Sharing => sharing::measure(stage, run, samples),
         Group::LockCache => measure_in_process(group, &stage.scale, samples),
         Group::Arbiter => arbiter::measure(stage, run, samples),
         Group::Recovery => recovery::measure(stage, run, samples),

@@ -41,7 +41,7 @@ impl Samples {
             Unit::Nanoseconds => each * 1e9,
             Unit::Microseconds => each * 1e6,
             Unit::Milliseconds => each * 1e3,
-            Unit::Throughput | Unit::SpeedUp | Unit::Bytes | Unit::Count => {
+            Unit::Throughput | Unit::SpeedUp | Unit::Share | Unit::Bytes | Unit::Count => {
                 panic!("{name} is no time")
             }
         };

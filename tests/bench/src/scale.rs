@@ -1,5 +1,7 @@
 //! How much is done in a run.
 
+use std::time::Duration;
+
 /// Counts of one run of every group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scale {
@@ -16,6 +18,10 @@ pub struct Scale {
     pub random_accesses: usize,
     pub fsyncs: usize,
     pub hand_overs: usize,
+    /// Entries that the directory has in which several nodes create files.
+    pub crowd: usize,
+    /// How long several nodes are at the same.
+    pub window: Duration,
     pub pins: usize,
     pub grants: usize,
     /// Locks that are held at once.
@@ -37,6 +43,8 @@ impl Scale {
             random_accesses: 2000,
             fsyncs: 200,
             hand_overs: 200,
+            crowd: 100_000,
+            window: Duration::from_secs(2),
             pins: 1_000_000,
             grants: 10_000,
             locks: 1_000_000,
@@ -57,6 +65,8 @@ impl Scale {
             random_accesses: 20,
             fsyncs: 5,
             hand_overs: 5,
+            crowd: 100,
+            window: Duration::from_millis(100),
             pins: 10_000,
             grants: 100,
             locks: 2000,
@@ -69,13 +79,15 @@ impl Scale {
         let mib = |bytes: u64| bytes >> 20;
         format!(
             "{} files in a directory, {} on a second node; files of {} MiB, {} random accesses; {} \
-             fsyncs; {} hand-overs; {} grants, {} locks held at once; a device of {} MiB",
+             fsyncs; {} hand-overs; {} entries and {} ms of several nodes; {} grants, {} locks held at once; a device of {} MiB",
             self.files,
             self.files_other_node,
             mib(self.file_bytes as u64),
             self.random_accesses,
             self.fsyncs,
             self.hand_overs,
+            self.crowd,
+            self.window.as_millis(),
             self.grants,
             self.locks,
             mib(self.device_bytes),

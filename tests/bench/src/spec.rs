@@ -14,6 +14,8 @@ pub enum Group {
     Fsync,
     /// From one node to another.
     HandOver,
+    /// Several nodes at the same.
+    Sharing,
     /// In process: no mount, no daemon.
     LockCache,
     Arbiter,
@@ -27,13 +29,14 @@ impl Group {
     }
 
     /// In the order in which they are measured: the last one kills a node.
-    pub const ALL: [Group; 7] = [
+    pub const ALL: [Group; 8] = [
         Group::LockCache,
         Group::Arbiter,
         Group::Entries,
         Group::Contents,
         Group::Fsync,
         Group::HandOver,
+        Group::Sharing,
         Group::Recovery,
     ];
 
@@ -43,6 +46,7 @@ impl Group {
             Group::Contents => "contents",
             Group::Fsync => "sync",
             Group::HandOver => "hand-over",
+            Group::Sharing => "sharing",
             Group::LockCache => "lock-cache",
             Group::Arbiter => "arbiter",
             Group::Recovery => "recovery",
@@ -67,11 +71,12 @@ pub enum Floor {
     FewerOthers,
     EndOfSocket,
     SumOfPhases,
+    OneNode,
     None,
 }
 
 impl Floor {
-    pub const ALL: [Floor; 14] = [
+    pub const ALL: [Floor; 15] = [
         Floor::MemoryFuse,
         Floor::Ext4,
         Floor::RawDevice,
@@ -85,6 +90,7 @@ impl Floor {
         Floor::FewerOthers,
         Floor::EndOfSocket,
         Floor::SumOfPhases,
+        Floor::OneNode,
         Floor::None,
     ];
 
@@ -104,6 +110,7 @@ impl Floor {
             Floor::FewerOthers => "half the other locks",
             Floor::EndOfSocket => "end of a socket",
             Floor::SumOfPhases => "sum of the phases",
+            Floor::OneNode => "one node alone",
             Floor::None => "nothing",
         }
     }
@@ -138,6 +145,7 @@ impl Floor {
                 "from the SIGKILL of a process until the end of its socket is read by another"
             }
             Floor::SumOfPhases => "the floors of detection, fence and replay one after the other",
+            Floor::OneNode => "the first node does its part of it, and no other does anything",
             Floor::None => "a count that could be zero",
         }
     }
@@ -157,6 +165,9 @@ pub enum Unit {
     /// How many times as much two threads get done as one.
     #[serde(rename = "times")]
     SpeedUp,
+    /// Of the mean.
+    #[serde(rename = "share")]
+    Share,
     #[serde(rename = "bytes")]
     Bytes,
     #[serde(rename = "count")]
@@ -171,13 +182,14 @@ impl Unit {
             Unit::Milliseconds => "ms",
             Unit::Throughput => "MiB/s",
             Unit::SpeedUp => "times",
+            Unit::Share => "share",
             Unit::Bytes => "bytes",
             Unit::Count => "count",
         }
     }
 
     pub fn more_is_better(self) -> bool {
-        matches!(self, Unit::Throughput | Unit::SpeedUp)
+        matches!(self, Unit::Throughput | Unit::SpeedUp | Unit::Share)
     }
 }
 
@@ -204,10 +216,10 @@ const fn spec(
 
 use Floor::{
     Atomics, Counters, EndOfSocket, Ext4, FewerLocks, FewerOthers, MapInsertion, MapLookUp,
-    MemoryFuse, NoOtherLocks, PingPong, RawDevice, SumOfPhases,
+    MemoryFuse, NoOtherLocks, OneNode, PingPong, RawDevice, SumOfPhases,
 };
-use Group::{Arbiter, Contents, Entries, Fsync, HandOver, LockCache, Recovery};
-use Unit::{Bytes, Count, Microseconds, Milliseconds, Nanoseconds, SpeedUp, Throughput};
+use Group::{Arbiter, Contents, Entries, Fsync, HandOver, LockCache, Recovery, Sharing};
+use Unit::{Bytes, Count, Microseconds, Milliseconds, Nanoseconds, Share, SpeedUp, Throughput};
 
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
@@ -278,6 +290,17 @@ pub const SPECS: &[Spec] = &[
     spec(HandOver, "write_after_write", Microseconds, RawDevice, ""),
     spec(HandOver, "stat_after_create", Microseconds, PingPong, "create a file on one node, then stat it on another: time of the stat"),
     spec(HandOver, "stat_after_create", Microseconds, RawDevice, ""),
+
+    spec(Sharing, "shared_create", Microseconds, OneNode, "three nodes create files in one directory that has many already: each file"),
+    spec(Sharing, "shared_create_least", Share, Floor::None, "what the node that got the fewest has of the mean"),
+    spec(Sharing, "shared_write", Microseconds, OneNode, "three nodes write 4 KiB again and again in one file, each in a part of its own: each write"),
+    spec(Sharing, "shared_write_least", Share, Floor::None, "what the node that got the fewest has of the mean"),
+    spec(Sharing, "shared_append", Microseconds, OneNode, "three nodes append 100 bytes again and again to one file: each append"),
+    spec(Sharing, "shared_append_least", Share, Floor::None, "what the node that got the fewest has of the mean"),
+    spec(Sharing, "locks_one_node", Microseconds, MemoryFuse, "two processes of one node chase each other through the bytes of a file (ping_pong of ctdb): from one lock that is had to the next"),
+    spec(Sharing, "locks_two_nodes", Microseconds, PingPong, "the same, one process on each of two nodes"),
+    spec(Sharing, "list_other_node", Microseconds, MemoryFuse, "`ls -l` on a second node, in a directory that the first has just filled: each entry"),
+    spec(Sharing, "list_other_node_messages", Count, Floor::None, "lock messages of the second for each of these"),
 
     spec(Recovery, "recovery_suspected", Milliseconds, EndOfSocket, "from the SIGKILL of a node until another suspects it"),
     spec(Recovery, "recovery_dropped", Milliseconds, RawDevice, "from there until a view without it is committed on the device"),

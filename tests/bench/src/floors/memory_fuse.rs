@@ -3,6 +3,7 @@
 //!
 //! Keeps nothing right but what one kernel asks for. Its process serves one mount and ends with it.
 
+mod locks;
 mod server;
 mod tree;
 

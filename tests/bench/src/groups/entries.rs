@@ -105,15 +105,15 @@ fn on_another_node(stage: &Stage, run: usize, samples: &mut Samples) -> Result<(
     Ok(())
 }
 
-fn names(count: usize) -> Vec<String> {
+pub(super) fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("file{number:06}")).collect()
 }
 
-fn open(dir: &Path) -> Result<OwnedFd> {
+pub(super) fn open(dir: &Path) -> Result<OwnedFd> {
     Ok(rustix::fs::open(dir, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn create_all(directory: &OwnedFd, names: &[String]) -> Result<()> {
+pub(super) fn create_all(directory: &OwnedFd, names: &[String]) -> Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     for name in names {
         drop(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
@@ -121,9 +121,9 @@ fn create_all(directory: &OwnedFd, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn stat_all(directory: &OwnedFd, names: &[String]) -> Result<()> {
+pub(super) fn stat_all(directory: &OwnedFd, names: &[impl AsRef<Path>]) -> Result<()> {
     for name in names {
-        statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        statat(directory, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }

@@ -14,8 +14,9 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 use nix::mount::{MsFlags, mount};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+use super::locks::{Answer, Locks};
 use super::tree::Tree;
 
 /// As `mfs/fuse/src/session.rs` has it.
@@ -30,6 +31,7 @@ const HANDLE: FileHandle = FileHandle(1);
 
 struct MemoryFs {
     tree: RwLock<Tree>,
+    locks: Mutex<Locks<ReplyEmpty>>,
 }
 
 /// Mounts on `dir` and serves until it is unmounted; prints `ready` when it can be used.
@@ -48,7 +50,7 @@ pub fn serve(dir: &Path) -> Result<()> {
     let mut config = fuser::Config::default();
     config.n_threads = Some(THREADS);
     config.clone_fd = true;
-    let fs = MemoryFs { tree: RwLock::new(Tree::new()) };
+    let fs = MemoryFs { tree: RwLock::new(Tree::new()), locks: Mutex::default() };
     let session = fuser::Session::from_fd(fs, device, fuser::SessionACL::All, config);
     let session = session.context("the kernel's FUSE")?;
     writeln!(std::io::stdout(), "ready")?;
@@ -59,6 +61,7 @@ impl fuser::Filesystem for MemoryFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let wanted = [
             InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_POSIX_LOCKS,
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_ATOMIC_O_TRUNC,
@@ -258,6 +261,36 @@ impl fuser::Filesystem for MemoryFs {
             }
         }
         reply.ok();
+    }
+
+    fn setlk(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        _process: u32,
+        waits: bool,
+        reply: ReplyEmpty,
+    ) {
+        let mut locks = self.locks.lock();
+        if kind == libc::F_UNLCK {
+            let freed = locks.unlock(node.0, owner.0, start..=end);
+            drop(locks);
+            reply.ok();
+            freed.into_iter().for_each(ReplyEmpty::ok);
+            return;
+        }
+        let answer = locks.lock(node.0, owner.0, start..=end, waits, reply);
+        drop(locks);
+        match answer {
+            Answer::Had(reply) => reply.ok(),
+            Answer::Refused(reply) => reply.error(Errno::EAGAIN),
+            Answer::Waits => {}
+        }
     }
 
     fn releasedir(
