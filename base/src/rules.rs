@@ -217,6 +217,9 @@ rules! {
     /// A group is held until the last discard in it has ended.
     /// `mfs::ops::trim`
     TrimInHeldGroups,
+    /// A file system is frozen when everything is in place.
+    /// `mfs::freeze`
+    RestBeforeFreeze,
     /// ctime and mtime never go back (I8).
     /// `mx_base::time`
     AdvanceTimes,

@@ -9,6 +9,7 @@ pub mod protocol;
 pub mod server;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mx_base::BoxFuture;
 use mx_node::report::{
@@ -45,6 +46,10 @@ pub trait Source: Send + Sync {
 
     /// Tells the device of free runs of at least `minimum_bytes` in some groups from `from` on.
     fn fs_trim(&self, from: u64, minimum_bytes: u64) -> BoxFuture<'_, Result<FsTrim, String>>;
+
+    /// Suspends changes on all nodes for up to `lasts`, if they come to rest within `patience`.
+    fn fs_freeze(&self, patience: Duration, lasts: Duration) -> BoxFuture<'_, Result<(), String>>;
+    fn fs_thaw(&self) -> BoxFuture<'_, Result<(), String>>;
 
     /// Completes when the mount is usable. Goes on when whoever asked is gone.
     fn mount(&self, directory: PathBuf, options: MountOptions)

@@ -19,6 +19,7 @@ use crate::cache::{Fault, Step};
 use crate::env::{Env, Usage};
 use crate::error::{Corruption, FsError};
 use crate::file::{FileId, InodeNo};
+use crate::freeze::Freezing;
 use crate::inode::{Core, Inode, State};
 use crate::journal::scan::ScanError;
 use crate::journal::{Journal, Lsn, Reservation, Transaction};
@@ -87,6 +88,7 @@ pub struct Fs {
     pub(crate) dirty: DirtyFiles,
     pub(crate) slot_usage: SlotUsage,
     pub(crate) listings: Listings,
+    pub(crate) freezing: Freezing,
     damage: Mutex<BTreeMap<Resource, String>>,
     /// Reads are noted in access times.
     pub(crate) keeps_atime: AtomicBool,
@@ -103,6 +105,7 @@ impl Fs {
         sb: &Superblock,
         journal: Arc<Journal>,
     ) -> Arc<Fs> {
+        let freezing = Freezing::new(&*env.locks, &sb.layout);
         Arc::new(Fs {
             env,
             options,
@@ -121,6 +124,7 @@ impl Fs {
             dirty: DirtyFiles::new(options.dirty_pages_max),
             slot_usage: SlotUsage::default(),
             listings: Listings::default(),
+            freezing,
             damage: Mutex::default(),
             keeps_atime: AtomicBool::new(!options.read_only && !options.no_atime),
             closing: AtomicBool::new(false),

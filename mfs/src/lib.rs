@@ -7,6 +7,7 @@ pub mod block;
 pub mod env;
 pub mod error;
 pub mod file;
+pub mod freeze;
 pub mod fs;
 pub mod fsck;
 pub mod inspect;

@@ -20,6 +20,7 @@ use mx_base::rules::{Rule, is_kept};
 use crate::alloc::give_back::space_entry;
 use crate::env::Env;
 use crate::error::{DiskError, FsError};
+use crate::freeze::freeze_entry;
 use crate::fs::{Fs, Options};
 use crate::journal::scan::ScanError;
 use crate::locks::{Classes, Resource};
@@ -106,6 +107,8 @@ pub async fn mount(
     let entry =
         env.locks.entry(Resource::Superblock.name(), Resource::Superblock.bucket(&sb.layout));
     let reading = entry.pin(Want::read()).await?;
+    // While it is frozen nobody comes; behind this it stays cached.
+    let change = freeze_entry(&*env.locks, &sb.layout).pin(Want::shared(Mode::PR)).await?;
     if !options.read_only {
         // It stays cached: whoever works later does not wait for its home, which may have died.
         drop(space_entry(&*env.locks, &sb.layout).pin(Want::shared(Mode::PR)).await?);
@@ -113,7 +116,7 @@ pub async fn mount(
     let slot = slots::take(&env, &sb).await?;
     let fs = slots::begin(env, options, &sb, slot, &classes).await?;
     fs.start();
-    drop(reading);
+    drop((reading, change));
     Ok(Mounted { fs })
 }
 
@@ -145,6 +148,7 @@ impl Mounted {
     pub async fn leave(self) -> Result<(), FsError> {
         let fs = &self.fs;
         fs.give_back().await?;
+        let change = fs.freezing_pin().await?;
         fs.closing.store(true, Ordering::Release);
         fs.dirty_stopped();
         // A deletion in the background may be between two transactions: the next one would be
@@ -157,6 +161,7 @@ impl Mounted {
         }
         fs.leave_slot().await?;
         fs.journal.stop();
+        drop(change);
         Ok(())
     }
 
@@ -187,6 +192,8 @@ impl Fs {
     /// # Errors
     /// When something could not be written.
     pub async fn give_back(&self) -> Result<(), FsError> {
+        self.thaw();
+        let _change = self.freezing_pin().await?;
         self.write_back_all().await?;
         self.give_up_claims().await
     }

@@ -75,6 +75,10 @@ impl DirtyFiles {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.lock().by_inode.is_empty()
+    }
+
     pub(crate) fn pages(&self) -> usize {
         self.files.lock().pages
     }
@@ -134,7 +138,11 @@ impl Fs {
             let short = self.dirty.pages() * 2 > self.dirty.pages_max;
             let before = (!short).then(|| now - INTERVAL);
             for no in self.dirty.since(before) {
-                if !failed.contains_key(&no) && !self.write_back(no).await {
+                if failed.contains_key(&no) {
+                    continue;
+                }
+                let Some(_change) = self.begin_change_in_background().await else { break };
+                if !self.write_back(no).await {
                     failed.insert(no, self.env.runtime.now());
                 }
             }

@@ -171,6 +171,7 @@ impl Node {
                 groups_known: done.groups_known,
                 journal_bytes: done.journal_bytes,
                 journal_used_bytes: done.journal_used_bytes,
+                frozen_at_ms: fs.frozen_since().map(wall_milliseconds),
                 cached_inodes: done.cached_inodes,
                 requests: place.requests.values().sum(),
                 requests_by_operation: place.requests,
@@ -220,6 +221,30 @@ impl Node {
             bytes: trimmed.blocks * mfs::block::BLOCK_SIZE_U64,
             groups_skipped: trimmed.skipped,
         }))
+    }
+
+    /// `mxctl fs freeze`: of a file system that is mounted here.
+    ///
+    /// # Errors
+    /// [`mfs::freeze::FreezeError`]; `None` when it is not mounted.
+    pub async fn freeze(
+        &self,
+        id: FsId,
+        patience: std::time::Duration,
+        lasts: std::time::Duration,
+    ) -> Option<Result<(), mfs::freeze::FreezeError>> {
+        let fs = self.fs(id)?;
+        Some(fs.freeze(patience, lasts).await)
+    }
+
+    /// `mxctl fs thaw`: was it frozen by this node? `None` when it is not mounted.
+    pub fn thaw(&self, id: FsId) -> Option<bool> {
+        Some(self.fs(id)?.thaw())
+    }
+
+    /// Does a change have to wait here, for this node or another one has frozen the file system?
+    pub fn is_frozen(&self, id: FsId) -> bool {
+        self.fs(id).is_some_and(|fs| fs.is_frozen())
     }
 
     /// `mxctl fs damage`: of what is mounted here.

@@ -348,6 +348,9 @@ pub struct Usage {
     pub journal_used_bytes: u64,
     pub cached_inodes: u64,
     pub locks_cached: u64,
+    /// Since when this node has it frozen, in milliseconds since 1970.
+    #[serde(default)]
+    pub frozen_at_ms: Option<u64>,
     /// Requests of the kernel since the mount.
     pub requests: u64,
     /// The same by operation, as far as they are counted so.
@@ -375,7 +378,7 @@ pub struct ResourceFilter {
 /// A text that is no [`ResourceFilter`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "`{0}` names no resource: expected superblock, slot, group, inode, open or rename, and \
+    "`{0}` names no resource: expected superblock, slot, group, inode, open, freeze or rename, and \
      perhaps a number, as in `inode 0x1234`"
 )]
 pub struct FilterError(String);
@@ -415,6 +418,7 @@ impl ResourceFilter {
         Some(match (self.kind.as_str(), number) {
             ("superblock", None) => Resource::Superblock,
             ("rename", None) => Resource::Rename,
+            ("freeze", None) => Resource::Freeze,
             ("space", None) => Resource::Space,
             ("slot", Some(slot)) => Resource::Slot(mx_base::SlotId(u16::try_from(slot).ok()?)),
             ("group", Some(group)) => Resource::Group(mfs::layout::GroupNo(group)),
@@ -439,6 +443,7 @@ fn kind_and_number(name: &ResourceName) -> Option<(&'static str, Option<u64>)> {
         Resource::Inode(inode) => ("inode", Some(inode.0)),
         Resource::Open(inode) => ("open", Some(inode.0)),
         Resource::Rename => ("rename", None),
+        Resource::Freeze => ("freeze", None),
         Resource::Space => ("space", None),
     })
 }

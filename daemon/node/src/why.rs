@@ -38,6 +38,7 @@ impl Node {
         let unwritten = resources.iter().map(|resource| match resource {
             Resource::Inode(inode) => fs.as_ref()?.unwritten(*inode),
             Resource::Superblock
+            | Resource::Freeze
             | Resource::Slot(_)
             | Resource::Group(_)
             | Resource::Open(_)

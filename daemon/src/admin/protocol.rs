@@ -52,6 +52,14 @@ pub enum Request {
         /// Shorter free runs are left alone.
         minimum_bytes: u64,
     },
+    /// Suspends changes on all nodes.
+    FsFreeze {
+        /// How long they may take to come to rest.
+        patience_ms: u64,
+        /// Thawed by itself behind that.
+        lasts_ms: u64,
+    },
+    FsThaw,
     Mount {
         directory: PathBuf,
         options: MountOptions,

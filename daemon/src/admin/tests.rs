@@ -88,6 +88,16 @@ impl Source for Told {
         Box::pin(async { Err("nothing is mounted".to_owned()) })
     }
 
+    fn fs_freeze(&self, patience: Duration, lasts: Duration) -> BoxFuture<'_, Result<(), String>> {
+        self.note(format!("freeze {patience:?} {lasts:?}"));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn fs_thaw(&self) -> BoxFuture<'_, Result<(), String>> {
+        self.note("thaw".to_owned());
+        Box::pin(async { Ok(()) })
+    }
+
     fn mount(
         &self,
         directory: PathBuf,

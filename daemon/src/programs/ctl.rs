@@ -131,6 +131,21 @@ pub enum FsCommand {
         #[arg(long, value_name = "BYTES", default_value_t = 0)]
         minimum: u64,
     },
+    /// Suspend all changes, on all nodes, while a copy of the device is made below the file system: an
+    /// array's snapshot, or one of the cloud. What was answered before is in place then, and every
+    /// journal empty. Whoever changes something waits; reads go on.
+    Freeze {
+        /// How long to wait for all nodes to come to rest.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60,
+              value_parser = clap::value_parser!(u32).range(1..=3600))]
+        wait: u32,
+        /// Thaw it by itself after this time, so that nothing stands still for ever.
+        #[arg(long = "for", value_name = "SECONDS", default_value_t = 300,
+              value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        lasts: u32,
+    },
+    /// Let changes go on. On the node that has frozen it.
+    Thaw,
 }
 
 /// Why it was not done.
@@ -206,6 +221,19 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), CtlError> {
         Command::Fs(FsCommand::Trim { minimum }) => {
             let trim = trim::run(&mut client, *minimum)?;
             printer.print(&trim, table::trim)?;
+        }
+        Command::Fs(FsCommand::Freeze { wait, lasts }) => {
+            let [patience_ms, lasts_ms] = [wait, lasts].map(|seconds| u64::from(*seconds) * 1000);
+            client.carry_out(&Request::FsFreeze { patience_ms, lasts_ms })?;
+            printer.print(&Done { done: "frozen" }, |_| {
+                format!(
+                    "frozen on all nodes, for {lasts} s at most; let it go on with: mxctl fs thaw\n"
+                )
+            })?;
+        }
+        Command::Fs(FsCommand::Thaw) => {
+            client.carry_out(&Request::FsThaw)?;
+            printer.print(&Done { done: "thawed" }, |_| "thawed\n".to_owned())?;
         }
         Command::Leave => {
             client.carry_out(&Request::Leave)?;

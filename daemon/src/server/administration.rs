@@ -66,7 +66,9 @@ impl Administration {
         let group = server.layout().group_of(mfs::block::BlockNo(file.inode.0));
         let group = group.map(Resource::Group);
         let inode = [Resource::Inode(file.inode), Resource::Open(file.inode)];
-        Ok((inode.into_iter().chain(group).collect(), stuck_at))
+        // Of interest where changes wait.
+        let is_frozen = server.node().is_frozen(server.fs()).then_some(Resource::Freeze);
+        Ok((is_frozen.into_iter().chain(inode).chain(group).collect(), stuck_at))
     }
 }
 
@@ -160,6 +162,26 @@ impl Source for Administration {
             let trim = server.node().trim(server.fs(), &around, from, minimum_bytes).await;
             let trim = trim.ok_or("nothing is mounted here")?;
             trim.map_err(|error| error.to_string())
+        })
+    }
+
+    fn fs_freeze(&self, patience: Duration, lasts: Duration) -> BoxFuture<'_, Result<(), String>> {
+        let Administration(server) = self;
+        Box::pin(async move {
+            let frozen = server.node().freeze(server.fs(), patience, lasts).await;
+            let frozen = frozen.ok_or("nothing is mounted here")?;
+            frozen.map_err(|error| error.to_string())
+        })
+    }
+
+    fn fs_thaw(&self) -> BoxFuture<'_, Result<(), String>> {
+        let Administration(server) = self;
+        Box::pin(async move {
+            match server.node().thaw(server.fs()) {
+                Some(true) => Ok(()),
+                Some(false) => Err("this node has not frozen it, or not any more".to_owned()),
+                None => Err("nothing is mounted here".to_owned()),
+            }
         })
     }
 

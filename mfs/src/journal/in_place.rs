@@ -133,16 +133,25 @@ impl Journal {
         self.move_tail().await
     }
 
-    /// Writes everything in place and moves the tail to the head, for the last time: for leaving.
+    /// Writes everything in place and moves the tail to the head: nothing in the ring matters any more,
+    /// if nothing is committed meanwhile.
     ///
     /// # Errors
     /// As [`Journal::checkpoint`].
-    pub(crate) async fn drain_in_place(&self) -> Result<(), FsError> {
+    pub(crate) async fn settle_all(&self) -> Result<(), FsError> {
         while !self.dirty.lock().is_empty() {
             let blocks: Vec<Arc<CachedBlock>> = self.dirty.lock().values().cloned().collect();
             self.settle_in_place(&blocks).await?;
         }
-        self.move_tail().await?;
+        self.move_tail().await
+    }
+
+    /// As [`Journal::settle_all`], for the last time: for leaving.
+    ///
+    /// # Errors
+    /// As [`Journal::checkpoint`].
+    pub(crate) async fn drain_in_place(&self) -> Result<(), FsError> {
+        self.settle_all().await?;
         *self.tail_moves.lock().await = false;
         Ok(())
     }

@@ -66,9 +66,16 @@ impl LockClass for Classes {
         })
     }
 
-    fn flush<'a>(&'a self, entry: &'a Arc<Entry>, _to: Mode) -> BoxFuture<'a, Result<(), Damaged>> {
+    fn flush<'a>(&'a self, entry: &'a Arc<Entry>, to: Mode) -> BoxFuture<'a, Result<(), Damaged>> {
         Box::pin(async move {
             let Some(fs) = self.fs() else { return Ok(()) };
+            if resource(entry) == Some(Resource::Freeze) && !to.covers(Mode::PR) {
+                // What could not be written is known where it is missed; the journal has the rest.
+                if let Err(error) = fs.come_to_rest().await {
+                    tracing::warn!(%error, "frozen, and not everything is in place");
+                }
+                return Ok(());
+            }
             if !entry.mode().writes() {
                 return Ok(());
             }
@@ -83,6 +90,7 @@ impl LockClass for Classes {
                 }
                 Some(
                     Resource::Superblock
+                    | Resource::Freeze
                     | Resource::Slot(_)
                     | Resource::Open(_)
                     | Resource::Rename
@@ -117,6 +125,7 @@ impl LockClass for Classes {
                 None
             }
             Resource::Superblock
+            | Resource::Freeze
             | Resource::Slot(_)
             | Resource::Open(_)
             | Resource::Rename
@@ -134,6 +143,7 @@ impl LockClass for Classes {
             }
             Some(
                 Resource::Superblock
+                | Resource::Freeze
                 | Resource::Group(_)
                 | Resource::Slot(_)
                 | Resource::Open(_)

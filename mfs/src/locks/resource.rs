@@ -11,12 +11,14 @@ use crate::ondisk::{Header, Kind};
 
 /// What a cluster lock of the file system protects (`docs/spec/locks.md`).
 ///
-/// Types that later stages use (FREEZE, RANGE, DIR, QUOTA, APP) have their numbers reserved in
+/// Types that later stages use (RANGE, DIR, QUOTA, APP) have their numbers reserved in
 /// [`Resource::name`]. Locks of applications lie beside the inode's, under its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Resource {
     /// The configuration; EX to be alone with the file system.
     Superblock,
+    /// PR while something is changed, EX to suspend the file system (`freeze.rs`).
+    Freeze,
     /// A slot with its journal; a recoverer's right to replay it.
     Slot(SlotId),
     /// Bitmap, chunk table and header of a group, and the free blocks of its metadata chunks.
@@ -32,11 +34,12 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// Type byte, then the number, little-endian. Bytes 2, 6, 7 and 10 to 13 are reserved for
-    /// FREEZE, RANGE, DIR, QUOTA and APP.
+    /// Type byte, then the number, little-endian. Bytes 6, 7 and 10 to 13 are reserved for
+    /// RANGE, DIR, QUOTA and APP.
     pub fn name(self) -> ResourceName {
         let (kind, id) = match self {
             Resource::Superblock => (1, 0),
+            Resource::Freeze => (2, 0),
             Resource::Slot(slot) => (3, u64::from(slot.0)),
             Resource::Group(group) => (4, group.0),
             Resource::Inode(inode) => (5, inode.0),
@@ -59,6 +62,7 @@ impl Resource {
         let id = u64::from_le_bytes(id.try_into().ok()?);
         Some(match kind {
             1 if id == 0 => Resource::Superblock,
+            2 if id == 0 => Resource::Freeze,
             3 => Resource::Slot(SlotId(u16::try_from(id).ok()?)),
             4 => Resource::Group(GroupNo(id)),
             5 => Resource::Inode(InodeNo(id)),
@@ -90,6 +94,7 @@ impl Resource {
             Resource::Superblock => Bucket::of(NAMES | 1),
             Resource::Rename => Bucket::of(NAMES | 2),
             Resource::Space => Bucket::of(NAMES | 3),
+            Resource::Freeze => Bucket::of(NAMES | 4),
             Resource::Slot(slot) => Bucket::of(NAMES | (1 << 32) | u64::from(slot.0)),
         }
     }
@@ -135,6 +140,7 @@ mod tests {
     fn a_name_leads_back_to_its_resource() {
         for resource in [
             Resource::Superblock,
+            Resource::Freeze,
             Resource::Slot(SlotId(7)),
             Resource::Group(GroupNo(65_535)),
             Resource::Inode(InodeNo(1 << 51)),

@@ -53,10 +53,13 @@ impl Fs {
     async fn reap_when_closed(&self, file: FileId) -> Result<(), FsError> {
         let inode = self.inode(file.inode)?;
         // Opens would wait behind EX on OPEN until those who have the file open close it.
+        let change = self.begin_change().await?;
         if self.cut_if_named(&inode, file).await? {
             return Ok(());
         }
+        drop(change);
         let open = inode.open_entry.pin(Want { exclusive: true, ..Want::shared(Mode::EX) }).await?;
+        let _change = self.begin_change().await?;
         self.reap(&inode, file, &open).await
     }
 

@@ -91,6 +91,7 @@ impl Fs {
         let range = Range { from: offset, to: end.ok_or(FsError::FileTooLarge)? };
         // The edges become dirty pages.
         self.wait_for_room().await?;
+        let _change = self.begin_change().await?;
         let inode = &open.inode;
         let pin = inode.entry.pin(Want::write()).await?;
         let done = self.allocate_pinned(inode, &pin, open.file(), what, range).await;

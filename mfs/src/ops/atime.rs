@@ -27,6 +27,7 @@ impl Fs {
         if !self.keeps_atime.load(Ordering::Relaxed) || !inode.entry.mode().covers(Mode::EX) {
             return;
         }
+        let Some(_change) = self.try_begin_change() else { return };
         let now = self.now();
         let mut state = inode.state.lock();
         let Some(core) = state.core.as_mut().filter(|core| !core.flags().no_atime) else { return };

@@ -118,7 +118,7 @@ impl Fs {
         name: &[u8],
         new: &NewFile<'_>,
     ) -> Result<Created, FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         check_name(name)?;
         let spilled = symlink::check_target(new.kind)?;
         if spilled {

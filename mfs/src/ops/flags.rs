@@ -73,7 +73,7 @@ impl Fs {
     /// # Errors
     /// [`FsError::Stale`], [`FsError::ReadOnly`], [`FsError::Unsupported`] for what is neither.
     pub async fn set_flags(&self, file: FileId, flags: FileFlags) -> Result<(), FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         let inode = self.inode(file.inode)?;
         let pin: Pin = inode.entry.pin(Want::write()).await?;
         let file_type =

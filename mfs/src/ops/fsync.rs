@@ -23,6 +23,7 @@ impl Fs {
             !state.pages.is_clean() || state.core.as_ref().is_some_and(|core| core.dirty)
         };
         if is_dirty {
+            let _change = self.begin_change().await?;
             let pin = inode.entry.pin(Want::shared(Mode::EX)).await?;
             let flushed = self.flush_inode(inode, &pin).await;
             self.note_dirty(inode, &inode.state.lock());
@@ -53,7 +54,10 @@ impl Fs {
     /// # Errors
     /// The first failure.
     pub async fn sync(&self) -> Result<(), FsError> {
-        self.write_back_all().await?;
+        if !self.dirty.is_empty() {
+            let _change = self.begin_change().await?;
+            self.write_back_all().await?;
+        }
         self.journal.force(self.journal.last()).await
     }
 

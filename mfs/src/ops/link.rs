@@ -24,7 +24,7 @@ impl Fs {
     /// [`FsError::Exists`], [`FsError::NotPermitted`] for a directory, [`FsError::TooManyLinks`],
     /// [`FsError::NotFound`] when the file or the directory was removed, and for a file made to get no name.
     pub async fn link(&self, file: FileId, parent: FileId, name: &[u8]) -> Result<Entry, FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         check_name(name)?;
         let at = At { dir: parent, name };
         let mut tree = 0;

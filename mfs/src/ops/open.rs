@@ -145,6 +145,7 @@ impl Fs {
             OpenFile::new(file, Arc::clone(&inode), open_pin, flags)
         };
         if flags.truncate {
+            let _change = self.begin_change().await?;
             self.truncate(&inode, file, 0, flags.kill_privileges).await?;
         }
         Ok(open)

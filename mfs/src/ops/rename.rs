@@ -56,7 +56,7 @@ impl Fs {
         (to_dir, to_name): (FileId, &[u8]),
         kind: RenameKind,
     ) -> Result<(), FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         check_name(from_name)?;
         check_name(to_name)?;
         self.make_orphan_places(1).await?;

@@ -58,7 +58,7 @@ impl Fs {
     /// [`FsError::Stale`]; for a size also [`FsError::IsDirectory`], [`FsError::FileTooLarge`],
     /// [`FsError::NoSpace`].
     pub async fn setattr(&self, file: FileId, set: &SetAttributes) -> Result<Entry, FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         let inode = self.inode(file.inode)?;
         let pin = inode.entry.pin(Want::write()).await?;
         self.check_flags(&inode, set.check()).await?;

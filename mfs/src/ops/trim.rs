@@ -84,6 +84,7 @@ impl Fs {
         self.check_journals().await?;
         let mut trimmed = Trimmed::default();
         for no in groups.start..groups.end.min(self.layout.group_count) {
+            let _change = self.begin_change().await?;
             self.trim_group(GroupNo(no), minimum.max(1), &mut trimmed).await?;
         }
         Ok(trimmed)

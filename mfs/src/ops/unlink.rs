@@ -37,7 +37,7 @@ impl Fs {
         name: &[u8],
         is_rmdir: bool,
     ) -> Result<(), FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         check_name(name)?;
         self.make_orphan_places(1).await?;
         let at = At { dir: parent, name };

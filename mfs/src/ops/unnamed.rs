@@ -50,7 +50,7 @@ impl Fs {
         flags: OpenFlags,
         linkable: bool,
     ) -> Result<(Entry, OpenFile), FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         if new.kind != NewKind::Regular {
             return Err(FsError::Invalid("only regular files are made without a name"));
         }

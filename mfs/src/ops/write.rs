@@ -110,6 +110,7 @@ impl Fs {
             return Err(FsError::FileTooLarge);
         }
         self.wait_for_room().await?;
+        let _change = self.begin_change().await?;
         let inode = &open.inode;
         let pin = self.pin_to_write(inode, open.file(), end, kill_privileges).await?;
         let how = if append { How::Append } else { How::At };

@@ -75,7 +75,7 @@ impl Fs {
         value: &[u8],
         how: SetXattr,
     ) -> Result<(), FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         let name = Name::parse(name)?;
         if !self.xattrs {
             return Err(FsError::Unsupported);
@@ -104,7 +104,7 @@ impl Fs {
     /// [`FsError::NoXattr`] when it is not there, an ACL excepted; for names as [`Fs::get_xattr`], for
     /// types of files as [`Fs::set_xattr`].
     pub async fn remove_xattr(&self, file: FileId, name: &[u8]) -> Result<(), FsError> {
-        self.check_writable()?;
+        let _change = self.begin_change().await?;
         let name = Name::parse(name)?;
         let (inode, pin) = self.pin_to_change(file, &name).await?;
         let has = self

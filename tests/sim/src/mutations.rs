@@ -140,6 +140,7 @@ pub const MUTATIONS: &[Mutation] = &[
     data(Rule::TrimRested, 60),
     alone(Rule::TrimDataOnly, 20),
     cluster(Rule::TrimInHeldGroups, 60),
+    cluster(Rule::RestBeforeFreeze, 60),
     cluster(Rule::AdvanceTimes, 20),
 ];
 

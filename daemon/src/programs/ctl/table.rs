@@ -616,6 +616,9 @@ fn usage_lines(page: &mut Page, of: &Usage) {
     let (size, in_use) = (Bytes(of.journal_bytes), Bytes(of.journal_used_bytes));
     page.field("journal", format_args!("{size}, {in_use} in use"));
     page.field("caches", format_args!("{} inodes, {} locks", of.cached_inodes, of.locks_cached));
+    if let Some(at) = of.frozen_at_ms {
+        page.field("frozen", format_args!("by this node, since {}", utc(at)));
+    }
     page.field("requests", format_args!("{}{}", of.requests, by_kind(&of.requests_by_operation)));
     page.field("messages", format_args!("{}{}", of.messages_sent, by_kind(&of.messages_by_kind)));
     page.field("log forces", of.forces);

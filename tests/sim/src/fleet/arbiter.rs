@@ -118,6 +118,10 @@ impl Arbiter {
         self.state.lock().refused
     }
 
+    pub(super) fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
     pub fn cut(&self, node: NodeId) {
         self.state.lock().cut.insert(node);
     }

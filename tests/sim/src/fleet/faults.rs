@@ -16,6 +16,9 @@ use crate::disk::Replayer;
 
 /// Between two attempts to make room on the device.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long others may take to come to rest, and how long they do at most.
+const FREEZE_WITHIN: Duration = Duration::from_secs(4);
+const FROZEN_AT_MOST: Duration = Duration::from_secs(3);
 /// After the power of all came back, and before processes start.
 const POWER_BACK: Duration = Duration::from_millis(100);
 
@@ -129,6 +132,7 @@ impl Fleet {
                 }
             }
             Fault::DeviceFull { host, length } => self.fill(host, length),
+            Fault::Freeze { host, length } => self.freeze(host, length),
             Fault::WallJump { host, seconds } => self.clocks[host].jump(seconds),
             Fault::Leave { host, restart } => {
                 if let Some(life) = self.life(host)
@@ -222,6 +226,28 @@ impl Fleet {
             if let Err(error) = work.make_room(&mount).await {
                 tracing::info!(%error, "no room is made");
             }
+        });
+    }
+
+    /// Nobody changes anything for so long, unless somebody dies or others do not come to rest soon.
+    fn freeze(&self, host: usize, length: Duration) {
+        let Some(life) = self.life(host) else { return };
+        let Some(mount) = life.mount(0) else { return };
+        let fleet = self.clone();
+        let of = Arc::clone(&life);
+        self.spawn_at_work(&life, async move {
+            let fs = mount.served().await;
+            if let Err(error) = fs.freeze(FREEZE_WITHIN, FROZEN_AT_MOST).await {
+                return tracing::info!(%error, "not frozen");
+            }
+            let judge = fleet.first().arbiter.judge();
+            judge.frozen(Some(of.member));
+            let until = fleet.exec.now() + length;
+            while fleet.exec.now() < until && !of.is_leaving() {
+                fleet.exec.sleep(LOOK_AGAIN.min(until.since(fleet.exec.now()))).await;
+            }
+            judge.frozen(None);
+            fs.thaw();
         });
     }
 

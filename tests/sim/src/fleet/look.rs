@@ -101,7 +101,13 @@ impl Fleet {
                 let group = self.first().layout.group_of(BlockNo(inode.0));
                 group.is_some_and(|group| groups.contains(&group))
             }
-            Some(Resource::Superblock | Resource::Slot(_) | Resource::Rename | Resource::Space)
+            Some(
+                Resource::Superblock
+                | Resource::Freeze
+                | Resource::Slot(_)
+                | Resource::Rename
+                | Resource::Space,
+            )
             | None => false,
         }
     }

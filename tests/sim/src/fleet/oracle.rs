@@ -2,7 +2,7 @@
 //!
 //! One file for every rule that is looked at from outside; each begins with the rule:
 //! * [`grants`], [`homes`]: who may use what. [`views`]: which side of a partition goes on.
-//! * [`writes`], [`records`], [`metadata`], [`fences`]: what reaches the device, shown to them by
+//! * [`writes`], [`records`], [`metadata`], [`fences`], [`rest`]: what reaches the device, shown to them by
 //!   [`judge`]. [`fsck`]: what is there at the end.
 //! * [`lives`]: how lives and operations end. [`liveness`], [`bounds`], [`room`],
 //!   [`leaves`]: that they do, and when.
@@ -24,6 +24,7 @@ mod liveness;
 pub(super) mod lives;
 mod metadata;
 mod records;
+mod rest;
 mod room;
 pub mod tree;
 pub(super) mod views;
@@ -107,6 +108,11 @@ impl Oracle {
 
     pub fn is_lost(&self, life: LifeId) -> bool {
         self.state.lock().lost.contains(&life)
+    }
+
+    /// How many lives are lost.
+    pub(in crate::fleet) fn losses(&self) -> usize {
+        self.state.lock().lost.len()
     }
 
     pub fn lost(&self, life: LifeId) {

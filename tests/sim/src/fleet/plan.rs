@@ -151,6 +151,12 @@ pub enum Fault {
         #[serde(with = "millis")]
         length: Duration,
     },
+    /// The first file system is frozen on this host, and thawed after so long.
+    Freeze {
+        host: usize,
+        #[serde(with = "millis")]
+        length: Duration,
+    },
     /// The wall clock of a host is put forward or back.
     WallJump {
         host: usize,
@@ -234,6 +240,7 @@ pub enum FaultName {
     BitFlip,
     HeadFlip,
     DeviceFull,
+    Freeze,
     WallJump,
     /// No event: the clocks of all hosts go at different rates.
     Drift,
@@ -243,7 +250,7 @@ pub enum FaultName {
 }
 
 impl FaultName {
-    pub const ALL: [(FaultName, &'static str); 23] = [
+    pub const ALL: [(FaultName, &'static str); 24] = [
         (FaultName::Crash, "crash"),
         (FaultName::CrashStep, "crash-step"),
         (FaultName::PowerOff, "power-off"),
@@ -262,6 +269,7 @@ impl FaultName {
         (FaultName::BitFlip, "bit-flip"),
         (FaultName::HeadFlip, "head-flip"),
         (FaultName::DeviceFull, "device-full"),
+        (FaultName::Freeze, "freeze"),
         (FaultName::WallJump, "wall-jump"),
         (FaultName::Drift, "drift"),
         (FaultName::Leave, "leave"),
@@ -428,6 +436,7 @@ impl Plan {
             | Fault::Crash { .. }
             | Fault::PowerOff { .. }
             | Fault::DeviceFull { .. }
+            | Fault::Freeze { .. }
             | Fault::ReadError { .. }
             | Fault::BitFlip { .. }
             | Fault::HeadFlip { .. }

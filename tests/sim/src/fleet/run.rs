@@ -46,6 +46,8 @@ pub struct Report {
     pub refused_writes: u64,
     /// Writes that arrived after the process that sent them was gone.
     pub late_writes: u64,
+    /// How often somebody has frozen the first file system.
+    pub freezes: u32,
     /// Deaths in the middle of the recovery of another one, by how far that was.
     pub deaths_during_recovery: BTreeMap<Phase, u32>,
     /// Of what was aimed at whoever plays a part in a recovery, what has hit somebody.
@@ -130,6 +132,7 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         frames: fleet.net.frames(),
         lives: *fleet.next_life.lock(),
         refused_writes: fleet.arbiters().map(Arbiter::refused).sum(),
+        freezes: fleet.arbiters().map(|arbiter| arbiter.judge().freezes()).sum(),
         late_writes: fleet.arbiters().map(Arbiter::late).sum(),
         deaths_during_recovery,
         hits,

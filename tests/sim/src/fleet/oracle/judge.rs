@@ -1,5 +1,5 @@
 //! What passes an arbiter, shown to the oracles of what is written: [`super::writes`],
-//! [`super::fences`], [`super::records`], [`super::metadata`]. And a rule of its own, one writer (I5):
+//! [`super::fences`], [`super::records`], [`super::metadata`], [`super::rest`]. And a rule of its own, one writer (I5):
 //! no block is written by two requests at once.
 
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ use super::Oracle;
 use super::fences::Fences;
 use super::metadata::Metadata;
 use super::records::Records;
+use super::rest::Rest;
 use super::writes::{self, Place};
 use crate::disk::Device;
 use crate::fleet::{Fleet, Inner};
@@ -37,6 +38,7 @@ struct State {
     fences: Fences,
     records: Records,
     metadata: Metadata,
+    rest: Rest,
     /// What is being written.
     writing: BTreeMap<BlockNo, Member>,
 }
@@ -80,11 +82,22 @@ impl Judge {
         }
     }
 
+    /// Somebody has frozen the file system, or thaws it now.
+    pub(in crate::fleet) fn frozen(&self, by: Option<Member>) {
+        self.state.lock().rest.frozen(&self.oracle, by);
+    }
+
+    /// How often somebody has frozen it.
+    pub(in crate::fleet) fn freezes(&self) -> u32 {
+        self.state.lock().rest.count()
+    }
+
     /// A write begins to be executed.
     pub(in crate::fleet) fn begins(&self, by: Member, at: BlockNo, data: &[SharedBlock]) {
         let Some(fleet) = self.fleet.get().and_then(Weak::upgrade) else { return };
         let (fleet, state) = (Fleet(fleet), &mut *self.state.lock());
         for (at, new) in (at.0..).map(BlockNo).zip(data) {
+            state.rest.check(&self.oracle, &self.layout, by, at);
             if let Some(other) = state.writing.insert(at, by) {
                 let what = format!("{by} and {other} write block {at} at once");
                 self.oracle.violation("one writer", what);

@@ -257,6 +257,7 @@ impl Plan {
             plan.damage();
             plan.flip_head();
             plan.fill();
+            plan.freeze();
             plan.fail_power_behind_death();
         }
         plan.faults.sort_by_key(|(at, _)| *at);
@@ -294,6 +295,18 @@ impl Plan {
             let at = Duration::from_millis(random.below(5_000));
             let fault = self.named(FaultName::DeviceFull, random);
             self.faults.push((at, fault));
+        }
+    }
+
+    /// Somebody makes a copy of the device, in a part of the runs. Drawn apart as well.
+    fn freeze(&mut self) {
+        let random = &mut Random::new(self.seed ^ 0xf0_2e2e);
+        if random.chance(12) {
+            for _ in 0..1 + random.below(3) {
+                let at = Duration::from_millis(random.below(6_000));
+                let fault = self.named(FaultName::Freeze, random);
+                self.faults.push((at, fault));
+            }
         }
     }
 
@@ -367,6 +380,7 @@ impl Plan {
                 restart,
             },
             FaultName::DeviceFull => Fault::DeviceFull { host, length },
+            FaultName::Freeze => Fault::Freeze { host, length: ms(1 + random.below(1_500)) },
             FaultName::WallJump | FaultName::Drift => {
                 let seconds = [-1_000_000, -3_600, -1, 1, 3_600, 1_000_000];
                 Fault::WallJump { host, seconds: random.pick(&seconds) }

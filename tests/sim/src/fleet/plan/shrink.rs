@@ -99,6 +99,7 @@ fn shorter(fault: Fault) -> Option<Fault> {
         Fault::OneWay { from, to, length } => Fault::OneWay { from, to, length: half(length)? },
         Fault::CutStorage { host, length } => Fault::CutStorage { host, length: half(length)? },
         Fault::StuckWrite { host, length } => Fault::StuckWrite { host, length: half(length)? },
+        Fault::Freeze { host, length } => Fault::Freeze { host, length: half(length)? },
         Fault::DeviceFull { host, length } => Fault::DeviceFull { host, length: half(length)? },
         Fault::Leave { host, restart } => Fault::Leave { host, restart: half(restart)? },
         Fault::LoseJournal { host, restart } => {
@@ -145,6 +146,7 @@ impl Fault {
             | Fault::StuckWrite { host, .. }
             | Fault::LateWrite { host, .. }
             | Fault::DeviceFull { host, .. }
+            | Fault::Freeze { host, .. }
             | Fault::WallJump { host, .. }
             | Fault::LoseJournal { host, .. }
             | Fault::HeadFlip { host, .. }
