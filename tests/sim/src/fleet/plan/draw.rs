@@ -34,12 +34,16 @@ impl Plan {
             8 if seed % 100 != 98 => Kind::Aimed,
             _ => Kind::Harsh,
         };
-        let plan = Plan::of_kind(seed, kind);
+        let mut plan = Plan::of_kind(seed, kind);
         // Some of the harsh ones and of the former ones: chosen apart, so that the others stay what they
         // were.
         match seed % 20 {
             17 => Plan { workload: Workload::FileLocks, ..plan },
             8 | 16 => Plan { workload: Workload::Tree, ..plan },
+            10 => {
+                plan.freeze(100);
+                plan
+            }
             _ => plan,
         }
     }
@@ -257,7 +261,7 @@ impl Plan {
             plan.damage();
             plan.flip_head();
             plan.fill();
-            plan.freeze();
+            plan.freeze(12);
             plan.fail_power_behind_death();
         }
         plan.faults.sort_by_key(|(at, _)| *at);
@@ -299,9 +303,9 @@ impl Plan {
     }
 
     /// Somebody makes a copy of the device, in a part of the runs. Drawn apart as well.
-    fn freeze(&mut self) {
+    fn freeze(&mut self, percent: u64) {
         let random = &mut Random::new(self.seed ^ 0xf0_2e2e);
-        if random.chance(12) {
+        if random.chance(percent) {
             for _ in 0..1 + random.below(3) {
                 let at = Duration::from_millis(random.below(6_000));
                 let fault = self.named(FaultName::Freeze, random);
