@@ -16,6 +16,7 @@ mod claims;
 mod counters;
 mod deferred;
 mod explain;
+mod hold;
 mod invariants;
 mod recover;
 mod shrink;
@@ -42,6 +43,8 @@ use crate::surrender::Surrendered;
 use cached::{CachedLocks, Place, Request, Surrender, least_surrender};
 pub use counters::Counters;
 use deferred::Deferred;
+pub use hold::HOLD;
+use hold::Holds;
 pub use explain::CachedLock;
 
 /// What an entry says of its place holds.
@@ -58,6 +61,7 @@ pub struct LockCache {
     starved: BTreeSet<ResourceName>,
     /// Those that could not be asked for, because too much of this node waits at their home.
     deferred: Deferred,
+    holds: Holds,
     /// Where the search for idle locks was last.
     hand: Place,
     surrenders_under_way: usize,
@@ -74,6 +78,8 @@ pub enum Output {
     /// Run [`surrender`](crate::surrender::surrender) as a task of its own and report its outcome
     /// by [`LockCache::handle_surrendered`].
     Surrender { entry: Arc<Entry>, from: Mode, to: Mode, class: Arc<dyn LockClass> },
+    /// Call [`LockCache::handle_held`] at this time.
+    Hold { entry: Arc<Entry>, until: Instant },
     /// See `dlm::Output`.
     Claimed { claim: ClaimId, verdict: Verdict },
     /// See `dlm::Output`.
@@ -103,6 +109,7 @@ impl LockCache {
             cached: CachedLocks::default(),
             starved: BTreeSet::new(),
             deferred: Deferred::default(),
+            holds: Holds::default(),
             hand: 0,
             surrenders_under_way: 0,
             is_cut_off: false,
@@ -210,6 +217,7 @@ impl LockCache {
         let lock = cached.lock.expect("what is surrendered is backed by a lock");
         // Only a holder of PW or EX leaves a value.
         let value = surrendered.value.filter(|_| from.covers(Mode::PW));
+        self.holds.surrendered(entry);
         match std::mem::take(&mut cached.request) {
             Request::Granted { mode, value } => {
                 // The lock manager holds `mode` for this node since the grant came: nothing to
@@ -219,6 +227,7 @@ impl LockCache {
                 class.refresh(entry, mode, value.as_deref());
                 entry.reopen(to);
                 entry.raise(mode);
+                self.holds.granted(&entry.name(), now);
             }
             request @ (Request::None | Request::Deferred) if to == Mode::NL => {
                 cached.request = request;
@@ -374,6 +383,7 @@ impl LockCache {
                 } else {
                     self.classes.class(&name).refresh(&cached.entry, mode, value.as_deref());
                     cached.entry.raise(mode);
+                    self.holds.granted(&name, now);
                 }
             }
             Ast::Denied(reason) => {
@@ -413,8 +423,13 @@ impl LockCache {
             return;
         }
         let held = cached.entry.mode();
-        if let Some(wanted) = cached.called_out.take() {
+        if let Some(wanted) = cached.called_out {
             let to = least_surrender(held, wanted);
+            if to != held && self.holds(place, now) {
+                return;
+            }
+            let cached = self.cached.get_mut(place).expect(PLACED);
+            cached.called_out = None;
             if to != held {
                 let entry = Arc::clone(&cached.entry);
                 self.begin_surrender(place, to);
@@ -422,6 +437,7 @@ impl LockCache {
                 return;
             }
         }
+        let cached = self.cached.get_mut(place).expect(PLACED);
         if cached.request != Request::None {
             return;
         }
@@ -436,6 +452,7 @@ impl LockCache {
             None if cached.lock.is_none() => {
                 let name = cached.entry.name();
                 self.cached.remove(place);
+                self.holds.forget(&name);
                 self.table.forget(&name);
             }
             None => {}
@@ -510,6 +527,7 @@ impl std::fmt::Debug for Output {
             Output::Surrender { entry, from, to, .. } => {
                 write!(f, "Surrender {entry:?} from {from} to {to}")
             }
+            Output::Hold { entry, until } => write!(f, "Hold {entry:?} until {until:?}"),
             Output::Claimed { claim, verdict } => write!(f, "Claimed {claim:?}: {verdict:?}"),
             Output::Rebuilt { view } => write!(f, "Rebuilt {view:?}"),
             Output::Redo { dead, names } => write!(f, "Redo of {dead} {names:?}"),

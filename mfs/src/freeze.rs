@@ -24,6 +24,7 @@ use crate::error::FsError;
 use crate::fs::Fs;
 use crate::layout::Layout;
 use crate::locks::Resource;
+use crate::ops::NotReplayed;
 
 /// See the module.
 pub(crate) struct Freezing {
@@ -46,6 +47,8 @@ pub enum FreezeError {
         "not all nodes have come to rest in time: another one has frozen it, or still waits for something"
     )]
     NotInTime,
+    #[error(transparent)]
+    NotReplayed(#[from] NotReplayed),
     #[error(transparent)]
     Fs(#[from] FsError),
 }
@@ -118,7 +121,8 @@ impl Fs {
         let alone = Box::pin(async {
             let pin = self.freezing.entry.pin(Want::write()).await.map_err(FsError::from)?;
             self.come_to_rest().await?;
-            Ok::<Pin, FsError>(pin)
+            self.check_journals().await?;
+            Ok::<Pin, FreezeError>(pin)
         });
         let pin = match select(alone, runtime.sleep(patience)).await {
             Either::Left((pin, _)) => pin?,

@@ -42,7 +42,7 @@ pub use seek::SeekFor;
 pub use setattr::{SetAttributes, SetTime};
 pub use statfs::Statfs;
 pub use statistics::Statistics;
-pub use trim::{TrimError, Trimmed};
+pub use trim::{NotReplayed, TrimError, Trimmed};
 pub use xattr::SetXattr;
 
 use crate::error::FsError;

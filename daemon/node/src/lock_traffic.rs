@@ -101,8 +101,12 @@ impl Node {
         let mut bundles = Bundles::default();
         while let Some(output) = fs.locks.as_mut().and_then(LockCache::poll_output) {
             moved = true;
-            let tells_nobody =
-                matches!(output, lcl::Output::Surrender { .. } | lcl::Output::Claimed { .. });
+            let tells_nobody = matches!(
+                output,
+                lcl::Output::Surrender { .. }
+                    | lcl::Output::Hold { .. }
+                    | lcl::Output::Claimed { .. }
+            );
             if !tells_nobody && !matches!(output, lcl::Output::Send { .. }) {
                 // What follows may speak to members, too: not before what was said until now.
                 backlog.send_all(cluster, lockspace, &mut bundles);
@@ -123,6 +127,20 @@ impl Node {
                                     locks.handle_surrendered(&entry, surrendered, now);
                                 }
                                 fs.keep_locks_few();
+                            });
+                        }
+                    }));
+                }
+                lcl::Output::Hold { entry, until } => {
+                    let (weak, id) = (self.weak.clone(), fs.local.given.id);
+                    let sleep = self.world.runtime.sleep(until.since(now));
+                    self.world.runtime.spawn(Box::pin(async move {
+                        sleep.await;
+                        if let Some(node) = weak.upgrade() {
+                            node.run_in(id, |fs, now| {
+                                if let Some(locks) = &mut fs.locks {
+                                    locks.handle_held(&entry, now);
+                                }
                             });
                         }
                     }));

@@ -21,6 +21,8 @@ pub struct Counters {
     pub cancels: u64,
     /// What other nodes asked this one to give up.
     pub callouts: u64,
+    /// How often a lock was kept for a moment, because operations of this node use it all the time.
+    pub holds: u64,
     /// Surrenders that have ended, for whatever reason.
     pub surrenders: u64,
     /// Those of them that were begun to make room.

@@ -4,6 +4,7 @@
 mod ahead;
 mod ends;
 mod full;
+mod hold;
 mod node;
 mod objects;
 mod random;

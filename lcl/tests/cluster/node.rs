@@ -20,6 +20,8 @@ pub(crate) struct Node {
     pub(crate) shell: Arc<Shell>,
     pub(crate) operations: Vec<Operation>,
     pub(crate) surrenders: Vec<(Arc<Entry>, BoxFuture<'static, Surrendered>)>,
+    /// Kept until then.
+    pub(crate) holds: Vec<(Arc<Entry>, Instant)>,
 }
 
 /// What threads tell the machine; taken in when the test says so.
@@ -90,7 +92,8 @@ impl Node {
         let classes = Arc::new(OneClass(Arc::clone(&objects)));
         let table = Arc::new(Table::new(weak));
         let cache = LockCache::new(LOCKSPACE, me, table, classes, |_| true);
-        Node { cache, objects, shell, operations: Vec::new(), surrenders: Vec::new() }
+        let (operations, surrenders, holds) = (Vec::new(), Vec::new(), Vec::new());
+        Node { cache, objects, shell, operations, surrenders, holds }
     }
 
     pub(crate) fn entry(&self, at: BucketName) -> Arc<Entry> {

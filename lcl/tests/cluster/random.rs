@@ -6,7 +6,7 @@
 use lcl::BucketName;
 use mx_base::Member;
 
-use crate::node::{Stage, What};
+use crate::node::{Node, Stage, What};
 use crate::rng::Rng;
 use crate::world::{World, object};
 
@@ -56,6 +56,8 @@ impl History {
                 6 => self.begin(),
                 7 | 8 => self.move_an_operation(),
                 9 => self.move_a_surrender(),
+                // Often before anything else has happened, and as often not at all for long.
+                10 if self.rng.one_in(2) => self.end_a_hold(),
                 10 => self.follow_a_view(),
                 _ => self.advance_a_recovery(),
             }
@@ -148,6 +150,16 @@ impl History {
             let place = self.rng.below(count);
             self.world.node(member).poll_surrender(place, now);
             self.world.drain(member);
+        }
+    }
+
+    fn end_a_hold(&mut self) {
+        let holds = |node: &Node| node.holds.len();
+        let held = self.world.nodes.iter().filter(|(_, node)| holds(node) > 0);
+        let held: Vec<(Member, usize)> = held.map(|(member, node)| (*member, holds(node))).collect();
+        if let Some((member, count)) = self.rng.pick(&held) {
+            let place = self.rng.below(count);
+            self.world.end_hold(member, place);
         }
     }
 

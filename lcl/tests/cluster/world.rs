@@ -158,6 +158,14 @@ impl World {
         moved
     }
 
+    /// The time of one hold of a node comes.
+    pub(crate) fn end_hold(&mut self, member: Member, place: usize) {
+        let (entry, until) = self.node(member).holds.swap_remove(place);
+        self.now = self.now.max(until.0);
+        self.node(member).cache.handle_held(&entry, until);
+        self.drain(member);
+    }
+
     // --- the network ---
 
     pub(crate) fn busy_links(&self) -> Vec<(Member, Member)> {
@@ -385,6 +393,7 @@ impl World {
                 let future = Box::pin(surrender(Arc::clone(&entry), to, class));
                 self.node(member).surrenders.push((entry, future));
             }
+            Output::Hold { entry, until } => self.node(member).holds.push((entry, until)),
             Output::Rebuilt { .. } | Output::Claimed { .. } => {}
             Output::Redo { dead, names } => {
                 let died = self.dead.get_mut(&dead).expect("only the dead are recovered");

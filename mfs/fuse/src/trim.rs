@@ -54,7 +54,7 @@ impl Shared {
             }
             Err(TrimError::Fs(error)) => reply.error(errno(&error)),
             Err(TrimError::NotSupported) => reply.error(Errno(libc::EOPNOTSUPP)),
-            Err(error @ (TrimError::NotRecovered { .. } | TrimError::Slot { .. })) => {
+            Err(error @ TrimError::NotReplayed(_)) => {
                 tracing::warn!(%error, "nothing is trimmed");
                 reply.error(Errno(libc::EBUSY));
             }

@@ -54,12 +54,21 @@ pub struct Trimmed {
 pub enum TrimError {
     #[error("the device cannot discard")]
     NotSupported,
+    #[error(transparent)]
+    NotReplayed(#[from] NotReplayed),
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+/// Why the journal of somebody who is gone may still matter.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReplayed {
     #[error("the journal of {member} in {slot} has not been replayed: try again when it has")]
-    NotRecovered { slot: SlotId, member: Member },
+    Member { slot: SlotId, member: Member },
     #[error("{slot} cannot be read, and may have a journal to be replayed: {source}")]
     Slot { slot: SlotId, source: HeadError },
     #[error(transparent)]
-    Fs(#[from] FsError),
+    Disk(#[from] DiskError),
 }
 
 /// What is known of a group.
@@ -91,14 +100,14 @@ impl Fs {
     }
 
     /// Are all journals empty but those of members that live?
-    async fn check_journals(&self) -> Result<(), TrimError> {
+    pub(crate) async fn check_journals(&self) -> Result<(), NotReplayed> {
         let heads = SlotHead::read_all(&*self.env.disk, self.fs_id, &self.layout).await;
-        for (slot, head) in heads.map_err(FsError::from)? {
-            let head = head.map_err(|source| TrimError::Slot { slot, source })?;
+        for (slot, head) in heads? {
+            let head = head.map_err(|source| NotReplayed::Slot { slot, source })?;
             if let (SlotState::Live, Some(member)) = (head.state, head.member)
                 && !self.env.group.is_member(member)
             {
-                return Err(TrimError::NotRecovered { slot, member });
+                return Err(NotReplayed::Member { slot, member });
             }
         }
         Ok(())

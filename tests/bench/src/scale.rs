@@ -35,7 +35,7 @@ impl Scale {
         Scale {
             runs,
             runs_of_recovery: runs,
-            device_bytes: 1 << 30,
+            device_bytes: 3 << 30,
             is_filled: true,
             files: 10_000,
             files_other_node: 1000,

@@ -31,11 +31,11 @@ const PART: usize = 8 << 20;
 type Act<'a> = dyn Fn(usize, usize) -> Result<()> + Sync + 'a;
 
 pub(super) fn measure(stage: &mut Stage, run: usize, samples: &mut Samples) -> Result<()> {
-    created(stage, run, samples)?;
+    locked(stage, run, samples)?;
     written(stage, run, samples)?;
     appended(stage, run, samples)?;
-    locked(stage, run, samples)?;
-    listed(stage, run, samples)
+    listed(stage, run, samples)?;
+    created(stage, run, samples)
 }
 
 /// In a directory that has many entries already, and keeps them for the runs that follow.

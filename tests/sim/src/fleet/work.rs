@@ -387,7 +387,7 @@ impl App {
         let first = self.exec().draw(|r| r.below(groups));
         match fs.trim(first..first + groups.div_ceil(8), 1).await {
             // Somebody has died.
-            Ok(_) | Err(TrimError::NotRecovered { .. } | TrimError::Slot { .. }) => Ok(()),
+            Ok(_) | Err(TrimError::NotReplayed(_)) => Ok(()),
             Err(TrimError::Fs(error)) => Err(error),
             Err(TrimError::NotSupported) => unreachable!("the simulated device discards"),
         }

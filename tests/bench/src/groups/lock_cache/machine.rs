@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use anyhow::{Context as _, Result, bail, ensure};
 use lcl::class::{ClassTable, Damaged, LockClass};
 use lcl::pin::{Entry, PinFuture, Requester, Table, Want};
+use lcl::cache::HOLD;
 use lcl::{
     Bucket, LockCache, LockspaceId, Message, Mode, Output, ResourceName, ValueBlock, Welcome,
 };
@@ -99,6 +100,7 @@ impl Machine {
                     };
                     self.cache.handle_surrendered(&entry, surrendered, NOW);
                 }
+                Output::Hold { entry, .. } => self.cache.handle_held(&entry, NOW + HOLD),
                 Output::Redo { dead, .. } => self.cache.finish_recovery(dead, NOW)?,
                 Output::Rebuilt { .. }
                 | Output::Claimed { .. }
