@@ -43,9 +43,9 @@ use crate::surrender::Surrendered;
 use cached::{CachedLocks, Place, Request, Surrender, least_surrender};
 pub use counters::Counters;
 use deferred::Deferred;
+pub use explain::CachedLock;
 pub use hold::HOLD;
 use hold::Holds;
-pub use explain::CachedLock;
 
 /// What an entry says of its place holds.
 const PLACED: &str = "an entry that has a place is there";

@@ -179,6 +179,7 @@ impl Node {
                 ..Usage::default()
             };
             self.look(|core| {
+                usage.payloads_sent = core.backlog.sent();
                 core.of(*id).locks.as_ref().map(|locks| count_locks(&mut usage, locks))
             });
             usages.push(usage);

@@ -356,6 +356,9 @@ pub struct Usage {
     /// The same by operation, as far as they are counted so.
     pub requests_by_operation: BTreeMap<String, u64>,
     pub messages_sent: u64,
+    /// What they left in, of all file systems: many to one member leave together.
+    #[serde(default)]
+    pub payloads_sent: u64,
     /// Lock messages by kind.
     pub messages_by_kind: BTreeMap<String, u64>,
     /// Log forces.

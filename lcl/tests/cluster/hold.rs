@@ -62,7 +62,7 @@ fn a_lock_that_is_used_all_the_time_is_kept_for_a_moment_and_then_given_up() {
         world.settle();
     }
     assert!(world.is_working(b, waits));
-    assert_eq!(world.now - began, Duration::from_millis(4).as_nanos() as u64);
+    assert_eq!(u128::from(world.now - began), Duration::from_millis(4).as_nanos());
     assert_eq!(operations, 20);
     assert!(world.nodes[&a].holds.is_empty());
 }
@@ -76,7 +76,7 @@ fn a_lock_that_is_not_used_any_more_is_given_up_at_once() {
     world.settle();
     assert_eq!(world.mode(a, on), NL);
     assert!(world.is_working(b, waits));
-    assert_eq!(world.now, Duration::from_millis(1).as_nanos() as u64);
+    assert_eq!(u128::from(world.now), Duration::from_millis(1).as_nanos());
 }
 
 #[test]

@@ -156,7 +156,8 @@ impl History {
     fn end_a_hold(&mut self) {
         let holds = |node: &Node| node.holds.len();
         let held = self.world.nodes.iter().filter(|(_, node)| holds(node) > 0);
-        let held: Vec<(Member, usize)> = held.map(|(member, node)| (*member, holds(node))).collect();
+        let held: Vec<(Member, usize)> =
+            held.map(|(member, node)| (*member, holds(node))).collect();
         if let Some((member, count)) = self.rng.pick(&held) {
             let place = self.rng.below(count);
             self.world.end_hold(member, place);

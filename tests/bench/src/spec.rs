@@ -300,7 +300,7 @@ pub const SPECS: &[Spec] = &[
     spec(Sharing, "locks_one_node", Microseconds, MemoryFuse, "two processes of one node chase each other through the bytes of a file (ping_pong of ctdb): from one lock that is had to the next"),
     spec(Sharing, "locks_two_nodes", Microseconds, PingPong, "the same, one process on each of two nodes"),
     spec(Sharing, "list_other_node", Microseconds, MemoryFuse, "`ls -l` on a second node, in a directory that the first has just filled: each entry"),
-    spec(Sharing, "list_other_node_messages", Count, Floor::None, "lock messages of the second for each of these"),
+    spec(Sharing, "list_other_node_payloads", Count, Floor::None, "payloads of lock messages, of both, for each of these"),
 
     spec(Recovery, "recovery_suspected", Milliseconds, EndOfSocket, "from the SIGKILL of a node until another suspects it"),
     spec(Recovery, "recovery_dropped", Milliseconds, RawDevice, "from there until a view without it is committed on the device"),

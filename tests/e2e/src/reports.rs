@@ -142,6 +142,8 @@ pub struct Usage {
     pub requests: u64,
     pub requests_by_operation: BTreeMap<String, u64>,
     pub messages_sent: u64,
+    /// What they left in.
+    pub payloads_sent: u64,
     pub messages_by_kind: BTreeMap<String, u64>,
     pub locks_cached: u64,
     pub surrenders: u64,

@@ -620,7 +620,15 @@ fn usage_lines(page: &mut Page, of: &Usage) {
         page.field("frozen", format_args!("by this node, since {}", utc(at)));
     }
     page.field("requests", format_args!("{}{}", of.requests, by_kind(&of.requests_by_operation)));
-    page.field("messages", format_args!("{}{}", of.messages_sent, by_kind(&of.messages_by_kind)));
+    page.field(
+        "messages",
+        format_args!(
+            "{} in {} payloads{}",
+            of.messages_sent,
+            of.payloads_sent,
+            by_kind(&of.messages_by_kind)
+        ),
+    );
     page.field("log forces", of.forces);
     page.field(
         "grants",

@@ -123,7 +123,7 @@ fn listed(stage: &Stage, run: usize, samples: &mut Samples) -> Result<()> {
         create_all(&open(&root.join(&name))?, &names(count))?;
         forget_names(&root)?;
         let messages = || match side {
-            Side::Ours => stage.usage(OTHER).map(|usage| usage.messages_sent),
+            Side::Ours => payloads(stage),
             Side::Floor(_) => Ok(0),
         };
         let before = messages()?;
@@ -131,11 +131,16 @@ fn listed(stage: &Stage, run: usize, samples: &mut Samples) -> Result<()> {
         ensure!(listed == count, "{listed} of {count} entries are listed");
         samples.add_time("list_other_node", side, took, count);
         if side == Side::Ours {
-            samples.add_count("list_other_node_messages", side, messages()? - before, count);
+            samples.add_count("list_other_node_payloads", side, messages()? - before, count);
         }
         fs::remove_dir_all(root.join(&name))?;
     }
     Ok(())
+}
+
+/// What the first two nodes have sent, each with many messages perhaps.
+fn payloads(stage: &Stage) -> Result<u64> {
+    Ok(stage.usage(NODE)?.payloads_sent + stage.usage(OTHER)?.payloads_sent)
 }
 
 /// Reads the names and looks at each in that order, as `ls -l` does.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use lcl::cache::HOLD;
 use lcl::class::{ClassTable, Damaged, LockClass};
 use lcl::pin::{Entry, PinFuture, Requester, Table, Want};
-use lcl::cache::HOLD;
 use lcl::{
     Bucket, LockCache, LockspaceId, Message, Mode, Output, ResourceName, ValueBlock, Welcome,
 };
