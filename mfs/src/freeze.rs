@@ -161,12 +161,19 @@ impl Fs {
         self.try_begin_change().is_none()
     }
 
-    /// Nobody changes anything: what was changed before goes to its place, and leaves the journal.
+    /// Nobody changes anything: what was changed before goes to its place, and leaves the journal. A
+    /// file that cannot be written keeps nothing else from it: that is known where the file is missed.
+    ///
+    /// # Errors
+    /// When the journal or what it has cannot be written.
     pub(crate) async fn come_to_rest(&self) -> Result<(), FsError> {
         if !is_kept(Rule::RestBeforeFreeze) {
             return Ok(());
         }
-        self.write_back_all().await?;
+        if let Err(error) = self.write_back_all().await {
+            self.check_open()?;
+            tracing::warn!(%error, "a file could not be written before the freeze");
+        }
         self.journal.force(self.journal.last()).await?;
         self.journal.settle_all().await
     }

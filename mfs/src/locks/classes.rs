@@ -70,7 +70,7 @@ impl LockClass for Classes {
         Box::pin(async move {
             let Some(fs) = self.fs() else { return Ok(()) };
             if resource(entry) == Some(Resource::Freeze) && !to.covers(Mode::PR) {
-                // What could not be written is known where it is missed; the journal has the rest.
+                // The journal has what is not in place.
                 if let Err(error) = fs.come_to_rest().await {
                     tracing::warn!(%error, "frozen, and not everything is in place");
                 }

@@ -54,11 +54,13 @@ impl Fs {
     /// # Errors
     /// The first failure.
     pub async fn sync(&self) -> Result<(), FsError> {
+        let mut written = Ok(());
         if !self.dirty.is_empty() {
             let _change = self.begin_change().await?;
-            self.write_back_all().await?;
+            written = self.write_back_all().await;
         }
-        self.journal.force(self.journal.last()).await
+        self.journal.force(self.journal.last()).await?;
+        written
     }
 
     /// What close(2) returns: a write-back that failed in the background.

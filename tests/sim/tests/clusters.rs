@@ -282,3 +282,10 @@ fn play_full_device(seeds: &[u64]) {
         }
     }
 }
+
+/// A file with a flipped bit, which could not be written back, kept its node from emptying its journal
+/// (seed 911297).
+#[test]
+fn a_damaged_file_keeps_nothing_else_from_coming_to_rest_before_a_freeze() {
+    play_plan(include_str!("plans/freeze-beside-damage.json"));
+}
