@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use mx_base::BoxFuture;
 use mx_node::report::{
-    FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter, Status, Why,
+    CheckCursor, FsCheck, FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport,
+    ResourceFilter, Status, Why,
 };
 
 pub use client::{Client, ClientError};
@@ -46,6 +47,9 @@ pub trait Source: Send + Sync {
 
     /// Tells the device of free runs of at least `minimum_bytes` in some groups from `from` on.
     fn fs_trim(&self, from: u64, minimum_bytes: u64) -> BoxFuture<'_, Result<FsTrim, String>>;
+
+    /// Checks a piece of the file system while it is used, with the blocks of files if `data`.
+    fn fs_check(&self, from: CheckCursor, data: bool) -> BoxFuture<'_, Result<FsCheck, String>>;
 
     /// Suspends changes on all nodes for up to `lasts`, if they come to rest within `patience`.
     fn fs_freeze(&self, patience: Duration, lasts: Duration) -> BoxFuture<'_, Result<(), String>>;

@@ -12,6 +12,7 @@ mod index;
 mod inodes;
 mod lenient;
 pub(crate) mod media;
+pub mod online;
 pub mod overlay;
 mod repair;
 mod slots;
@@ -31,6 +32,7 @@ use crate::env::{Disk, Usage};
 use crate::error::{Corruption, CorruptionKind, DiskError};
 use crate::file::{FileId, InodeNo};
 use crate::layout::GroupNo;
+use crate::ondisk::alloc_group::ChunkKind;
 use crate::ondisk::header::{self, Kind, Owner};
 use crate::superblock::{Superblock, SuperblockError};
 
@@ -117,7 +119,24 @@ pub(crate) struct Check<'a> {
     pub(crate) journals: Vec<(SlotId, BlockNo)>,
     /// What the slots say is in use, together.
     pub(crate) usage: Usage,
+    /// Where groups are judged later: what is used of them, and the metadata among it.
+    claims: Option<Claims>,
     progress: Progress<'a>,
+}
+
+/// What somebody uses, in the order in which it was found.
+#[derive(Default)]
+struct Claims {
+    runs: Vec<Claim>,
+    metadata: BTreeSet<BlockNo>,
+}
+
+/// A run of blocks in one group, and what it is used as.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    first: BlockNo,
+    blocks: u64,
+    kind: ChunkKind,
 }
 
 /// Checks the file system on `disk`; writes nothing to it.
@@ -126,17 +145,7 @@ pub(crate) struct Check<'a> {
 /// When there is no file system, or the device fails where nothing can be isolated.
 pub async fn check(disk: Arc<dyn Disk>, progress: Progress<'_>) -> Result<Report, CheckError> {
     let superblocks::Chosen { sb, bad, .. } = superblocks::choose(&*disk).await?;
-    let mut check = Check {
-        disk: Arc::new(Overlay::new(disk)),
-        sb,
-        report: Report::default(),
-        groups: BTreeMap::new(),
-        inodes: BTreeMap::new(),
-        orphans: BTreeSet::new(),
-        journals: Vec::new(),
-        usage: Usage { blocks: crate::mkfs::USED_BLOCKS, inodes: crate::mkfs::USED_INODES },
-        progress,
-    };
+    let mut check = Check::new(Overlay::new(disk), sb, progress);
     for at in bad {
         check.problem(format!("superblock {at}"), "is not what most copies say");
     }
@@ -151,7 +160,22 @@ pub async fn check(disk: Arc<dyn Disk>, progress: Progress<'_>) -> Result<Report
     Ok(check.report)
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(disk: Overlay, sb: Superblock, progress: Progress<'a>) -> Check<'a> {
+        Check {
+            disk: Arc::new(disk),
+            sb,
+            report: Report::default(),
+            groups: BTreeMap::new(),
+            inodes: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            journals: Vec::new(),
+            usage: Usage { blocks: crate::mkfs::USED_BLOCKS, inodes: crate::mkfs::USED_INODES },
+            claims: None,
+            progress,
+        }
+    }
+
     pub(crate) fn problem(&mut self, object: impl fmt::Display, what: impl fmt::Display) {
         // A ruined device has no end of them.
         if self.report.problems.len() < 10_000 {

@@ -13,7 +13,7 @@ mod end;
 pub mod flags;
 pub mod fsync;
 pub mod link;
-mod locking;
+pub(crate) mod locking;
 pub mod lookup;
 mod new_inode;
 pub mod open;

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lcl::LockCache;
 use lcl::explain::ResourceState;
+use mfs::fsck::online::Cursor;
 use mx_base::{FsId, Instant, Member};
 
 use crate::file_system::FsCore;
 use crate::node::{Core, Node};
 use crate::report;
 use crate::report::{
-    Damage, FileSystem, FsDamage, FsLocks, FsTrim, FsUsage, Homed, Isolated, Lock, LockDump,
-    LockLook, Mount, Mounted, Peer, Permit, Recovery, RecoveryReport, Replay, ResourceFilter,
-    State, Status, Suspicion, Usage, View, Viewer, Work, milliseconds, wall_milliseconds,
+    CheckCursor, Damage, FileSystem, FsCheck, FsDamage, FsLocks, FsTrim, FsUsage, Homed, Isolated,
+    Lock, LockDump, LockLook, Mount, Mounted, Peer, Permit, Problem, Recovery, RecoveryReport,
+    Replay, ResourceFilter, State, Status, Suspicion, Usage, View, Viewer, Work, milliseconds,
+    wall_milliseconds,
 };
 
 /// What the daemon knows about its node, and the node does not.
@@ -221,6 +223,41 @@ impl Node {
             next: (end < groups).then_some(end),
             bytes: trimmed.blocks * mfs::block::BLOCK_SIZE_U64,
             groups_skipped: trimmed.skipped,
+        }))
+    }
+
+    /// `mxctl fs check --online`: a piece of a file system that is mounted here; with `data` also the
+    /// blocks of files.
+    ///
+    /// # Errors
+    /// [`mfs::fsck::online::OnlineError`]; `None` when it is not mounted.
+    pub async fn check(
+        &self,
+        id: FsId,
+        around: &Surroundings,
+        from: CheckCursor,
+        data: bool,
+    ) -> Option<Result<FsCheck, mfs::fsck::online::OnlineError>> {
+        let fs = self.fs(id)?;
+        let from = Cursor { group: from.group, chunk: from.chunk };
+        let piece = match fs.check_online(from, data).await {
+            Ok(piece) => piece,
+            Err(error) => return Some(Err(error)),
+        };
+        let told =
+            |problem: mfs::fsck::Problem| Problem { object: problem.object, what: problem.what };
+        Some(Ok(FsCheck {
+            viewer: self.look(|core| self.viewer(core, around)),
+            fs: around.file_system(id),
+            directory: around.of(id).directory.unwrap_or_default(),
+            groups: fs.layout().group_count,
+            next: piece.next.map(|Cursor { group, chunk }| CheckCursor { group, chunk }),
+            problems: piece.problems.into_iter().map(told).collect(),
+            inodes: piece.inodes,
+            directories: piece.directories,
+            entries: piece.entries,
+            data_bytes: piece.data_blocks * mfs::block::BLOCK_SIZE_U64,
+            skipped: piece.skipped,
         }))
     }
 

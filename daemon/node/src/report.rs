@@ -308,6 +308,40 @@ pub struct FsTrim {
     pub groups_skipped: u64,
 }
 
+/// `mxctl fs check --online`, so far.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FsCheck {
+    pub viewer: Viewer,
+    pub fs: FileSystem,
+    pub directory: String,
+    pub groups: u64,
+    /// Where to go on; `None` when all is done.
+    pub next: Option<CheckCursor>,
+    pub problems: Vec<Problem>,
+    pub inodes: u64,
+    pub directories: u64,
+    pub entries: u64,
+    /// Of files, read.
+    pub data_bytes: u64,
+    /// Groups, inodes and names that could not be had soon.
+    pub skipped: u64,
+}
+
+/// Where a check goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckCursor {
+    pub group: u64,
+    pub chunk: u64,
+}
+
+/// Something that is not as it has to be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    pub object: String,
+    pub what: String,
+}
+
 /// `mxctl fs damage`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FsDamage {

@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mx_node::report::{FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
+use mx_node::report::{
+    CheckCursor, FsCheck, FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -197,6 +199,18 @@ impl Client {
         Ok(trim)
     }
 
+    /// A piece, from `from` on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn fs_check(&mut self, from: CheckCursor, data: bool) -> Result<FsCheck, ClientError> {
+        let answer = self.call(&Request::FsCheck { from, data }, None)?;
+        let Answer::FsCheck(check) = answer else {
+            return Err(self.unexpected(&answer));
+        };
+        Ok(check)
+    }
+
     /// A request that is answered by "done", however long that takes.
     ///
     /// # Errors
@@ -282,6 +296,7 @@ impl Client {
             Answer::FsUsage(_) => "a report on usage",
             Answer::FsDamage(_) => "a report on damage",
             Answer::FsTrim(_) => "a report on a trim",
+            Answer::FsCheck(_) => "a report on a check",
             Answer::Error(_) => "an error",
         };
         let why = format!("{kind} was not asked for");

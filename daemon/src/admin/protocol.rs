@@ -6,7 +6,9 @@
 
 use std::path::PathBuf;
 
-use mx_node::report::{FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why};
+use mx_node::report::{
+    CheckCursor, FsCheck, FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, Status, Why,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::programs::mount::options::MountOptions;
@@ -51,6 +53,12 @@ pub enum Request {
         from: u64,
         /// Shorter free runs are left alone.
         minimum_bytes: u64,
+    },
+    /// A piece; the answer tells where to go on.
+    FsCheck {
+        from: CheckCursor,
+        /// Read the blocks of files, too.
+        data: bool,
     },
     /// Suspends changes on all nodes.
     FsFreeze {
@@ -106,6 +114,7 @@ pub enum Answer {
     FsUsage(FsUsage),
     FsDamage(FsDamage),
     FsTrim(FsTrim),
+    FsCheck(FsCheck),
     /// It was not done.
     Error(String),
 }

@@ -231,6 +231,7 @@ async fn carry_out(request: Request, source: &dyn Source) -> Answer {
         Request::FsTrim { from, minimum_bytes } => {
             source.fs_trim(from, minimum_bytes).await.map(Answer::FsTrim)
         }
+        Request::FsCheck { from, data } => source.fs_check(from, data).await.map(Answer::FsCheck),
         Request::FsFreeze { patience_ms, lasts_ms } => {
             let [patience, lasts] = [patience_ms, lasts_ms].map(Duration::from_millis);
             source.fs_freeze(patience, lasts).await.map(|()| Answer::Done)

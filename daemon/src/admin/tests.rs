@@ -88,6 +88,11 @@ impl Source for Told {
         Box::pin(async { Err("nothing is mounted".to_owned()) })
     }
 
+    fn fs_check(&self, from: CheckCursor, data: bool) -> BoxFuture<'_, Result<FsCheck, String>> {
+        self.note(format!("check {} {} {data}", from.group, from.chunk));
+        Box::pin(async { Err("nothing is mounted".to_owned()) })
+    }
+
     fn fs_freeze(&self, patience: Duration, lasts: Duration) -> BoxFuture<'_, Result<(), String>> {
         self.note(format!("freeze {patience:?} {lasts:?}"));
         Box::pin(async { Ok(()) })

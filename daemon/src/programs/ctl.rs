@@ -1,5 +1,6 @@
 //! mxctl: asks the daemon of this machine, and tells it.
 
+mod check;
 pub(in crate::programs) mod find;
 mod table;
 mod top;
@@ -124,6 +125,22 @@ pub enum FsCommand {
     /// Objects that answer EIO, because they are damaged or their changes could not be written: what
     /// this node has met since it was mounted. `fsck.matrixfs -n` looks at everything.
     Damage,
+    /// Look for damage while the file system is used, on this and all other nodes: all metadata on the
+    /// device, what it says of itself, and that what files and directories use is marked so. One
+    /// object after the other is locked for a moment; nothing is changed.
+    ///
+    /// What only a file system at rest shows is left to `fsck.matrixfs -n`: blocks that nobody uses or
+    /// that two files use, counts of links, lost files, journals. Exit status 1 also when something
+    /// is wrong: unmount the file system everywhere then, and run `fsck.matrixfs -y`.
+    Check {
+        /// The file system stays mounted. (For one that nobody has mounted there is `fsck.matrixfs`.)
+        #[arg(long, required = true)]
+        online: bool,
+        /// Read all blocks of files as well, to find those that the device has lost. Files have no
+        /// checksums.
+        #[arg(long)]
+        data: bool,
+    },
     /// Tell the device which blocks nobody uses, so that a thin-provisioned one has room for something
     /// else, and a flash one less to keep. Run it on one node, now and then (fstrim(8) does the same).
     Trim {
@@ -159,6 +176,8 @@ pub enum CtlError {
     Resource(#[from] mx_node::report::FilterError),
     #[error("mxd has left and should have ended, but has not after {} s", .0.as_secs())]
     Lingers(Duration),
+    #[error("{0} problems: unmount the file system on all nodes and run fsck.matrixfs -y")]
+    Problems(usize),
     #[error("{0}")]
     System(#[from] io::Error),
 }
@@ -217,6 +236,13 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<(), CtlError> {
         Command::Fs(FsCommand::Damage) => {
             let damage = client.fs_damage()?;
             printer.print(&damage, table::damage)?;
+        }
+        Command::Fs(FsCommand::Check { online: _, data }) => {
+            let check = check::run(&mut client, *data)?;
+            printer.print(&check, table::check)?;
+            if !check.problems.is_empty() {
+                return Err(CtlError::Problems(check.problems.len()));
+            }
         }
         Command::Fs(FsCommand::Trim { minimum }) => {
             let trim = trim::run(&mut client, *minimum)?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use mfs::locks::Resource;
 use mx_base::BoxFuture;
 use mx_node::report::{
-    FileLocks, FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport, ResourceFilter,
-    Status, Why,
+    CheckCursor, FileLocks, FsCheck, FsDamage, FsTrim, FsUsage, LockDump, LockTop, RecoveryReport,
+    ResourceFilter, Status, Why,
 };
 use parking_lot::Mutex;
 
@@ -162,6 +162,16 @@ impl Source for Administration {
             let trim = server.node().trim(server.fs(), &around, from, minimum_bytes).await;
             let trim = trim.ok_or("nothing is mounted here")?;
             trim.map_err(|error| error.to_string())
+        })
+    }
+
+    fn fs_check(&self, from: CheckCursor, data: bool) -> BoxFuture<'_, Result<FsCheck, String>> {
+        let Administration(server) = self;
+        Box::pin(async move {
+            let around = server.surroundings();
+            let check = server.node().check(server.fs(), &around, from, data).await;
+            let check = check.ok_or("nothing is mounted here")?;
+            check.map_err(|error| error.to_string())
         })
     }
 

@@ -1,8 +1,9 @@
 //! Groups: what they say is in use, against what is.
 
 use std::fmt;
+use std::ops::Range;
 
-use super::{Check, CheckError, ISOLATED};
+use super::{Check, CheckError, Claim, ISOLATED};
 use crate::alloc::bits;
 use crate::alloc::chunk::first_version;
 use crate::block::{Block, BlockNo, as_usize};
@@ -46,14 +47,18 @@ impl Check<'_> {
                     continue;
                 }
                 self.step("groups", no, layout.group_count);
-                self.read_group(GroupNo(no)).await?;
+                self.read_group(GroupNo(no)).await;
+                if self.groups.contains_key(&GroupNo(no)) {
+                    self.check_free_headers(GroupNo(no), 0..layout.chunk_count(GroupNo(no))).await;
+                }
             }
         }
         self.report.groups = self.groups.len() as u64;
         Ok(())
     }
 
-    async fn read_group(&mut self, no: GroupNo) -> Result<(), CheckError> {
+    /// Header, bitmap and table; a group of which one cannot be read is not among the groups.
+    pub(super) async fn read_group(&mut self, no: GroupNo) {
         let layout = self.sb.layout;
         let owner = Owner::plain(no.0);
         let name = format!("group {}", no.0);
@@ -61,7 +66,7 @@ impl Check<'_> {
             Ok(block) => *block.get::<GroupHeaderBlock>(),
             Err(corruption) => {
                 self.problem(&name, corruption);
-                return Ok(());
+                return;
             }
         };
         if header.isolated.get() != 0 {
@@ -74,7 +79,7 @@ impl Check<'_> {
                 Ok(block) => bitmap.extend_from_slice(&block.get::<BitmapBlock>().bits),
                 Err(corruption) => {
                     self.problem(&name, corruption);
-                    return Ok(());
+                    return;
                 }
             }
         }
@@ -90,7 +95,7 @@ impl Check<'_> {
                 Ok(block) => chunks.extend_from_slice(&block.get::<ChunkTableBlock>().entries),
                 Err(corruption) => {
                     self.problem(&name, corruption);
-                    return Ok(());
+                    return;
                 }
             }
         }
@@ -102,16 +107,16 @@ impl Check<'_> {
         for i in 0..layout.fixed_blocks(no) {
             self.use_block(&name, first.plus(i), ChunkKind::Fixed);
         }
-        self.check_free_headers(no).await
     }
 
     /// Free blocks of metadata chunks carry headers, with versions of the chunk's epoch (I3, I4).
-    async fn check_free_headers(&mut self, no: GroupNo) -> Result<(), CheckError> {
+    pub(super) async fn check_free_headers(&mut self, no: GroupNo, among: Range<u64>) {
         let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
         let group = &self.groups[&no];
         let chunks: Vec<(u64, ChunkEntry)> = (0..)
             .zip(group.chunks.iter().copied())
             .filter(|(_, c)| c.chunk_kind().is_some_and(ChunkKind::is_metadata))
+            .filter(|(chunk, _)| among.contains(chunk))
             .collect();
         for (chunk, entry) in chunks {
             let first = self.groups[&no].first.plus(chunk * chunk_blocks);
@@ -140,7 +145,22 @@ impl Check<'_> {
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Places of inodes that are marked used, in these chunks.
+    pub(super) fn inode_places(&self, no: GroupNo, among: Range<u64>) -> Vec<BlockNo> {
+        let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
+        let group = &self.groups[&no];
+        let mut places = Vec::new();
+        for (chunk, entry) in (0..).zip(&group.chunks) {
+            if entry.chunk_kind() == Some(ChunkKind::Inode) && among.contains(&chunk) {
+                let from = chunk * chunk_blocks;
+                let used = |bit: &u64| bits::get(&group.bitmap, as_usize(*bit));
+                let used = (from..from + chunk_blocks).filter(used);
+                places.extend(used.map(|bit| group.first.plus(bit)));
+            }
+        }
+        places
     }
 
     /// An inode that is damaged beyond repair keeps what is marked used and nobody else has.
@@ -157,6 +177,24 @@ impl Check<'_> {
         }
     }
 
+    /// As [`Check::use_block`], of several that follow each other in one group.
+    pub(super) fn use_blocks(
+        &mut self,
+        who: impl fmt::Display,
+        first: BlockNo,
+        blocks: u64,
+        kind: ChunkKind,
+    ) {
+        if let Some(claims) = &mut self.claims {
+            self.report.blocks_used += blocks;
+            claims.runs.push(Claim { first, blocks, kind });
+            return;
+        }
+        for i in 0..blocks {
+            self.use_block(&who, first.plus(i), kind);
+        }
+    }
+
     /// Takes note that somebody uses a block; it has to lie in a chunk of that kind, be marked used,
     /// and be used once. False when it is used already.
     pub(super) fn use_block(
@@ -170,6 +208,15 @@ impl Check<'_> {
             self.problem(who, format!("leads to block {at}, outside all groups"));
             return false;
         };
+        if let Some(claims) = &mut self.claims {
+            if !claims.metadata.insert(at) {
+                self.problem(who, format!("uses block {at}, which is used already"));
+                return false;
+            }
+            self.report.blocks_used += 1;
+            claims.runs.push(Claim { first: at, blocks: 1, kind });
+            return true;
+        }
         let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
         let Some(group) = self.groups.get_mut(&no) else {
             self.problem(who, format!("leads to block {at}, in a group that is not in use"));
@@ -178,17 +225,7 @@ impl Check<'_> {
         let index = at.0 - group.first.0;
         let bit = as_usize(index);
         let chunk_kind = group.chunks[as_usize(index / chunk_blocks)].chunk_kind();
-        let fits = match kind {
-            // The rest of a chunk that the group's own blocks do not fill holds data.
-            ChunkKind::Fixed => {
-                matches!(chunk_kind, Some(ChunkKind::Fixed | ChunkKind::Data))
-            }
-            ChunkKind::Free
-            | ChunkKind::Data
-            | ChunkKind::Inode
-            | ChunkKind::Tree
-            | ChunkKind::Journal => chunk_kind == Some(kind),
-        };
+        let fits = fits(kind, chunk_kind);
         let marked = bits::get(&group.bitmap, bit);
         let twice = bits::get(&group.found, bit);
         if !twice {
@@ -209,21 +246,33 @@ impl Check<'_> {
         !twice
     }
 
-    /// Bitmaps, tables and headers against what was found.
+    /// Bitmaps against what was found, tables and headers against bitmaps.
     pub(super) fn compare_groups(&mut self) {
+        let mut problems = Vec::new();
+        for (no, group) in &self.groups {
+            let blocks = as_usize(self.sb.layout.group_len(*no));
+            for bit in 0..blocks {
+                if bits::get(&group.bitmap, bit) && !bits::get(&group.found, bit) {
+                    let at = group.first.plus(bit as u64);
+                    let what = format!("block {at} is marked used, nothing uses it");
+                    problems.push((format!("group {}", no.0), what));
+                }
+            }
+        }
+        for (object, what) in problems {
+            self.problem(object, what);
+        }
+        self.compare_counts();
+    }
+
+    /// Tables and headers against bitmaps.
+    pub(super) fn compare_counts(&mut self) {
         let chunk_blocks = as_usize(u64::from(self.sb.layout.chunk_blocks));
         let mut problems = Vec::new();
         for (no, group) in &self.groups {
             let mut say = |what: String, is_counter: bool| {
                 problems.push((format!("group {}", no.0), what, is_counter));
             };
-            let blocks = as_usize(self.sb.layout.group_len(*no));
-            for bit in 0..blocks {
-                if bits::get(&group.bitmap, bit) && !bits::get(&group.found, bit) {
-                    let at = group.first.plus(bit as u64);
-                    say(format!("block {at} is marked used, nothing uses it"), false);
-                }
-            }
             let mut free_blocks = 0;
             let mut free_chunks = 0;
             for (chunk, entry) in group.chunks.iter().enumerate() {
@@ -263,5 +312,18 @@ impl Check<'_> {
                 self.problem(object, what);
             }
         }
+    }
+}
+
+/// May a chunk of this kind have a block that is used so?
+pub(super) fn fits(used_as: ChunkKind, chunk_kind: Option<ChunkKind>) -> bool {
+    match used_as {
+        // The rest of a chunk that the group's own blocks do not fill holds data.
+        ChunkKind::Fixed => matches!(chunk_kind, Some(ChunkKind::Fixed | ChunkKind::Data)),
+        ChunkKind::Free
+        | ChunkKind::Data
+        | ChunkKind::Inode
+        | ChunkKind::Tree
+        | ChunkKind::Journal => chunk_kind == Some(used_as),
     }
 }

@@ -2,7 +2,6 @@
 
 use super::media::read_one;
 use super::{Check, CheckError, ISOLATED, Problem, lenient};
-use crate::alloc::bits;
 use crate::block::{Block, BlockNo, as_usize};
 use crate::error::Corruption;
 use crate::file::{FileId, FileType, InodeNo};
@@ -40,23 +39,10 @@ impl Check<'_> {
         let all = groups.len() as u64;
         for (done, no) in (0..).zip(groups) {
             self.step("inodes", done, all);
-            let chunk_blocks = u64::from(self.sb.layout.chunk_blocks);
-            let group = &self.groups[&no];
-            let mut places = Vec::new();
-            for (chunk, entry) in (0..).zip(&group.chunks) {
-                if entry.chunk_kind() == Some(ChunkKind::Inode) {
-                    let from = chunk * chunk_blocks;
-                    places.extend(
-                        (from..from + chunk_blocks)
-                            .filter(|bit| bits::get(&group.bitmap, as_usize(*bit))),
-                    );
-                }
-            }
-            let first = self.sb.layout.group_first(no);
-            for index in places {
-                let at = first.plus(index);
+            let chunks = self.sb.layout.chunk_count(no);
+            for at in self.inode_places(no, 0..chunks) {
                 self.use_block(format!("inode {at}"), at, ChunkKind::Inode);
-                if let Err(corruption) = self.read_inode(at).await? {
+                if let Err(corruption) = self.read_inode(at).await {
                     self.problem(format!("inode {at}"), corruption);
                 }
             }
@@ -64,13 +50,13 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn read_inode(&mut self, at: BlockNo) -> Result<Result<(), Corruption>, CheckError> {
+    pub(super) async fn read_inode(&mut self, at: BlockNo) -> Result<(), Corruption> {
         let no = InodeNo(at.0);
         let name = format!("inode {at}");
         let block = read_one(&*self.disk, at).await.unwrap_or_else(Block::zeroed);
         let header = match header::check(&block, self.sb.fs_id, at) {
             Ok(header) => *header,
-            Err(corruption) => return Ok(Err(corruption)),
+            Err(corruption) => return Err(corruption),
         };
         let mut on_disk: InodeBlock = *block.get();
         let flags = on_disk.core.flags.get();
@@ -81,11 +67,11 @@ impl Check<'_> {
         if header.kind() != Some(Kind::Inode) || header.owner() != (Owner { id: no.0, generation })
         {
             self.problem(name, "the header is not that of this inode");
-            return Ok(Ok(()));
+            return Ok(());
         }
         if is_damaged {
             self.read_damaged(FileId { inode: no, generation }, &on_disk);
-            return Ok(Ok(()));
+            return Ok(());
         }
         if flags & InodeCore::DAMAGED != 0 {
             self.problem(&name, "marked as damaged, and not isolated");
@@ -96,7 +82,7 @@ impl Check<'_> {
         }
         if let Err(what) = check_core(core) {
             self.problem(name, what);
-            return Ok(Ok(()));
+            return Ok(());
         }
         self.report.inodes += 1;
         let file = FileId { inode: no, generation };
@@ -136,7 +122,7 @@ impl Check<'_> {
             self.miscount(&name, format!("counts {counted} blocks, has {blocks}"));
         }
         self.inodes.insert(no, found);
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// An inode that fsck has found damaged beyond repair: nothing it says counts but who it is.
@@ -244,9 +230,7 @@ impl Check<'_> {
                 self.problem(&name, format!("an extent at block {first} crosses groups"));
                 continue;
             }
-            for i in 0..run.blocks {
-                self.use_block(&name, first.plus(i), ChunkKind::Data);
-            }
+            self.use_blocks(&name, first, run.blocks, ChunkKind::Data);
             last = Some(run);
         }
     }

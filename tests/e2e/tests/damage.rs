@@ -1,6 +1,6 @@
 //! Isolation: what is damaged on the device answers EIO on every node and is listed, the rest goes on.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 
 use e2e::Fixture;
@@ -56,4 +56,34 @@ fn a_damaged_file_answers_eio_is_listed_and_the_rest_goes_on() {
     cluster.stop_all().expect("it ends in order");
     let findings = cluster.fsck().expect("checked");
     assert!(findings.expect_clean().is_err(), "fsck finds it too");
+}
+
+#[test]
+fn a_check_of_what_is_in_use_tells_of_damage_and_of_nothing_else() {
+    let mut cluster = Fixture::sized("check-in-use", 2, 64 << 20);
+    let contents = b"a file that is about to be damaged below what is cached of it";
+    let [here, there] = [1, 2].map(|node| cluster.mount(node));
+    fs::write(here.join("bad"), contents).expect("written");
+    File::open(here.join("bad")).and_then(|file| file.sync_all()).expect("durable");
+    // The other one has it in place.
+    assert_eq!(fs::read(there.join("bad")).expect("read"), contents);
+    for i in 0..100 {
+        fs::write(here.join(format!("here-{i}")), vec![1; i * 100]).expect("written");
+        fs::write(there.join(format!("there-{i}")), vec![2; i * 100]).expect("written");
+    }
+    for node in [1, 2] {
+        let checked = cluster.mxctl(node, &["fs", "check", "--online", "--data"]).expect("right");
+        assert_eq!(checked["problems"].as_array().map(Vec::len), Some(0), "{checked}");
+        assert_eq!(checked["inodes"], 202, "{checked}");
+        assert_eq!((&checked["entries"], &checked["skipped"]), (&201.into(), &0.into()));
+    }
+    damage(&cluster.device(), contents);
+    for node in [1, 2] {
+        let wrong = cluster.mxctl(node, &["fs", "check", "--online"]).expect_err("it is damaged");
+        assert!(wrong.to_string().contains("1 problems"), "{wrong}");
+    }
+    // Nobody has missed it: it is cached.
+    assert_eq!(fs::read(there.join("bad")).expect("read"), contents);
+    cluster.stop_all().expect("it ends in order");
+    assert!(cluster.fsck().expect("checked").expect_clean().is_err(), "fsck finds it too");
 }

@@ -33,7 +33,7 @@ pub mod work;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use mfs::block::{BlockNo, SharedBlock};
 use mx_base::{ClusterId, Instant, Member};
@@ -98,6 +98,9 @@ pub struct Inner {
     unreplayable: Mutex<Vec<(Instant, Member)>>,
     /// Blocks of which a bit was changed: as they were, and as they became.
     flipped: Mutex<Vec<(BlockNo, SharedBlock, SharedBlock)>>,
+    harms_media: bool,
+    /// Checks that came to their end while the file system was used.
+    checks: AtomicU32,
 }
 
 /// A place where a node may run.

@@ -45,6 +45,12 @@ pub(crate) const ALL: &[Suite] = &[
         tools: &[],
     },
     Suite {
+        name: "damage",
+        about: "a block of each kind is damaged, the rest goes on, and fsck puts it right",
+        needs: &[],
+        tools: &[],
+    },
+    Suite {
         name: "dbench",
         about: "dbench on one node, and on three at once",
         needs: &[Need { program: "dbench", package: "dbench" }],

@@ -6,9 +6,9 @@ use std::fmt::{Display, Write};
 use super::top::Rates;
 use mx_base::size::Bytes;
 use mx_node::report::{
-    Delay, Doing, FileLock, FileLocks, FileSystem, FsDamage, FsLocks, FsTrim, FsUsage, Gate, Homed,
-    Isolated, Lock, LockDump, Member, Permit, Recovery, RecoveryReport, State, Status, Usage,
-    Viewer, Waiting, Why, WhyResource, Work,
+    Delay, Doing, FileLock, FileLocks, FileSystem, FsCheck, FsDamage, FsLocks, FsTrim, FsUsage,
+    Gate, Homed, Isolated, Lock, LockDump, Member, Permit, Problem, Recovery, RecoveryReport,
+    State, Status, Usage, Viewer, Waiting, Why, WhyResource, Work,
 };
 
 /// The end of the longest file.
@@ -574,6 +574,31 @@ pub(super) fn trim(report: &FsTrim) -> String {
         let (skipped, groups) = (report.groups_skipped, report.groups);
         let why = "damaged, or in use by a node that is dead or does not answer";
         page.field("left out", format_args!("{skipped} of {groups} groups: {why}"));
+    }
+    page.0
+}
+
+pub(super) fn check(report: &FsCheck) -> String {
+    let mut page = Page::of(&report.viewer);
+    page.line("");
+    page.file_system(&report.fs, &report.directory);
+    let FsCheck { inodes, directories, entries, .. } = report;
+    page.field(
+        "checked",
+        format_args!("{inodes} inodes, {directories} of them directories with {entries} entries"),
+    );
+    if report.data_bytes > 0 {
+        page.field("read", Bytes(report.data_bytes));
+    }
+    if report.skipped > 0 {
+        let why = "damaged, or in use by a node that is dead or does not answer";
+        page.field("left out", format_args!("{} groups, inodes and names: {why}", report.skipped));
+    }
+    for Problem { object, what } in &report.problems {
+        page.field(object, what);
+    }
+    if report.problems.is_empty() {
+        page.line("  nothing is wrong");
     }
     page.0
 }

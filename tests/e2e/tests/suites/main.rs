@@ -14,6 +14,7 @@ mod program;
 mod archives;
 mod cargo;
 mod coherence;
+mod damage;
 mod dbench;
 mod fio;
 mod fsx;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mfs::block::BlockNo;
+use mfs::fsck::online::Cursor;
 use model::Random;
 use mx_base::Duration;
 
@@ -133,6 +134,7 @@ impl Fleet {
             }
             Fault::DeviceFull { host, length } => self.fill(host, length),
             Fault::Freeze { host, length } => self.freeze(host, length),
+            Fault::Check { host } => self.check_in_use(host),
             Fault::WallJump { host, seconds } => self.clocks[host].jump(seconds),
             Fault::Leave { host, restart } => {
                 if let Some(life) = self.life(host)
@@ -248,6 +250,35 @@ impl Fleet {
             }
             judge.frozen(None);
             fs.thaw();
+        });
+    }
+
+    /// What is right is not told to be wrong, whatever goes on meanwhile.
+    fn check_in_use(&self, host: usize) {
+        let Some(life) = self.life(host) else { return };
+        let Some(mount) = life.mount(0) else { return };
+        let fleet = self.clone();
+        let of = Arc::clone(&life);
+        self.spawn_at_work(&life, async move {
+            let fs = mount.served().await;
+            let mut next = Some(Cursor::default());
+            while let Some(from) = next
+                && !of.is_leaving()
+            {
+                let piece = match fs.check_online(from, true).await {
+                    Ok(piece) => piece,
+                    Err(error) => return tracing::info!(%error, "not checked"),
+                };
+                if !fleet.harms_media {
+                    for problem in &piece.problems {
+                        fleet.oracle.violation("online check", format!("{}: {problem}", of.member));
+                    }
+                }
+                next = piece.next;
+                if next.is_none() {
+                    fleet.checks.fetch_add(1, Ordering::SeqCst);
+                }
+            }
         });
     }
 

@@ -157,6 +157,10 @@ pub enum Fault {
         #[serde(with = "millis")]
         length: Duration,
     },
+    /// The first file system is checked on this host while everybody uses it.
+    Check {
+        host: usize,
+    },
     /// The wall clock of a host is put forward or back.
     WallJump {
         host: usize,
@@ -241,6 +245,7 @@ pub enum FaultName {
     HeadFlip,
     DeviceFull,
     Freeze,
+    Check,
     WallJump,
     /// No event: the clocks of all hosts go at different rates.
     Drift,
@@ -250,7 +255,7 @@ pub enum FaultName {
 }
 
 impl FaultName {
-    pub const ALL: [(FaultName, &'static str); 24] = [
+    pub const ALL: [(FaultName, &'static str); 25] = [
         (FaultName::Crash, "crash"),
         (FaultName::CrashStep, "crash-step"),
         (FaultName::PowerOff, "power-off"),
@@ -270,6 +275,7 @@ impl FaultName {
         (FaultName::HeadFlip, "head-flip"),
         (FaultName::DeviceFull, "device-full"),
         (FaultName::Freeze, "freeze"),
+        (FaultName::Check, "check"),
         (FaultName::WallJump, "wall-jump"),
         (FaultName::Drift, "drift"),
         (FaultName::Leave, "leave"),
@@ -437,6 +443,7 @@ impl Plan {
             | Fault::PowerOff { .. }
             | Fault::DeviceFull { .. }
             | Fault::Freeze { .. }
+            | Fault::Check { .. }
             | Fault::ReadError { .. }
             | Fault::BitFlip { .. }
             | Fault::HeadFlip { .. }
@@ -457,6 +464,20 @@ impl Plan {
             | Fault::LoseJournal { .. }
             | Fault::PowerFailure => true,
         })
+    }
+
+    /// Does the medium lose or change blocks?
+    pub fn harms_media(&self) -> bool {
+        let harms = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::ReadError { .. }
+                    | Fault::BitFlip { .. }
+                    | Fault::HeadFlip { .. }
+                    | Fault::LoseJournal { .. }
+            )
+        };
+        self.faults.iter().any(|(_, fault)| harms(fault))
     }
 
     /// Does a process or a machine die, whatever else is done to it?

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use fencing::MpIndex;
 use fencing::ondisk::format;
@@ -48,6 +48,8 @@ pub struct Report {
     pub late_writes: u64,
     /// How often somebody has frozen the first file system.
     pub freezes: u32,
+    /// How often it was checked while it was used, to the end.
+    pub checks: u32,
     /// Deaths in the middle of the recovery of another one, by how far that was.
     pub deaths_during_recovery: BTreeMap<Phase, u32>,
     /// Of what was aimed at whoever plays a part in a recovery, what has hit somebody.
@@ -133,6 +135,7 @@ pub fn run(plan: &Plan) -> Result<Report, Violation> {
         lives: *fleet.next_life.lock(),
         refused_writes: fleet.arbiters().map(Arbiter::refused).sum(),
         freezes: fleet.arbiters().map(|arbiter| arbiter.judge().freezes()).sum(),
+        checks: fleet.checks.load(Ordering::SeqCst),
         late_writes: fleet.arbiters().map(Arbiter::late).sum(),
         deaths_during_recovery,
         hits,
@@ -181,6 +184,8 @@ impl Fleet {
             next_life: Mutex::new(0),
             unreplayable: Mutex::default(),
             flipped: Mutex::default(),
+            harms_media: plan.harms_media(),
+            checks: AtomicU32::new(0),
             grants: Grants::default(),
             leaves: Leaves::default(),
             views: Views::default(),

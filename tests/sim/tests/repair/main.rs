@@ -6,6 +6,7 @@
 mod broken;
 mod contents;
 mod directories;
+mod in_use;
 mod objects;
 mod power;
 mod random;

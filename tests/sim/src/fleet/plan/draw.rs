@@ -42,6 +42,7 @@ impl Plan {
             8 | 16 => Plan { workload: Workload::Tree, ..plan },
             10 => {
                 plan.freeze(100);
+                plan.check_in_use(100);
                 plan
             }
             _ => plan,
@@ -262,6 +263,7 @@ impl Plan {
             plan.flip_head();
             plan.fill();
             plan.freeze(12);
+            plan.check_in_use(25);
             plan.fail_power_behind_death();
         }
         plan.faults.sort_by_key(|(at, _)| *at);
@@ -309,6 +311,18 @@ impl Plan {
             for _ in 0..1 + random.below(3) {
                 let at = Duration::from_millis(random.below(6_000));
                 let fault = self.named(FaultName::Freeze, random);
+                self.faults.push((at, fault));
+            }
+        }
+    }
+
+    /// Somebody checks the file system while it is used, in a part of the runs. Drawn apart as well.
+    fn check_in_use(&mut self, percent: u64) {
+        let random = &mut Random::new(self.seed ^ 0x0c_4ec4);
+        if random.chance(percent) {
+            for _ in 0..1 + random.below(2) {
+                let at = Duration::from_millis(500 + random.below(5_000));
+                let fault = self.named(FaultName::Check, random);
                 self.faults.push((at, fault));
             }
         }
@@ -385,6 +399,7 @@ impl Plan {
             },
             FaultName::DeviceFull => Fault::DeviceFull { host, length },
             FaultName::Freeze => Fault::Freeze { host, length: ms(1 + random.below(1_500)) },
+            FaultName::Check => Fault::Check { host },
             FaultName::WallJump | FaultName::Drift => {
                 let seconds = [-1_000_000, -3_600, -1, 1, 3_600, 1_000_000];
                 Fault::WallJump { host, seconds: random.pick(&seconds) }

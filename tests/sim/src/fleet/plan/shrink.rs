@@ -128,6 +128,7 @@ fn shorter(fault: Fault) -> Option<Fault> {
         Fault::BreakConnections { .. }
         | Fault::ReadError { .. }
         | Fault::BitFlip { .. }
+        | Fault::Check { .. }
         | Fault::WallJump { .. }
         | Fault::PowerFailure => return None,
     })
@@ -147,6 +148,7 @@ impl Fault {
             | Fault::LateWrite { host, .. }
             | Fault::DeviceFull { host, .. }
             | Fault::Freeze { host, .. }
+            | Fault::Check { host }
             | Fault::WallJump { host, .. }
             | Fault::LoseJournal { host, .. }
             | Fault::HeadFlip { host, .. }
