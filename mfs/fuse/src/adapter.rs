@@ -29,6 +29,7 @@ use crate::notify::Notifier;
 use crate::protocol::init::Features;
 use crate::protocol::layout::{FallocateIn, open};
 use crate::protocol::{Malformed, Operation, Request};
+use crate::ready;
 use crate::requests::{Kind, Requests};
 use crate::transport::interrupt::{Interrupts, Signalled, Waiter};
 use crate::transport::{Channel, Errno, Message, Reply};
@@ -136,8 +137,12 @@ struct Asked {
 }
 
 impl Adapter {
-    /// Serves one message of the kernel.
+    /// Serves one message of the kernel, and goes on with what waited for that.
     pub(crate) fn handle(&self, message: Message, channel: &Arc<Channel>, all: &[Arc<Channel>]) {
+        ready::serving(&self.shared.runtime, || self.serve_message(message, channel, all));
+    }
+
+    fn serve_message(&self, message: Message, channel: &Arc<Channel>, all: &[Arc<Channel>]) {
         let request = match Request::parse(message.bytes()) {
             Ok(request) => request,
             Err(malformed) => return refuse(malformed, channel),
@@ -175,7 +180,7 @@ impl Adapter {
         });
     }
 
-    /// Answers a request: here if nothing has to be waited for, else in the runtime.
+    /// Answers a request: here if nothing has to be waited for, else where that ends ([`ready`]).
     fn serve<F>(&self, asked: Asked, answer: impl FnOnce(Arc<Shared>, Reply) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -188,7 +193,7 @@ impl Adapter {
         let mut answer = Box::pin(answer(Arc::clone(&shared), reply));
         let runtime = Arc::clone(&shared.runtime);
         if !shared.lease.holds(runtime.now()) {
-            runtime.spawn(Box::pin(async move {
+            ready::wait(&runtime, async move {
                 let has_begun = AtomicBool::new(false);
                 let begin = Box::pin(async {
                     shared.lease.granted(|| shared.runtime.now()).await;
@@ -197,16 +202,16 @@ impl Adapter {
                 });
                 let may_stop = || stops || !has_begun.load(Ordering::Relaxed);
                 shared.interrupts.attend(unique, who, interrupted, may_stop, begin).await;
-            }));
+            });
             return;
         }
         let mut context = Context::from_waker(Waker::noop());
         if caller::during(pid, || answer.as_mut().poll(&mut context)).is_pending() {
-            // The runtime polls it anew, with a waker of its own.
-            runtime.spawn(Box::pin(async move {
+            // Polled anew, with a waker.
+            ready::wait(&runtime, async move {
                 let answer = Box::pin(caller::on_behalf(pid, answer));
                 shared.interrupts.attend(unique, who, interrupted, || stops, answer).await;
-            }));
+            });
         }
     }
 

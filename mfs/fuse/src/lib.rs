@@ -29,6 +29,7 @@ mod nodes;
 mod notify;
 pub mod protocol;
 mod ranges;
+mod ready;
 mod requests;
 pub mod session;
 mod transport;
