@@ -12,6 +12,7 @@ use super::claim::{self, Use};
 use crate::block::{BlockNo, as_usize};
 use crate::cache::{BlockSet, CachedBlock, Expect, Step};
 use crate::env::MountGroup;
+use crate::error::{Corruption, CorruptionKind, FsError};
 use crate::journal::{Lsn, Transaction};
 use crate::layout::{GroupNo, Layout};
 use crate::locks::Resource;
@@ -168,7 +169,7 @@ impl Group {
         }
         let header = self.header_block()?.data();
         if header.get::<GroupHeaderBlock>().isolated.get() != 0 {
-            return Err(crate::error::FsError::Damaged.into());
+            return Err(FsError::Damaged.into());
         }
         Ok(())
     }
@@ -229,11 +230,22 @@ impl Group {
         let block = self.header_block()?;
         let header: &mut GroupHeaderBlock = tx.change(pin, &self.set, &block).get_mut();
         let add = |count: u32, change: i64| {
-            u32::try_from(i64::from(count) + change).expect("free counts are exact")
+            u32::try_from(i64::from(count) + change).map_err(|_| {
+                self.contradiction(
+                    count.into(),
+                    "its counts of what is free are not those of its tables",
+                )
+            })
         };
-        header.free_blocks.set(add(header.free_blocks.get(), blocks));
-        header.free_chunks.set(add(header.free_chunks.get(), chunks));
+        header.free_blocks.set(add(header.free_blocks.get(), blocks)?);
+        header.free_chunks.set(add(header.free_chunks.get(), chunks)?);
         Ok(())
+    }
+
+    /// What the group says here and there does not go together.
+    pub(crate) fn contradiction(&self, found: u64, what: &'static str) -> FsError {
+        let kind = CorruptionKind::Contents(what);
+        FsError::Corrupt(Corruption { block: self.geometry.header(), kind, expected: 0, found })
     }
 
     // --- what is remembered ---

@@ -11,7 +11,6 @@ use super::claim::Use;
 use super::group::PinnedGroup;
 use crate::block::{BlockNo, as_usize};
 use crate::cache::{BlockSet, CachedBlock, Step};
-use crate::error::{Corruption, CorruptionKind, FsError};
 use crate::journal::Transaction;
 use crate::ondisk::alloc_group::{BITS_PER_BLOCK, BitmapBlock, ChunkEntry, ChunkKind};
 use crate::ondisk::header::{Header, Kind};
@@ -120,7 +119,7 @@ impl PinnedGroup {
             from = at + 1;
         }
         if from == bit {
-            return Err(self.contradiction(chunk, "free blocks counted, none found").into());
+            return Err(self.group.contradiction(chunk, "free blocks counted, none found").into());
         }
         Ok(None)
     }
@@ -131,7 +130,7 @@ impl PinnedGroup {
         let block = self.group.set.run(number, number, as_usize(ahead))?;
         if Header::of(&tx.see(&block)).kind() != Some(Kind::Free) {
             let chunk = self.group.geometry.chunk_of(number);
-            return Err(self.contradiction(chunk, "a free block is in use").into());
+            return Err(self.group.contradiction(chunk, "a free block is in use").into());
         }
         Ok(block)
     }
@@ -207,7 +206,7 @@ impl PinnedGroup {
         let chunk = group.chunk(tx, group.geometry.chunk_of(block.number))?;
         match chunk.chunk_kind() {
             Some(kind) if kind.is_metadata() => self.mark_free(tx, index, 1, kind)?,
-            _ => return Err(self.contradiction(index, "metadata outside its chunks").into()),
+            _ => return Err(self.group.contradiction(index, "metadata outside its chunks").into()),
         }
         if group.is_claimed(Use::Nodes, index / group.geometry.chunk_blocks) {
             tx.claims_change(group, Use::Nodes, 1);
@@ -308,7 +307,12 @@ impl PinnedGroup {
         bits::set(&mut bitmap.bits, bit, as_usize(len));
         let chunk = index / group.geometry.chunk_blocks;
         let mut entry = group.chunk(tx, chunk)?;
-        let free = entry.free.get().checked_sub(len as u16).expect("free counts are exact");
+        let Some(free) = entry.free.get().checked_sub(len as u16) else {
+            return Err(self
+                .group
+                .contradiction(chunk, "more blocks are free than counted")
+                .into());
+        };
         entry.free.set(free);
         group.set_chunk(tx, &self.pin, chunk, entry)?;
         let len = i64::try_from(len).expect("a chunk is small");
@@ -326,6 +330,7 @@ impl PinnedGroup {
         let mut entry = group.chunk(tx, chunk)?;
         if entry.kind != kind as u8 {
             return Err(self
+                .group
                 .contradiction(chunk, "a block is freed in a chunk of another kind")
                 .into());
         }
@@ -336,10 +341,17 @@ impl PinnedGroup {
             bits::clear(&mut bitmap.bits, bit, as_usize(len))
         };
         if !cleared {
-            return Err(self.contradiction(chunk, "a block is freed twice").into());
+            return Err(self.group.contradiction(chunk, "a block is freed twice").into());
         }
-        entry.free.set(entry.free.get() + len as u16);
-        let whole = u64::from(entry.free.get()) == group.geometry.chunk_blocks;
+        let free = u64::from(entry.free.get()) + len;
+        if free > group.geometry.chunk_blocks {
+            return Err(self
+                .group
+                .contradiction(chunk, "fewer blocks are free than counted")
+                .into());
+        }
+        entry.free.set(free as u16);
+        let whole = free == group.geometry.chunk_blocks;
         let becomes_free =
             whole && kind == ChunkKind::Data && entry.claim_slot.get() == ChunkEntry::UNCLAIMED;
         if becomes_free {
@@ -348,14 +360,5 @@ impl PinnedGroup {
         group.set_chunk(tx, &self.pin, chunk, entry)?;
         let len = i64::try_from(len).expect("a chunk is small");
         group.add_free(tx, &self.pin, len, i64::from(becomes_free))
-    }
-
-    fn contradiction(&self, found: u64, what: &'static str) -> FsError {
-        FsError::Corrupt(Corruption {
-            block: self.group.geometry.header(),
-            kind: CorruptionKind::Contents(what),
-            expected: 0,
-            found,
-        })
     }
 }

@@ -45,8 +45,9 @@ impl Expect {
 #[derive(Debug)]
 pub(crate) struct Missing {
     pub(crate) set: Arc<BlockSet>,
+    pub(crate) number: BlockNo,
+    /// With its neighbours, which are likely to be needed too.
     pub(crate) first: BlockNo,
-    /// Neighbours that are likely to be needed too.
     pub(crate) count: usize,
 }
 
@@ -86,7 +87,7 @@ impl BlockSet {
     ) -> Step<Arc<CachedBlock>> {
         match self.get(number) {
             Some(block) => Ok(block),
-            None => Err(Fault::Missing(Missing { set: Arc::clone(self), first, count })),
+            None => Err(Fault::Missing(Missing { set: Arc::clone(self), number, first, count })),
         }
     }
 
@@ -114,8 +115,8 @@ impl Fs {
         }
     }
 
-    /// Reads blocks into a set. Neighbours that are damaged are left out; the first one is an
-    /// error.
+    /// Reads blocks into a set. Neighbours that are damaged are left out; of the one that is needed
+    /// that is an error, or the step would need it for ever.
     pub(crate) async fn load(&self, missing: &Missing) -> Result<(), FsError> {
         let blocks = self.env.disk.read(missing.first, missing.count).await?;
         for (i, block) in blocks.into_vec().into_iter().enumerate() {
@@ -124,7 +125,7 @@ impl Fs {
                 Ok(_) => {
                     missing.set.insert_read(number, Box::new(block).into());
                 }
-                Err(corruption) if i == 0 => {
+                Err(corruption) if number == missing.number => {
                     self.report_damage(missing.set.resource(), &corruption);
                     return Err(corruption.into());
                 }

@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
+use mx_base::Duration;
 use sim::fleet::aim::Phase;
-use sim::fleet::plan::{FaultName, Kind, Plan, Wishes, Workload};
+use sim::fleet::plan::{Fault, FaultName, Kind, Plan, Weather, Wishes, Workload};
 use sim::fleet::run;
 
 /// Deaths in the middle of a recovery that is under way, in a hundred runs: 60 in the thousand.
@@ -167,6 +168,29 @@ fn a_node_without_permit_that_learns_nothing_drops_what_its_kernel_has_cached() 
 #[test]
 fn what_the_kernel_of_a_paused_daemon_has_cached_is_right_until_its_permit_is_over() {
     play_plan(include_str!("plans/paused.json"));
+}
+
+/// Rule "online check": everything that is checked is being changed by three nodes.
+#[test]
+fn a_check_of_what_three_nodes_change_finds_nothing_wrong() {
+    let mut checks = 0;
+    for seed in 0..4 {
+        let check =
+            |(number, host)| (Duration::from_millis(1_000 + 900 * number), Fault::Check { host });
+        let faults = (0..6).zip([0, 1, 2, 0, 1, 2]).map(check).collect();
+        let plan = Plan {
+            nodes: 3,
+            weather: Weather::CALM,
+            workers: 3,
+            length: Duration::from_millis(7_000),
+            faults,
+            ..Plan::of_kind(10 * seed, Kind::Calm)
+        };
+        let report = run(&plan).unwrap_or_else(|what| panic!("{what}\n{}", plan.to_json()));
+        assert!(report.operations > 500, "{}", report.operations);
+        checks += report.checks;
+    }
+    assert!(checks >= 12, "of 24: {checks}");
 }
 
 // What seeds have found, as the smallest plan that showed it.

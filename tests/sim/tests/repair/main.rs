@@ -3,6 +3,7 @@
 //!
 //! `REPAIR_SEEDS=N` and `REPAIR_FIRST=N` damage other devices, or more of them.
 
+mod attack;
 mod broken;
 mod contents;
 mod directories;

@@ -12,7 +12,7 @@ use sim::disk::Image;
 use super::contents::{Contents, Tree, change, contents, damage, repaired, tree, zero};
 
 /// Seeds of a test; the variables override them.
-fn seeds(default: u64) -> std::ops::Range<u64> {
+pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
     let setting = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = setting("REPAIR_FIRST").unwrap_or(0);
     first..first + setting("REPAIR_SEEDS").unwrap_or(default)
