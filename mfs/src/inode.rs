@@ -381,7 +381,7 @@ impl Core {
         let a = &self.attributes;
         let size = if self.file_type() == FileType::Directory {
             // The inode's own block and those of the entries.
-            (1 + a.blocks.get()) * BLOCK_SIZE_U64
+            a.blocks.get().saturating_add(1).saturating_mul(BLOCK_SIZE_U64)
         } else {
             a.size.get()
         };

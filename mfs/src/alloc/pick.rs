@@ -335,7 +335,10 @@ impl Fs {
         let leader_no = self.layout.map_leader(no);
         let leader = self.group(leader_no);
         let bit = bit_in_map(no);
-        assert_ne!(no, leader_no, "mkfs initialises the leaders");
+        if no == leader_no {
+            let what = "a group that mkfs has initialised is not in the map";
+            return Err(leader.contradiction(no.0, what));
+        }
         let leader_pin = leader.entry.pin(Want::write()).await?;
         if !self.settle(|| is_in_map(self, &leader, bit)).await? {
             // An isolated map may have forgotten groups that are in use.

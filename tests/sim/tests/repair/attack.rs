@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use mfs::block::BLOCK_SIZE;
 use mfs::file::{FileId, FileType};
 use mfs::fsck::online::Cursor;
+use mfs::ondisk::header::Kind;
 use mfs::ops::{Allocate, NewFile, NewKind, OpenFlags, ReadKind, RenameKind, SetXattr};
 use mfs::{Fs, Options};
 use model::Random;
@@ -13,7 +15,7 @@ use sim::disk::{Device, Image};
 use sim::exec::Executor;
 use sim::single::env;
 
-use super::contents::{BLOCKS, LIMIT, NODE, contents};
+use super::contents::{BLOCKS, LIMIT, NODE, change, contents};
 use super::random::{Shown, damage_some, seeds};
 
 const WRITE: OpenFlags =
@@ -111,6 +113,62 @@ fn attack(image: Image, seed: u64) {
     });
     done.expect("nothing waits for ever");
     exec.kill(NODE);
+}
+
+/// Changes what blocks say, with checksums that are right: numbers that lead elsewhere, and any others.
+fn forge(image: &mut Image, random: &mut Random) {
+    let kinds = [
+        (Kind::Inode, 12),
+        (Kind::ExtentNode, 4),
+        (Kind::DirBucket, 4),
+        (Kind::DirIndex, 1),
+        (Kind::Xattr, 2),
+        (Kind::Bitmap, 2),
+        (Kind::ChunkTable, 4),
+        (Kind::GroupHeader, 2),
+        (Kind::GroupMap, 1),
+        (Kind::SlotBody, 2),
+        (Kind::SlotHead, 1),
+        (Kind::Free, 2),
+        (Kind::JournalHeader, 1),
+        (Kind::Superblock, 1),
+    ];
+    for _ in 0..=random.below(12) {
+        let places = contents().of_kind(random.weighted(&kinds));
+        if places.is_empty() {
+            continue;
+        }
+        let at = random.pick(&places);
+        let words: Vec<(usize, Vec<u8>)> = (0..=random.below(3))
+            .map(|_| {
+                // Behind the header; the places that mean something are in front.
+                let end = random.pick(&[128, 256, 512, BLOCK_SIZE as u64]);
+                let place = usize::try_from(64 + random.below(end - 64)).expect("small");
+                let bytes = match random.below(3) {
+                    0 => random.below(BLOCKS).to_le_bytes().to_vec(),
+                    1 => random.next_u64().to_le_bytes()[..4].to_vec(),
+                    _ => vec![random.pick(&[0, 1, 2, 3, 0x10, 0x80, 0xff])],
+                };
+                // Numbers lie where their size divides the place.
+                (place / bytes.len() * bytes.len(), bytes)
+            })
+            .collect();
+        change(image, at, |block| {
+            for (place, bytes) in &words {
+                block.0[*place..place + bytes.len()].copy_from_slice(bytes);
+            }
+        });
+    }
+}
+
+#[test]
+fn whoever_mounts_an_image_that_is_forged_is_answered() {
+    for seed in seeds(100) {
+        let _shown = Shown(seed);
+        let mut image = contents().image.clone();
+        forge(&mut image, &mut Random::new(seed));
+        attack(image, seed);
+    }
 }
 
 #[test]
