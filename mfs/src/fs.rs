@@ -273,8 +273,10 @@ impl Fs {
 
     /// An object contradicts itself: it is isolated and listed.
     pub(crate) fn report_damage(&self, resource: Resource, corruption: &Corruption) {
-        tracing::error!(?resource, %corruption, "damaged object isolated");
-        self.damage.lock().entry(resource).or_insert_with(|| corruption.to_string());
+        self.damage.lock().entry(resource).or_insert_with(|| {
+            tracing::error!(?resource, %corruption, "damaged object isolated");
+            corruption.to_string()
+        });
     }
 
     /// Changes of an object could not be made durable: it is isolated and listed.

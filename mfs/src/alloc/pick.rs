@@ -67,6 +67,22 @@ enum Effort {
     Any,
 }
 
+/// Why groups do not suit that may have what is asked for.
+#[derive(Default)]
+struct Trouble {
+    unreadable: Option<FsError>,
+    damaged: Option<FsError>,
+    /// There was one that is whole.
+    looked_into: bool,
+}
+
+impl Trouble {
+    fn told(self) -> FsError {
+        let damaged = self.damaged.filter(|_| !self.looked_into);
+        self.unreadable.or(damaged).unwrap_or(FsError::NoSpace)
+    }
+}
+
 impl Fs {
     pub(crate) fn group(&self, no: GroupNo) -> Arc<Group> {
         let mut known = self.groups.known.lock();
@@ -201,6 +217,8 @@ impl Fs {
                 let tx = self.transaction();
                 let free = self.settle(|| group.free_metadata(&tx, kind, need)).await?;
                 if free >= need {
+                    // Where the next one is damaged, another group is taken.
+                    self.settle(|| group.next_metadata(&tx, kind)).await?;
                     break;
                 }
                 if !self.claim_metadata(group, kind, false).await? {
@@ -248,10 +266,10 @@ impl Fs {
 
     /// Goes through the groups, the best first, until one suits; it stays pinned.
     async fn look_through(&self, ask: Ask) -> Result<PinnedGroup, FsError> {
-        let mut unreadable = None;
+        let mut trouble = Trouble::default();
         let current = *self.groups.current.lock();
         if let Some(current) = current
-            && let Some(group) = self.suiting(current, ask, true, &mut unreadable).await?
+            && let Some(group) = self.suiting(current, ask, true, &mut trouble).await?
         {
             return Ok(group);
         }
@@ -262,7 +280,7 @@ impl Fs {
                     continue;
                 }
                 let waits = effort == Effort::Any;
-                if let Some(group) = self.suiting(no, ask, waits, &mut unreadable).await? {
+                if let Some(group) = self.suiting(no, ask, waits, &mut trouble).await? {
                     *self.groups.current.lock() = Some(no);
                     return Ok(group);
                 }
@@ -270,12 +288,12 @@ impl Fs {
         }
         // Groups homed here that another node held at first.
         for no in self.candidates() {
-            if let Some(group) = self.suiting(no, ask, true, &mut unreadable).await? {
+            if let Some(group) = self.suiting(no, ask, true, &mut trouble).await? {
                 *self.groups.current.lock() = Some(no);
                 return Ok(group);
             }
         }
-        Err(unreadable.unwrap_or(FsError::NoSpace))
+        Err(trouble.told())
     }
 
     /// The group, pinned, if it suits; `None` also when another node has it and nobody `waits`. One
@@ -285,21 +303,28 @@ impl Fs {
         no: GroupNo,
         ask: Ask,
         waits: bool,
-        unreadable: &mut Option<FsError>,
+        trouble: &mut Trouble,
     ) -> Result<Option<PinnedGroup>, FsError> {
+        let mut looked_into = false;
         let found = async {
             let group = match waits {
                 true => Some(self.pin_group(no).await?),
                 false => self.try_pin_group(no).await?,
             };
             let Some(group) = group else { return Ok(None) };
+            looked_into = true;
             Ok(self.suits(&group, ask).await?.then_some(group))
         };
-        match found.await {
-            Err(FsError::Damaged | FsError::Corrupt(_)) => Ok(None),
+        let found = found.await;
+        trouble.looked_into |= looked_into;
+        match found {
+            Err(error @ (FsError::Damaged | FsError::Corrupt(_))) => {
+                trouble.damaged.get_or_insert(error);
+                Ok(None)
+            }
             Err(error @ FsError::Disk(DiskError::Failed { .. })) if !self.journal.has_failed() => {
                 tracing::warn!(group = no.0, %error, "no allocation from this group");
-                unreadable.get_or_insert(error);
+                trouble.unreadable.get_or_insert(error);
                 Ok(None)
             }
             found => found,

@@ -44,6 +44,11 @@ impl PinnedGroup {
         self.find_metadata(tx, ChunkKind::Inode, passed_over)
     }
 
+    /// The block that would be taken next, which is brought in.
+    pub(crate) fn next_metadata(&self, tx: &Transaction, kind: ChunkKind) -> Step<()> {
+        self.find_metadata(tx, kind, &BTreeSet::new()).map(|_| ())
+    }
+
     /// The block that [`PinnedGroup::find_inode`] has found since the group is pinned, marked used.
     pub(crate) fn take_inode(
         &self,
