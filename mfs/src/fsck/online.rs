@@ -88,10 +88,7 @@ type Looked<T> = Result<T, Skip>;
 
 impl From<FsError> for Skip {
     fn from(error: FsError) -> Skip {
-        match error {
-            FsError::CutOff => Skip::Over(error),
-            _ => Skip::Missed,
-        }
+        if matches!(error, FsError::CutOff) { Skip::Over(error) } else { Skip::Missed }
     }
 }
 
@@ -257,7 +254,7 @@ impl Scrub<'_> {
     /// Blocks that are not marked used in their group, or not for this.
     async fn wrong_claims(&self, no: GroupNo, claims: &[Claim]) -> Looked<Vec<String>> {
         let group = self.soon(self.fs.pin_group(no)).await?;
-        Ok(self.soon(self.fs.settle(|| group.wrong(claims))).await?)
+        self.soon(self.fs.settle(|| group.wrong(claims))).await
     }
 
     /// Every block one time: the device may have lost some that nobody has read for years.

@@ -175,8 +175,9 @@ fn what_the_kernel_of_a_paused_daemon_has_cached_is_right_until_its_permit_is_ov
 fn a_check_of_what_three_nodes_change_finds_nothing_wrong() {
     let mut checks = 0;
     for seed in 0..4 {
-        let check =
-            |(number, host)| (Duration::from_millis(1_000 + 900 * number), Fault::Check { host });
+        let check = |(number, host): (u64, usize)| {
+            (Duration::from_millis(1_000 + 900 * number), Fault::Check { host })
+        };
         let faults = (0..6).zip([0, 1, 2, 0, 1, 2]).map(check).collect();
         let plan = Plan {
             nodes: 3,
